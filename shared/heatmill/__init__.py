@@ -1,0 +1,1 @@
+"""What callers, API and workers of heatmill agree on; the Python client; the command line."""

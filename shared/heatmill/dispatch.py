@@ -1,0 +1,113 @@
+"""Task and queue names, and the sending of messages: Celery is a doorbell, so a message holds ids and nothing else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Queue
+from kombu.exceptions import OperationalError
+
+from heatmill.errors import QueueUnavailable
+from heatmill.keys import JobId
+from heatmill.schemas import Priority
+from heatmill.settings import Settings
+
+EXPLAIN_QUEUE = "explain"
+CONTROL_QUEUE = "control"
+
+EXPLAIN = "heatmill.explain"
+PLAN = "heatmill.plan"
+FEED = "heatmill.feed"
+REPAIR = "heatmill.repair"
+
+# On Redis 0 is the highest priority; one list per step and queue.
+PRIORITY_STEPS: dict[Priority, int] = {"interactive": 0, "normal": 3, "bulk": 6}
+
+
+class Dispatcher:
+    """Rings the doorbell.
+
+    Every method raises `QueueUnavailable` when Redis does not answer.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def explain(self, job: JobId, shard: int, priority: Priority) -> None:
+        """Ask an explain worker to process a shard."""
+        self._send(EXPLAIN, EXPLAIN_QUEUE, [job.tenant, job.job, shard], priority=PRIORITY_STEPS[priority])
+
+    def plan(self, job: JobId) -> None:
+        """Ask a control worker to list a job's source and cut it into shards."""
+        self._send(PLAN, CONTROL_QUEUE, [job.tenant, job.job])
+
+    def feed(self) -> None:
+        """Ask a control worker to send what may be sent, and to finish what is complete."""
+        self._send(FEED, CONTROL_QUEUE, [])
+
+    def _send(self, task: str, queue: str, arguments: list[str | int], priority: int = 0) -> None:
+        with translated():
+            self.app.send_task(task, args=arguments, queue=queue, priority=priority, ignore_result=True)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn kombu's errors into ours."""
+    try:
+        yield
+    except OperationalError as error:
+        raise QueueUnavailable(f"Redis does not answer: {error}") from error
+
+
+def celery_app(settings: Settings, role: str) -> Celery:
+    """A Celery app that can send; the workers add what consuming needs.
+
+    The transport options must be the same in every process: on Redis the shortest visibility timeout of all wins.
+    """
+    app = Celery("heatmill", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.redis_url,
+        broker_transport_options=transport_options(settings, role),
+        broker_connection_retry_on_startup=True,
+        # A POST must not hang on a broker that is away: the job is durable already and repair sends it later.
+        task_publish_retry_policy={"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
+        # No results: nothing grows in Redis, and nobody reads them. The commit record is the result.
+        task_ignore_result=True,
+        result_backend=None,
+        # JSON only: pickle would let whoever reaches Redis run code.
+        task_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        # A typo in a queue's name is an error, not a new queue that nobody reads.
+        task_queues=[Queue(EXPLAIN_QUEUE), Queue(CONTROL_QUEUE)],
+        task_create_missing_queues=False,
+        task_default_queue=CONTROL_QUEUE,
+        # Redis' own default is 0, the highest.
+        task_default_priority=PRIORITY_STEPS["normal"],
+    )
+    return app
+
+
+def transport_options(settings: Settings, role: str) -> dict[str, Any]:
+    """Kombu's options for Redis, each with its reason."""
+    return {
+        # The last backstop, above the hard limit with room for a model load; claims recover in seconds.
+        "visibility_timeout": settings.shard_limit_seconds * 2 + 600,
+        # Sweep for unacknowledged messages every 30 s instead of every 100 s.
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 3,
+        # A worker that dies while it holds the sweep's lock blocks sweeping for this long; the default is 300 s.
+        "unacked_mutex_expire": 60,
+        "priority_steps": sorted(PRIORITY_STEPS.values()),
+        # Readable list names (explain:6), so that other tools can read a queue's length.
+        "sep": ":",
+        "socket_connect_timeout": 5,
+        # The default waits for ever on a dead peer. Must be longer than kombu's BRPOP of one second.
+        "socket_timeout": 30,
+        "socket_keepalive": True,
+        # Bounds the reconnect loop of a producer.
+        "max_retries": 2,
+        "interval_max": 0.5,
+        "client_name": f"heatmill-{role}",
+    }

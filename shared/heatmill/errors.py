@@ -1,0 +1,161 @@
+"""Every failure heatmill names, split by who must act.
+
+    HeatmillError
+    ├── RequestError          the caller changes the request
+    │   ├── MalformedRequest          the body is not JSON, or not of a type that is read here
+    │   ├── InvalidRequest            a field is wrong; the message names it
+    │   ├── UnknownModel, UnknownMethod, MethodNotSupported
+    │   ├── TooLarge                  over a stated limit
+    │   ├── JobNotFound, ResultNotFound, JobFinished
+    │   └── Unauthorized
+    ├── ItemError             this item failed, the job goes on
+    │   ├── InvalidItem               a line of a manifest is not an item
+    │   ├── ImageNotFound, ImageUnreadable, ImageTooLarge
+    │   ├── TargetUnknown             the model has no such class
+    │   ├── BadAttribution            an explainer returned something that is not finite
+    │   ├── UnsupportedOperation      the method has no right answer on this model
+    │   ├── ModelUnavailable          the model's weights cannot be had
+    │   ├── ItemTooLargeForDevice     one image alone does not fit the device
+    │   └── WorkerCrashed             the worker died while it processed this item
+    └── TransientError        nobody acts: it is tried again
+        ├── StorageUnavailable, QueueUnavailable
+        ├── ClaimLost                 another worker holds the shard now
+        └── DeviceOutOfMemory
+
+`code` is stable and documented: it is the last part of a problem's `type`. HTTP status codes live in the API only.
+"""
+
+import re
+from typing import ClassVar
+
+
+class HeatmillError(Exception):
+    """Base of everything raised on purpose."""
+
+    code: ClassVar[str] = "heatmill_error"
+
+    def __init_subclass__(cls) -> None:
+        """Derive the code from the class name: `ImageTooLarge` is `image_too_large`."""
+        cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @property
+    def title(self) -> str:
+        """The code as words: what a person reads first."""
+        return self.code.replace("_", " ").capitalize()
+
+
+class RequestError(HeatmillError):
+    """The caller must change the request.
+
+    Args:
+        message: Names the thing and the limit.
+        errors: One entry per fault, `{"pointer": "/items/3/image", "detail": ...}` or `{"line": 8, "detail": ...}`.
+    """
+
+    def __init__(self, message: str, errors: list[dict[str, object]] | None = None) -> None:
+        super().__init__(message)
+        self.errors = errors or []
+
+
+class MalformedRequest(RequestError):
+    """The body cannot be read at all."""
+
+
+class InvalidRequest(RequestError):
+    """A field of the request is wrong."""
+
+
+class UnknownModel(RequestError):
+    """No model of that name is in the catalogue."""
+
+
+class UnknownMethod(RequestError):
+    """No method of that name is in the catalogue."""
+
+
+class MethodNotSupported(RequestError):
+    """The method cannot be right on this model."""
+
+
+class TooLarge(RequestError):
+    """The request is over a stated limit."""
+
+
+class JobNotFound(RequestError):
+    """This tenant has no such job."""
+
+
+class ResultNotFound(RequestError):
+    """The job has no such result, or not yet."""
+
+
+class JobFinished(RequestError):
+    """The job is terminal and cannot be changed."""
+
+
+class Unauthorized(RequestError):
+    """The API key is missing or unknown."""
+
+
+class ItemError(HeatmillError):
+    """This item failed; the job goes on and keeps an error row for it."""
+
+
+class InvalidItem(ItemError):
+    """A manifest line is not an item."""
+
+
+class ImageNotFound(ItemError):
+    """Nothing is stored under the item's image URI."""
+
+
+class ImageUnreadable(ItemError):
+    """The bytes are not an image of an accepted format, or are damaged."""
+
+
+class ImageTooLarge(ItemError):
+    """The image has more bytes or pixels than the limit."""
+
+
+class TargetUnknown(ItemError):
+    """The model has no class of that index or label."""
+
+
+class BadAttribution(ItemError):
+    """An explainer returned values that are not finite."""
+
+
+class UnsupportedOperation(ItemError):
+    """The model contains an operation for which the method has no right answer."""
+
+
+class ModelUnavailable(ItemError):
+    """The model cannot be loaded: its weights are missing, unsafe or do not match."""
+
+
+class ItemTooLargeForDevice(ItemError):
+    """One item alone does not fit the device."""
+
+
+class WorkerCrashed(ItemError):
+    """The worker process died while this item was processed."""
+
+
+class TransientError(HeatmillError):
+    """Nobody has to act: the work is tried again."""
+
+
+class StorageUnavailable(TransientError):
+    """The object store does not answer."""
+
+
+class QueueUnavailable(TransientError):
+    """Redis does not answer."""
+
+
+class ClaimLost(TransientError):
+    """The shard's claim ran out and may be held by another worker."""
+
+
+class DeviceOutOfMemory(TransientError):
+    """The device has no memory left for this batch size."""

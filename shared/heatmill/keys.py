@@ -1,0 +1,92 @@
+"""Object keys: where everything lies in the bucket. Keys are functions of ids, so writing twice writes the same."""
+
+from dataclasses import dataclass
+
+OPEN_PREFIX = "open/"
+
+
+@dataclass(frozen=True)
+class JobId:
+    """A job's full name: ids are unique within a tenant only."""
+
+    tenant: str
+    job: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.job}"
+
+    @classmethod
+    def parse(cls, text: str) -> "JobId":
+        """Read back what `str` wrote."""
+        tenant, job = text.split("/")
+        return cls(tenant, job)
+
+    @property
+    def prefix(self) -> str:
+        """Everything the job owns starts with this."""
+        return f"{self.tenant}/jobs/{self.job}/"
+
+
+def open_marker(job: JobId) -> str:
+    """Present until the job is terminal."""
+    return f"{OPEN_PREFIX}{job}"
+
+
+def request(job: JobId) -> str:
+    """The accepted request, write-once."""
+    return f"{job.prefix}job.json"
+
+
+def plan(job: JobId) -> str:
+    """Shard and result counts, written after the last shard file."""
+    return f"{job.prefix}plan.json"
+
+
+def shard(job: JobId, number: int) -> str:
+    """The items of one shard."""
+    return f"{job.prefix}shards/{number:06}.jsonl"
+
+
+def commit(job: JobId, number: int) -> str:
+    """The commit record of one shard, written last and once."""
+    return f"{commits(job)}{number:06}.jsonl"
+
+
+def commits(job: JobId) -> str:
+    """Prefix of the job's commit records."""
+    return f"{job.prefix}results/"
+
+
+def commit_number(key: str) -> int:
+    """The shard number in a commit record's key."""
+    return int(key.rsplit("/", 1)[1].removesuffix(".jsonl"))
+
+
+def table(job: JobId, part: int) -> str:
+    """All rows as Parquet; the first part has no number, since most jobs have one part only."""
+    return f"{job.prefix}results.parquet" if part == 0 else f"{job.prefix}results-{part:03}.parquet"
+
+
+def heatmap(job: JobId, shard_number: int, name: str) -> str:
+    """One picture; `name` is `<item in shard>.<method>.<target>`."""
+    return f"{job.prefix}heatmaps/{shard_number:06}/{name}.png"
+
+
+def attribution(job: JobId, shard_number: int, name: str) -> str:
+    """One float16 array; `name` as for `heatmap`."""
+    return f"{job.prefix}attributions/{shard_number:06}/{name}.npy"
+
+
+def cancelled(job: JobId) -> str:
+    """Marker: the caller asked to stop."""
+    return f"{job.prefix}cancelled"
+
+
+def final(job: JobId) -> str:
+    """The terminal job, write-once."""
+    return f"{job.prefix}final.json"
+
+
+def blob(tenant: str, sha256: str) -> str:
+    """An uploaded image, by its content."""
+    return f"{tenant}/blobs/{sha256}"

@@ -1,0 +1,29 @@
+-- The next shard to send: one whose deadline has passed, else the next that was never sent.
+-- ARGV: name, patience in ms
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local shards = redis.call('HGET', KEYS[2], 'shards')
+if not shards or redis.call('HEXISTS', KEYS[2], 'cancelled') == 1 then return false end
+
+while true do
+  local late = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 1)[1]
+  if not late then break end
+  if redis.call('GETBIT', KEYS[3], late) == 0 then
+    redis.call('ZADD', KEYS[4], now + ARGV[2], late)
+    return tonumber(late)
+  end
+  redis.call('ZREM', KEYS[4], late)
+end
+
+local cursor = tonumber(redis.call('HGET', KEYS[2], 'cursor') or 0)
+while cursor < tonumber(shards) do
+  local number = cursor
+  cursor = cursor + 1
+  if redis.call('GETBIT', KEYS[3], number) == 0 and not redis.call('ZSCORE', KEYS[4], number) then
+    redis.call('HSET', KEYS[2], 'cursor', cursor)
+    redis.call('ZADD', KEYS[4], now + ARGV[2], number)
+    return number
+  end
+end
+redis.call('HSET', KEYS[2], 'cursor', cursor)
+return false

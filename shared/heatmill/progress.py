@@ -1,0 +1,115 @@
+"""How far a job is: computed from its counts by one pure function, whoever asks."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from heatmill import keys, records
+from heatmill.errors import QueueUnavailable
+from heatmill.keys import JobId
+from heatmill.schemas import AcceptedJob, Counts, Job, JobState
+from heatmill.state import JobProgress, RedisJobStore
+from heatmill.storage import S3Storage
+
+
+def job_state(counts: Counts, *, started: bool) -> JobState:
+    """The state that follows from the counts.
+
+    Args:
+        counts: Of the job's results. A job whose total is known and reached is terminal.
+        started: A worker has taken a shard.
+    """
+    if counts.total is None or counts.done < counts.total:
+        return "running" if started or counts.done else "queued"
+    if counts.cancelled:
+        return "cancelled"
+    if counts.failed == 0 and counts.succeeded:
+        return "succeeded"
+    return "partly_failed" if counts.succeeded else "failed"
+
+
+def read_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
+    """The job as it is now: from Redis while it is open, from storage when it is terminal or Redis does not know.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    try:
+        progress = state.progress(job)
+    except QueueUnavailable:
+        progress = None
+    if progress is not None:
+        return open_job(job, progress)
+    return records.load_final(storage, job) or open_job(job, stored_progress(storage, job))
+
+
+def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
+    """What Redis would say of an open job, from its durable records.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    accepted = records.load_request(storage, job)
+    plan = records.load_plan(storage, job)
+    committed = records.committed(storage, job)
+    return JobProgress(
+        counts=Counts(total=plan.results if plan else None, succeeded=committed.succeeded, failed=committed.failed),
+        items=plan.items if plan else None,
+        shards=plan.shards if plan else None,
+        committed=len(committed.shards),
+        working=0,
+        cancelled=storage.exists(keys.cancelled(job)),
+        started_at=None,
+        summary=summary(accepted),
+    )
+
+
+def register(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
+    """Make Redis know what the durable records say of an open job; what it knows already stays.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    accepted = records.load_request(storage, job)
+    plan = records.load_plan(storage, job)
+    state.register(job, summary(accepted), plan, records.committed(storage, job))
+    if storage.exists(keys.cancelled(job)):
+        state.cancel(job)
+
+
+def summary(accepted: AcceptedJob) -> dict[str, Any]:
+    """What a status tells beside the counts: the fields of `Job` that never change."""
+    return {
+        "created_at": accepted.created_at.isoformat(),
+        "model": accepted.request.model,
+        "methods": [method.model_dump() for method in accepted.request.methods],
+        "priority": accepted.priority,
+        "metadata": accepted.request.metadata,
+    }
+
+
+def open_job(job: JobId, progress: JobProgress) -> Job:
+    """A job that is not terminal, also when all its shards are committed and only `finish` is missing."""
+    counts = progress.counts
+    started = progress.started_at
+    state = job_state(counts, started=started is not None)
+    rate = _rate(counts, started)
+    return Job(
+        id=job.job,
+        state=state if state in ("queued", "running") else "running",
+        done=False,
+        progress=counts.done / counts.total if counts.total else 0.0,
+        counts=counts,
+        started_at=None if started is None else datetime.fromtimestamp(started, UTC),
+        items_per_second=round(rate * progress.items / counts.total, 3)
+        if rate and progress.items and counts.total
+        else None,
+        eta_seconds=round((counts.total - counts.done) / rate, 1) if rate and counts.total else None,
+        **progress.summary,
+    )
+
+
+def _rate(counts: Counts, started_at: float | None) -> float | None:
+    """Results per second since the first claim."""
+    if started_at is None or not counts.done:
+        return None
+    return counts.done / max(datetime.now(UTC).timestamp() - started_at, 1e-3)

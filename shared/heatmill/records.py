@@ -1,0 +1,120 @@
+"""The durable records of a job, read and written as what they are. No other module knows how they are encoded."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from heatmill import keys
+from heatmill.errors import JobNotFound
+from heatmill.keys import JobId
+from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row
+from heatmill.state import Committed
+from heatmill.storage import ObjectMissing, S3Storage
+
+M = TypeVar("M", bound=BaseModel)
+HEADER_BYTES = 1024
+
+
+def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
+    """The job as accepted.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    try:
+        return AcceptedJob.model_validate_json(storage.get(keys.request(job)))
+    except ObjectMissing as error:
+        raise JobNotFound(f"there is no job {job.job}") from error
+
+
+def load_plan(storage: S3Storage, job: JobId) -> Plan | None:
+    """The plan, where it is complete."""
+    return _load(storage, keys.plan(job), Plan)
+
+
+def load_final(storage: S3Storage, job: JobId) -> Job | None:
+    """The terminal job, where it is terminal."""
+    return _load(storage, keys.final(job), Job)
+
+
+def load_shard(storage: S3Storage, job: JobId, number: int) -> tuple[Item, ...]:
+    """The items of a shard.
+
+    Raises:
+        ObjectMissing: The job has no such shard.
+    """
+    return tuple(Item.model_validate_json(line) for line in storage.get(keys.shard(job, number)).splitlines())
+
+
+def store_shard(storage: S3Storage, job: JobId, number: int, items: Iterable[Item]) -> None:
+    """Write a shard file, once.
+
+    Raises:
+        WriteConflict: The shard holds other items.
+    """
+    storage.write_once(keys.shard(job, number), _lines(items), "application/jsonl")
+
+
+def load_header(storage: S3Storage, job: JobId, number: int) -> CommitHeader | None:
+    """The counts of a committed shard; None where it is not committed."""
+    try:
+        head = storage.get(keys.commit(job, number), max_bytes=HEADER_BYTES)
+    except ObjectMissing:
+        return None
+    return CommitHeader.model_validate_json(head.split(b"\n", 1)[0])
+
+
+def load_rows(storage: S3Storage, job: JobId, number: int) -> Iterator[Row]:
+    """The rows of a committed shard.
+
+    Raises:
+        ObjectMissing: The shard is not committed.
+    """
+    for line in storage.get(keys.commit(job, number)).splitlines()[1:]:
+        yield Row.model_validate_json(line)
+
+
+def commit_record(shard: int, rows: Iterable[Row], seconds: float, worker: str) -> tuple[CommitHeader, bytes]:
+    """The commit record of a shard: a header line, then one line per row."""
+    rows = tuple(rows)
+    body = _lines(rows)
+    succeeded = sum(row.status == "succeeded" for row in rows)
+    header = CommitHeader(
+        shard=shard,
+        succeeded=succeeded,
+        failed=len(rows) - succeeded,
+        seconds=round(seconds, 3),
+        worker=worker,
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    return header, header.model_dump_json().encode() + b"\n" + body
+
+
+def committed_numbers(storage: S3Storage, job: JobId, start: int = 0) -> Iterator[int]:
+    """The numbers of the committed shards from `start` on, in order."""
+    after = keys.commit(job, start - 1) if start else ""
+    return (keys.commit_number(entry.key) for entry in storage.list(keys.commits(job), start_after=after))
+
+
+def committed(storage: S3Storage, job: JobId) -> Committed:
+    """What all commit records add up to: the truth that Redis' counts are a copy of."""
+    numbers = tuple(committed_numbers(storage, job))
+    headers = [load_header(storage, job, number) for number in numbers]
+    return Committed(
+        shards=numbers,
+        succeeded=sum(header.succeeded for header in headers if header),
+        failed=sum(header.failed for header in headers if header),
+    )
+
+
+def _load(storage: S3Storage, key: str, schema: type[M]) -> M | None:
+    try:
+        return schema.model_validate_json(storage.get(key))
+    except ObjectMissing:
+        return None
+
+
+def _lines(models: Iterable[BaseModel]) -> bytes:
+    return b"".join(model.model_dump_json(exclude_defaults=True).encode() + b"\n" for model in models)

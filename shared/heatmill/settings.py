@@ -1,0 +1,50 @@
+"""What an operator sets, read once from `HEATMILL_*` in each entry point and handed down as values."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One frozen set of values for API, control worker and explain worker.
+
+    S3 credentials come from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or whatever else boto3 finds by itself.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEATMILL_", frozen=True, extra="ignore")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker and job state.")
+    s3_endpoint: str | None = Field(None, description="Empty for AWS.")
+    s3_public_endpoint: str | None = Field(None, description="As callers reach the store; in presigned URLs.")
+    s3_region: str = "us-east-1"
+    bucket: str = "heatmill"
+    source_prefixes: tuple[str, ...] = Field(
+        (), description="JSON list of what jobs may read, as `s3://bucket/prefix`; `{tenant}` stands for the caller."
+    )
+    models_file: Path | None = Field(None, description="The operator's models.toml.")
+    api_keys_file: Path | None = Field(
+        None, description="JSON object of key sha256 -> tenant; without it everyone is the tenant `default`."
+    )
+
+    max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
+    max_upload_files: Annotated[int, Field(gt=0)] = 64
+    max_image_bytes: Annotated[int, Field(gt=0)] = 50 * 2**20
+    max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    presigned_seconds: Annotated[int, Field(gt=0)] = 900
+
+    shard_seconds: Annotated[float, Field(gt=0, description="Work per shard; a priority cannot cut in sooner.")] = 15.0
+    seconds_per_pass: Annotated[float, Field(gt=0, description="Until a worker has measured it.")] = 0.03
+    window_shards: Annotated[int, Field(gt=0, description="Shards in the queue or at work, over all jobs.")] = 8
+    queue_patience_seconds: Annotated[float, Field(gt=0, description="A shard sent and not claimed is sent again.")] = (
+        120.0
+    )
+    claim_seconds: Annotated[float, Field(gt=0, description="A claim without a heartbeat runs out.")] = 30.0
+    timer_seconds: Annotated[float, Field(gt=0, description="Between two repairs.")] = 3.0
+    max_attempts: Annotated[int, Field(gt=0, description="Crashes of a worker that one shard may cause.")] = 3
+    shard_limit_seconds: Annotated[int, Field(gt=0, description="Hard limit; the worker's child is killed.")] = 600
+
+    model_memory_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30
+    decode_threads: Annotated[int, Field(gt=0)] = 2
+    device: str | None = Field(None, description="`cpu`, `cuda`, `cuda:1`; found by itself where empty.")

@@ -1,0 +1,247 @@
+"""What Redis remembers about open jobs: counts, who works on which shard, what was sent. All of it can be rebuilt.
+
+Per job: a hash (summary and counts), a bitmap of committed shards, `inflight` (shard -> deadline), `claims`
+(shard -> holder and deadline) and `attempts`. Deadlines are Redis' own clock, so that machines need not agree on the
+time. Every change that must not be half done, or done twice, is one Lua script.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from heatmill.errors import QueueUnavailable
+from heatmill.keys import JobId
+from heatmill.schemas import Counts, Plan
+
+OPEN_JOBS = "heatmill:open"
+TURNS = "heatmill:turns"
+PACE = "heatmill:pace"
+
+T = TypeVar("T")
+Refusal = Literal["unknown", "committed", "cancelled", "claimed"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a shard for a while.
+
+    Args:
+        token: Differs from every other claim; a writer whose token is no longer the stored one has lost the shard.
+        attempt: 1 for the first time that a worker touches the shard.
+    """
+
+    token: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a job's commit records add up to."""
+
+    shards: tuple[int, ...] = ()
+    succeeded: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """The counts of an open job."""
+
+    counts: Counts
+    items: int | None
+    shards: int | None
+    committed: int
+    working: int
+    cancelled: bool
+    started_at: float | None
+    summary: dict[str, Any]
+
+
+class RedisJobStore:
+    """State of open jobs in Redis.
+
+    Every method raises `QueueUnavailable` when Redis does not answer.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self._scripts = {
+            entry.name.removesuffix(".lua"): client.register_script(entry.read_text())
+            for entry in (files("heatmill") / "lua").iterdir()
+        }
+
+    def register(self, job: JobId, summary: dict[str, Any], plan: Plan | None, committed: Committed) -> None:
+        """Make a job known, or add the plan to a known one; a job that has both is left as it is.
+
+        Args:
+            job: The job.
+            summary: What a status answer tells beside the counts, and the priority.
+            plan: None until the source has been listed.
+            committed: What the commit records say; nothing for a new job.
+        """
+        fields = {"summary": json.dumps(summary), "succeeded": committed.succeeded, "failed": committed.failed}
+        planned = {} if plan is None else {"shards": plan.shards, "items": plan.items, "results": plan.results}
+        self._run("register", job, json.dumps(fields), json.dumps(planned), *committed.shards)
+
+    def take(self, job: JobId, patience_seconds: float) -> int | None:
+        """The next shard to send, marked as sent until the patience is over; None where there is none now."""
+        number = self._run("take", job, milliseconds(patience_seconds))
+        return None if number is None else int(number)
+
+    def claim(self, job: JobId, shard: int, token: str, seconds: float) -> Claim | Refusal:
+        """Take a shard to work on, and count the attempt."""
+        answer = self._run("claim", job, shard, token, milliseconds(seconds))
+        return Claim(token, answer) if isinstance(answer, int) else answer
+
+    def heartbeat(self, job: JobId, shard: int, token: str, seconds: float) -> bool:
+        """Prolong a claim; False when another worker holds the shard or the job was cancelled."""
+        return bool(self._run("heartbeat", job, shard, token, milliseconds(seconds)))
+
+    def release(self, job: JobId, shard: int, token: str, retry_seconds: float) -> None:
+        """Give a shard back through no fault of its own: the attempt is not counted, it is sent again later."""
+        self._run("release", job, shard, token, milliseconds(retry_seconds))
+
+    def commit(self, job: JobId, shard: int, succeeded: int, failed: int) -> None:
+        """Count a shard whose commit record is stored; counting it again changes nothing."""
+        self._run("commit", job, shard, succeeded, failed)
+
+    def cancel(self, job: JobId) -> None:
+        """Stop sending; workers notice at their next batch."""
+        with translated():
+            if self.client.exists(key(job, "job")):
+                self.client.hset(key(job, "job"), "cancelled", "1")
+
+    def is_cancelled(self, job: JobId) -> bool:
+        """Whether the caller asked to stop."""
+        with translated():
+            return self.client.hget(key(job, "job"), "cancelled") is not None
+
+    def progress(self, job: JobId) -> JobProgress | None:
+        """Counts of an open job; None where Redis knows no such job."""
+        answer = self._run("progress", job)
+        if answer is None:
+            return None
+        fields = dict(zip(answer[0][::2], answer[0][1::2], strict=True))
+        return JobProgress(
+            counts=Counts(
+                total=optional(fields, "results", int),
+                succeeded=int(fields["succeeded"]),
+                failed=int(fields["failed"]),
+            ),
+            items=optional(fields, "items", int),
+            shards=optional(fields, "shards", int),
+            committed=answer[1],
+            working=answer[2],
+            cancelled="cancelled" in fields,
+            started_at=optional(fields, "started_at", float),
+            summary=json.loads(fields["summary"]),
+        )
+
+    def forget(self, job: JobId) -> None:
+        """Drop a terminal job."""
+        names = ("job", "committed", "inflight", "claims", "attempts", "current")
+        with translated():
+            self.client.delete(*(key(job, name) for name in names))
+            self.client.srem(OPEN_JOBS, str(job))
+            self.client.hdel(TURNS, str(job))
+
+    def open_jobs(self) -> list[JobId]:
+        """Jobs that are known and not terminal."""
+        with translated():
+            return [JobId.parse(str(name)) for name in self.client.smembers(OPEN_JOBS)]
+
+    def outstanding(self, job: JobId) -> int:
+        """Shards that were sent or are at work, and whose deadline has not passed."""
+        return int(self._run("outstanding", job))
+
+    def turns(self) -> dict[str, int]:
+        """When each tenant and each job was last served: a higher number is later."""
+        with translated():
+            return {str(name): int(turn) for name, turn in self.client.hgetall(TURNS).items()}
+
+    def count_turn(self, job: JobId) -> None:
+        """Note that a shard of this job was just sent."""
+        with translated():
+            turn = self.client.incr(f"{TURNS}:last")
+            self.client.hset(TURNS, mapping={job.tenant + "/": turn, str(job): turn})
+
+    def note_item(self, job: JobId, shard: int, index: int) -> None:
+        """Write down which item is about to be processed, so that a crash names it."""
+        with translated():
+            self.client.rpush(key(job, "current"), f"{shard}:{index}")
+
+    def noted_items(self, job: JobId, shard: int) -> list[int]:
+        """Every item of a shard that was noted, in order; the last one of each attempt was being processed."""
+        with translated():
+            notes = self.client.lrange(key(job, "current"), 0, -1)
+        return [int(index) for number, index in (str(note).split(":") for note in notes) if int(number) == shard]
+
+    def pace(self, model: str) -> float | None:
+        """Seconds per pass of one image through a model, as workers measured it."""
+        with translated():
+            value = self.client.hget(PACE, model)
+        return None if value is None else float(value)
+
+    def set_pace(self, model: str, seconds_per_pass: float) -> None:
+        """Remember how fast a model is here."""
+        with translated():
+            self.client.hset(PACE, model, seconds_per_pass)
+
+    def ping(self) -> None:
+        """Raise unless Redis answers."""
+        with translated():
+            self.client.ping()
+
+    def _run(self, script: str, job: JobId, *arguments: Any) -> Any:
+        names = ("job", "committed", "inflight", "claims", "attempts")
+        with translated():
+            return self._scripts[script](
+                keys=[OPEN_JOBS, *(key(job, name) for name in names)], args=[str(job), *arguments]
+            )
+
+
+def key(job: JobId, name: str) -> str:
+    """A Redis key; the braces keep a job's keys together where Redis is sharded."""
+    return f"heatmill:{{{job}}}:{name}"
+
+
+def milliseconds(seconds: float) -> int:
+    """Redis' unit of time."""
+    return round(seconds * 1000)
+
+
+def optional(fields: dict[str, str], name: str, convert: Callable[[str], T]) -> T | None:
+    """A field that may be absent."""
+    return convert(fields[name]) if name in fields else None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn redis-py's errors into ours."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise QueueUnavailable(f"Redis does not answer: {error}") from error
+
+
+def open_state(url: str) -> RedisJobStore:
+    """The job store at a Redis URL; nothing is sent yet."""
+    client = redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=10,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=25,
+        # One retry after a dropped connection: every script gives the same answer when it runs twice, but for the
+        # attempts and the turns, where one too many does no harm.
+        retry=Retry(NoBackoff(), 1),
+    )
+    return RedisJobStore(client)

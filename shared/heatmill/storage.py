@@ -1,0 +1,248 @@
+"""The object store: the truth about every job, behind the few calls heatmill needs."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO
+from uuid import uuid4
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from heatmill.errors import StorageUnavailable
+from heatmill.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PROBE_WRITERS = 8
+MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
+ALREADY_THERE = {"PreconditionFailed", "412"}
+WRITE_RACE = {"ConditionalRequestConflict", "409", "OperationAborted"}
+REFUSED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+
+
+class ObjectMissing(LookupError):
+    """Nothing is stored under this key."""
+
+
+class WriteConflict(Exception):
+    """A write-once key already holds other bytes."""
+
+
+class AccessRefused(StorageUnavailable):
+    """The credentials do not reach this key."""
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """One entry of a listing."""
+
+    key: str
+    size: int
+
+
+class S3Storage:
+    """One bucket of an S3-compatible store.
+
+    Every method raises `StorageUnavailable` when the store does not answer, after botocore's own retries.
+
+    Args:
+        client: A boto3 S3 client; thread-safe, one per process.
+        bucket: The bucket; must exist.
+        public_client: Signs URLs for callers who reach the store under another name.
+    """
+
+    def __init__(self, client: "S3Client", bucket: str, public_client: "S3Client | None" = None) -> None:
+        self.client = client
+        self.bucket = bucket
+        self.public_client = public_client or client
+
+    def of_bucket(self, bucket: str) -> "S3Storage":
+        """The same store, another bucket: where a job's images come from."""
+        return S3Storage(self.client, bucket, self.public_client)
+
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        """Read an object, or its first `max_bytes`.
+
+        Raises:
+            ObjectMissing: Nothing is stored there.
+        """
+        extra = {} if max_bytes is None else {"Range": f"bytes=0-{max_bytes - 1}"}
+        with translated(key):
+            return self.client.get_object(Bucket=self.bucket, Key=key, **extra)["Body"].read()  # type: ignore[arg-type]
+
+    def size(self, key: str) -> int:
+        """Bytes of an object.
+
+        Raises:
+            ObjectMissing: Nothing is stored there.
+        """
+        with translated(key):
+            return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+
+    def exists(self, key: str) -> bool:
+        """Whether something is stored there."""
+        try:
+            self.size(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def lines(self, key: str) -> Iterator[bytes]:
+        """An object's lines, streamed.
+
+        Raises:
+            ObjectMissing: Nothing is stored there.
+        """
+        with translated(key):
+            yield from self.client.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines(64 * 1024)
+
+    def put(self, key: str, body: bytes | BinaryIO, content_type: str = "application/octet-stream") -> None:
+        """Write an object; writing the same key again replaces it."""
+        with translated(key):
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+
+    def write_once(self, key: str, body: bytes, content_type: str = "application/json") -> None:
+        """Write an object that is never replaced; writing the same bytes again is not an error.
+
+        Where the store has no conditional writes the check and the write are two steps, and claims keep writers apart.
+
+        Raises:
+            WriteConflict: The key holds other bytes.
+        """
+        if not self.has_conditional_writes and self.exists(key):
+            self._compare(key, body)
+            return
+        if not self._put_if_absent(key, body, content_type):
+            # A 412 may be the answer to our own write whose first reply was lost: only other bytes are a conflict.
+            self._compare(key, body)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects one by one: MinIO's bulk delete wants a Content-MD5 that boto3 no longer sends."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._delete_one, keys))
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
+        """Objects under a prefix, in key order, page by page."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+        )
+        with translated(prefix):
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    yield ListedObject(entry["Key"], entry["Size"])
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names one level below a prefix, without the slash."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        with translated(prefix):
+            for page in pages:
+                for entry in page.get("CommonPrefixes", []):
+                    yield entry["Prefix"].removeprefix(prefix).rstrip("/")
+
+    def presigned_get(self, key: str, seconds: int) -> str:
+        """A URL that reads one object for a while."""
+        return self.public_client.generate_presigned_url(
+            "get_object", {"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
+        )
+
+    def presigned_put(self, key: str, size: int, content_type: str, seconds: int) -> str:
+        """A URL that writes one object of exactly this size and type for a while."""
+        params = {"Bucket": self.bucket, "Key": key, "ContentLength": size, "ContentType": content_type}
+        return self.public_client.generate_presigned_url("put_object", params, ExpiresIn=seconds)
+
+    def ping(self) -> None:
+        """Raise unless the bucket answers.
+
+        Raises:
+            ObjectMissing: There is no such bucket.
+        """
+        with translated(self.bucket):
+            self.client.head_bucket(Bucket=self.bucket)
+
+    @cached_property
+    def has_conditional_writes(self) -> bool:
+        """Whether racing conditional writes have one winner here; found by trying, once per process."""
+        key = f"probe/{uuid4().hex}"
+        with ThreadPoolExecutor(PROBE_WRITERS) as pool:
+            outcomes = pool.map(
+                lambda number: self._put_if_absent(key, str(number).encode(), "text/plain"), range(PROBE_WRITERS)
+            )
+            winners = sum(outcomes)
+        self._delete_one(key)
+        return winners == 1
+
+    def _put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
+        """Whether this write won."""
+        try:
+            with translated(key):
+                self.client.put_object(
+                    Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, IfNoneMatch="*"
+                )
+        except ConditionFailed:
+            return False
+        return True
+
+    def _compare(self, key: str, body: bytes) -> None:
+        try:
+            stored = self.get(key)
+        except ObjectMissing as error:
+            raise StorageUnavailable(f"another writer of {key} is still at it") from error
+        if hashlib.sha256(stored).digest() != hashlib.sha256(body).digest():
+            raise WriteConflict(f"{key} is write-once and already holds other bytes")
+
+    def _delete_one(self, key: str) -> None:
+        with translated(key):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+
+
+class ConditionFailed(Exception):
+    """Somebody else wrote the key first."""
+
+
+@contextmanager
+def translated(key: str) -> Iterator[None]:
+    """Turn boto3's errors into ours."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in MISSING:
+            raise ObjectMissing(key) from error
+        if code in ALREADY_THERE | WRITE_RACE:
+            raise ConditionFailed(key) from error
+        if code in REFUSED:
+            raise AccessRefused(f"the object store denies access to {key}") from error
+        raise StorageUnavailable(f"the object store refused {key}: {code}") from error
+    except BotoCoreError as error:
+        raise StorageUnavailable(f"the object store does not answer: {error}") from error
+
+
+def open_storage(settings: Settings) -> S3Storage:
+    """The bucket that the settings name; nothing is sent yet."""
+    public = settings.s3_public_endpoint
+    return S3Storage(
+        client(settings, settings.s3_endpoint), settings.bucket, client(settings, public) if public else None
+    )
+
+
+def client(settings: Settings, endpoint: str | None) -> "S3Client":
+    """A boto3 client with heatmill's time limits."""
+    config = Config(
+        signature_version="s3v4",
+        retries={"mode": "standard", "total_max_attempts": 5},
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=64,
+        tcp_keepalive=True,
+        # Stores that are not AWS have stored boto3's checksum trailers inside objects, or refused them.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    return boto3.client("s3", endpoint_url=endpoint, region_name=settings.s3_region, config=config)
