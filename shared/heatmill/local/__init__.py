@@ -1,0 +1,1 @@
+"""The embedded stack behind `heatmill up`: the real parts, on this machine, on loopback only."""

@@ -1,0 +1,140 @@
+"""SeaweedFS, as the S3-compatible object store."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from heatmill.local.ports import LOOPBACK, free_ports, is_free
+from heatmill.local.processes import Program
+from heatmill.local.programs import object_store_program
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Of the store's only user."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As SeaweedFS and boto3 read them."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
+
+@dataclass(frozen=True)
+class ObjectStorePorts:
+    """Every port that SeaweedFS opens; each is named, since by itself it takes well-known ones."""
+
+    s3: int
+    s3_grpc: int
+    master: int
+    master_grpc: int
+    volume: int
+    volume_grpc: int
+    filer: int
+    filer_grpc: int
+    admin: int
+    admin_grpc: int
+
+    @classmethod
+    def choose(cls) -> "ObjectStorePorts":
+        """Ports that nobody uses now."""
+        return cls(*free_ports(10))
+
+    @property
+    def are_free(self) -> bool:
+        """Whether all of them can still be had."""
+        return all(map(is_free, asdict(self).values()))
+
+    @property
+    def options(self) -> list[str]:
+        """As SeaweedFS reads them."""
+        return [
+            f"-{part}.port{'.grpc' if grpc else ''}={port}"
+            for part, grpc, port in ((*name.partition("_")[::2], port) for name, port in asdict(self).items())
+        ]
+
+    def remove_sockets(self) -> None:
+        """Tidy up after a store that was killed: some of its sockets are in /tmp wherever its data are."""
+        for name, port in asdict(self).items():
+            Path(f"/tmp/seaweedfs-{name.replace('_', '-')}-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+
+
+def object_store(
+    folder: Path, ports: ObjectStorePorts, credentials: Credentials, environment: Mapping[str, str]
+) -> Program:
+    """A server that keeps its data in a folder.
+
+    Raises:
+        ProgramMissing: SeaweedFS is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # SeaweedFS writes down the options of its last run, old ports among them, and reads them back.
+    (folder / "mini.options").unlink(missing_ok=True)
+    command = (
+        object_store_program(),
+        "-logtostderr=true",  # else it writes into /tmp
+        "mini",
+        "-dir=.",
+        f"-ip={LOOPBACK}",
+        f"-ip.bind={LOOPBACK}",
+        *ports.options,
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",
+        # Every bucket takes several volumes, and disk space / volume size is how many there can be.
+        "-master.volumeSizeLimitMB=64",
+        "-volume.preStopSeconds=0",
+        # Sockets beside the data, by a short relative name, and not in /tmp.
+        "-s3.localSocket=s3.sock",
+        "-filer.localSocket=filer.sock",
+    )
+    return Program("object-store", command, folder, {**environment, **credentials.environment})
+
+
+def endpoint(port: int) -> str:
+    """How clients reach it."""
+    return f"http://{LOOPBACK}:{port}"
+
+
+def local_client(url: str, credentials: Credentials) -> "S3Client":
+    """A client that gives up at once."""
+    session = boto3.session.Session(credentials.access_key, credentials.secret_key, region_name=REGION)
+    config = Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=1,
+        read_timeout=5,
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        proxies={},  # a proxy of the caller's environment does not lead to loopback
+    )
+    return session.client("s3", endpoint_url=url, config=config)
+
+
+def buckets_answer(client: "S3Client", buckets: Iterable[str]) -> bool:
+    """Whether the buckets exist, made here if need be, and take objects."""
+    try:
+        known = {bucket.get("Name") for bucket in client.list_buckets()["Buckets"]}
+        for bucket in buckets:
+            if bucket not in known:
+                client.create_bucket(Bucket=bucket)
+            # Listening comes before being able to store: the parts of SeaweedFS find each other after that.
+            client.put_object(Bucket=bucket, Key="probe/start", Body=b"")
+            client.delete_object(Bucket=bucket, Key="probe/start")
+    except (BotoCoreError, ClientError):
+        return False
+    return True

@@ -1,0 +1,148 @@
+"""Fixtures on real servers.
+
+A test that asks for `settings`, `storage`, `state` or `dispatcher` gets an empty Redis and the bucket of its module.
+`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` are set for the rest of the session, for `open_storage(settings)` and
+for child processes.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import kombu.pools
+import pytest
+import redis
+from celery import Celery
+
+from heatmill import storage as object_storage
+from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.local.environment import inherited
+from heatmill.local.errors import ProgramMissing
+from heatmill.local.object_store import (
+    Credentials,
+    ObjectStorePorts,
+    buckets_answer,
+    endpoint,
+    local_client,
+    object_store,
+)
+from heatmill.local.ports import free_ports
+from heatmill.local.processes import running
+from heatmill.local.redis_server import redis_answers, redis_server
+from heatmill.local.redis_server import redis_url as url_of_redis
+from heatmill.settings import Settings
+from heatmill.state import RedisJobStore, open_state
+from heatmill.storage import S3Storage
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+START_SECONDS = 30
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of the session's own, shared by all tests."""
+    folder = tmp_path_factory.mktemp("redis")
+    (port,) = free_ports(1)
+    url = url_of_redis(port, "secret")
+    with service("redis"):
+        program = redis_server(folder, port, "secret", inherited())
+    with running(program, folder / "log", lambda: redis_answers(url), START_SECONDS):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def credentials() -> Iterator[Credentials]:
+    """Of the object store; in the environment too."""
+    known = Credentials("test-access", "test-secret")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in known.environment.items():
+            patch.setenv(name, value)
+        yield known
+
+
+@pytest.fixture(scope="session")
+def object_store_url(tmp_path_factory: pytest.TempPathFactory, credentials: Credentials) -> Iterator[str]:
+    """A SeaweedFS of the session's own, shared by all tests."""
+    folder = tmp_path_factory.mktemp("object-store")
+    ports = ObjectStorePorts.choose()
+    with service("object store"):
+        program = object_store(folder / "data", ports, credentials, inherited())
+    url = endpoint(ports.s3)
+    with (
+        closing(local_client(url, credentials)) as client,
+        running(program, folder / "log", lambda: buckets_answer(client, ["probe"]), START_SECONDS),
+    ):
+        yield url
+    ports.remove_sockets()
+
+
+@pytest.fixture(scope="session")
+def s3_client(object_store_url: str) -> Iterator["S3Client"]:
+    """A client with heatmill's own configuration; the credentials come from the environment."""
+    with closing(object_storage.client(Settings(), object_store_url)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_client: "S3Client") -> Iterator[str]:
+    """A bucket of the test module's own."""
+    name = f"test-{uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    yield name
+    # SeaweedFS deletes what is inside, and frees the disk's volumes for the next module.
+    s3_client.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def settings(redis_url: str, object_store_url: str, bucket: str) -> Settings:
+    """Settings for real services; Redis is empty."""
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        client.flushall()
+    return Settings(
+        redis_url=redis_url,
+        s3_endpoint=object_store_url,
+        bucket=bucket,
+        source_prefixes=(f"s3://{bucket}/",),
+    )
+
+
+@pytest.fixture
+def storage(settings: Settings, s3_client: "S3Client") -> S3Storage:
+    """The test module's bucket."""
+    return S3Storage(s3_client, settings.bucket)
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[RedisJobStore]:
+    """An empty job store."""
+    store = open_state(settings.redis_url)
+    with closing(store.client):
+        yield store
+
+
+@pytest.fixture(scope="session")
+def sender(redis_url: str) -> Iterator[Celery]:
+    """A Celery app that sends."""
+    yield celery_app(Settings(redis_url=redis_url), "test")
+    # kombu keeps connections for the whole process, by URL: closed once, after the last test.
+    kombu.pools.reset()
+
+
+@pytest.fixture
+def dispatcher(settings: Settings, sender: Celery) -> Dispatcher:
+    """Sends to queues that nobody reads."""
+    return Dispatcher(sender)
+
+
+@contextmanager
+def service(name: str) -> Iterator[None]:
+    """What a test needs: skipped where a laptop lacks it, a failure in CI."""
+    try:
+        yield
+    except ProgramMissing as error:
+        if "CI" in inherited():
+            raise
+        pytest.skip(f"no {name} here: {error}")
