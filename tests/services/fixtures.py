@@ -19,14 +19,7 @@ from heatmill import storage as object_storage
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.local.environment import inherited
 from heatmill.local.errors import ProgramMissing
-from heatmill.local.object_store import (
-    Credentials,
-    ObjectStorePorts,
-    buckets_answer,
-    endpoint,
-    local_client,
-    object_store,
-)
+from heatmill.local.object_store import Buckets, Credentials, ObjectStorePorts, endpoint, object_store
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import running
 from heatmill.local.redis_server import redis_answers, redis_server
@@ -72,8 +65,8 @@ def object_store_url(tmp_path_factory: pytest.TempPathFactory, credentials: Cred
         program = object_store(folder / "data", ports, credentials, inherited())
     url = endpoint(ports.s3)
     with (
-        closing(local_client(url, credentials)) as client,
-        running(program, folder / "log", lambda: buckets_answer(client, ["probe"]), START_SECONDS),
+        closing(Buckets(url, credentials, ["probe"])) as buckets,
+        running(program, folder / "log", buckets.answer, START_SECONDS),
     ):
         yield url
     ports.remove_sockets()

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from heatmill.local.ports import LOOPBACK, free_ports, is_free
 from heatmill.local.processes import Program
@@ -110,31 +107,54 @@ def endpoint(port: int) -> str:
     return f"http://{LOOPBACK}:{port}"
 
 
-def local_client(url: str, credentials: Credentials) -> "S3Client":
-    """A client that gives up at once."""
-    session = boto3.session.Session(credentials.access_key, credentials.secret_key, region_name=REGION)
-    config = Config(
-        retries={"total_max_attempts": 1},
-        connect_timeout=1,
-        read_timeout=5,
-        s3={"addressing_style": "path"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        proxies={},  # a proxy of the caller's environment does not lead to loopback
-    )
-    return session.client("s3", endpoint_url=url, config=config)
+class Buckets:
+    """Buckets that are made as soon as the store takes them.
 
+    Args:
+        url: Of the store.
+        credentials: Of its user.
+        names: The buckets.
+    """
 
-def buckets_answer(client: "S3Client", buckets: Iterable[str]) -> bool:
-    """Whether the buckets exist, made here if need be, and take objects."""
-    try:
-        known = {bucket.get("Name") for bucket in client.list_buckets()["Buckets"]}
-        for bucket in buckets:
-            if bucket not in known:
-                client.create_bucket(Bucket=bucket)
-            # Listening comes before being able to store: the parts of SeaweedFS find each other after that.
-            client.put_object(Bucket=bucket, Key="probe/start", Body=b"")
-            client.delete_object(Bucket=bucket, Key="probe/start")
-    except (BotoCoreError, ClientError):
-        return False
-    return True
+    def __init__(self, url: str, credentials: Credentials, names: Iterable[str]) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._names = tuple(names)
+
+    def answer(self) -> bool:
+        """Whether all of them exist and take objects."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            known = {bucket.get("Name") for bucket in self._client.list_buckets()["Buckets"]}
+            for name in self._names:
+                if name not in known:
+                    self._client.create_bucket(Bucket=name)
+                # Listening comes before being able to store: the parts of SeaweedFS find each other after that.
+                self._client.put_object(Bucket=name, Key="probe/start", Body=b"")
+                self._client.delete_object(Bucket=name, Key="probe/start")
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @cached_property
+    def _client(self) -> "S3Client":
+        # Made when it is first used, while the servers start: the import alone takes half as long as they do.
+        import boto3
+        from botocore.config import Config
+
+        session = boto3.session.Session(self._credentials.access_key, self._credentials.secret_key, region_name=REGION)
+        config = Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=1,
+            read_timeout=5,
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            proxies={},  # a proxy of the caller's environment does not lead to loopback
+        )
+        return session.client("s3", endpoint_url=self._url, config=config)

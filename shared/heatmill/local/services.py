@@ -1,0 +1,51 @@
+"""heatmill's own processes: how each is started."""
+
+import http.client
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from heatmill.local.ports import LOOPBACK
+from heatmill.local.processes import Program
+
+ANSWER_SECONDS = 2.0
+
+
+def api(folder: Path, port: int, environment: Mapping[str, str]) -> Program:
+    """The HTTP API."""
+    arguments = ("-c", "python:heatmill_api.gunicorn_conf", "--bind", f"{LOOPBACK}:{port}", "heatmill_api.wsgi:app")
+    return Program("api", (sys.executable, "-m", "gunicorn", *arguments), folder, environment)
+
+
+def control_worker(folder: Path, environment: Mapping[str, str]) -> Program:
+    """Plans, feeds, finishes and repairs; its timer is inside."""
+    return _worker("control", "control", ("--beat",), folder, environment)
+
+
+def explain_worker(number: int, folder: Path, environment: Mapping[str, str]) -> Program:
+    """Computes heatmaps; one child at a time, on one device."""
+    return _worker(f"explain-{number}", "explain", (), folder, environment)
+
+
+def api_answers(port: int) -> bool:
+    """Whether the API and what it stands on are ready."""
+    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=ANSWER_SECONDS)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _worker(name: str, app: str, extra: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> Program:
+    arguments = (
+        *("-A", f"heatmill_workers.app:{app}", "worker"),
+        *("--queues", app),
+        *("--hostname", f"{name}@heatmill"),
+        *("--loglevel", "INFO"),
+        # Workers of one machine have nothing to tell each other.
+        *("--without-gossip", "--without-mingle"),
+        *extra,
+    )
+    return Program(name, (sys.executable, "-m", "celery", *arguments), folder, environment)
