@@ -1,0 +1,220 @@
+"""What can be asked for: the methods and the models, known without torch.
+
+`methods.json`, `models.json` and `labels/` are written by `make methods` from the workers' code. An operator's
+models.toml adds models, or replaces stock ones of the same name.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from heatmill import labels
+from heatmill.errors import InvalidRequest, MethodNotSupported, TargetUnknown, UnknownMethod, UnknownModel
+from heatmill.models import ModelSpec, read_models, spec_labels
+
+NAMES_IN_A_MESSAGE = 10
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Cost of a method, in forward passes of one image; a forward and backward pass counts as 2.5 (measured)."""
+
+    base: float
+    per: Mapping[str, float]
+
+    def of(self, params: Mapping[str, Any]) -> float:
+        """The cost at these resolved params."""
+        return self.base + sum(factor * float(params[name]) for name, factor in self.per.items())
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to explain.
+
+    Args:
+        params: JSON Schema of its params.
+        needs: Capabilities that the model must have, such as "spatial layer".
+        picture: How the heatmap is drawn: "signed", "magnitude" or "positive".
+    """
+
+    name: str
+    title: str
+    summary: str
+    params: Mapping[str, Any]
+    needs: tuple[str, ...]
+    picture: str
+    passes: Passes
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier.
+
+    Args:
+        spec: How the workers load it.
+        input_size: (height, width) in pixels; None where only the workers know it.
+        labels: Class names in the order of the logits.
+        supports: Capabilities it has; None where only the workers know them.
+    """
+
+    name: str
+    spec: ModelSpec
+    input_size: tuple[int, int] | None
+    labels: tuple[str, ...]
+    supports: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The methods and the models, each sorted by name."""
+
+    methods: tuple[Method, ...]
+    models: tuple[Model, ...]
+
+    def method(self, name: str) -> Method:
+        """The method of that name.
+
+        Raises:
+            UnknownMethod: There is none; the message names the closest.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise UnknownMethod(_nothing_called("method", name, [method.name for method in self.methods]))
+
+    def model(self, name: str) -> Model:
+        """The model of that name.
+
+        Raises:
+            UnknownModel: There is none; the message names the closest.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise UnknownModel(_nothing_called("model", name, [model.name for model in self.models]))
+
+    def resolve_params(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The params with their defaults filled in.
+
+        Raises:
+            UnknownMethod: There is no such method.
+            InvalidRequest: A param is unknown or out of bounds; `errors` has one entry for each.
+        """
+        schema = self.method(method).params
+        faults = sorted(Draft202012Validator(schema).iter_errors(dict(params)), key=lambda fault: fault.json_path)
+        if faults:
+            errors: list[dict[str, object]] = [_pointed(fault, schema) for fault in faults]
+            raise InvalidRequest(f"params of {method}: {errors[0]['detail']}", errors)
+        properties: Mapping[str, Any] = schema["properties"]
+        values = {name: params.get(name, field.get("default")) for name, field in properties.items()}
+        # JSON Schema counts 50.0 as an integer; one spelling keeps cache keys equal.
+        return {name: int(value) if _is_integer(properties[name], value) else value for name, value in values.items()}
+
+    def check_supported(self, model: str, method: str) -> None:
+        """Refuse what cannot be right; where only the workers know, they refuse.
+
+        Raises:
+            UnknownModel, UnknownMethod: There is no such thing.
+            MethodNotSupported: The model lacks what the method needs.
+        """
+        supports, needs = self.model(model).supports, self.method(method).needs
+        missing = [] if supports is None else sorted(set(needs) - supports)
+        if missing:
+            others = ", ".join(other.name for other in self.methods if set(other.needs) <= (supports or set()))
+            raise MethodNotSupported(
+                f"{method} needs a {missing[0]}, which {model} does not have; it supports {others}"
+            )
+
+    def target_index(self, model: str, target: int | str) -> int:
+        """The index of the model's class that a caller means.
+
+        Raises:
+            UnknownModel: There is no such model.
+            InvalidRequest: No class, or more than one, answers to it; the message names the closest.
+        """
+        try:
+            return labels.target_index(self.model(model).labels, target)
+        except TargetUnknown as error:
+            raise InvalidRequest(f"{model}: {error}") from error
+
+    def passes(self, method: str, params: Mapping[str, Any]) -> float:
+        """Cost of one image and target in forward passes, at resolved params.
+
+        Raises:
+            UnknownMethod: There is no such method.
+        """
+        return self.method(method).passes.of(params)
+
+
+def load_catalogue(models_toml: Path | None = None) -> Catalogue:
+    """The stock catalogue, and what an operator added to it.
+
+    Raises:
+        ValueError: models.toml or a file that it names is wrong.
+    """
+    methods = tuple(_method(entry) for entry in _stock("methods.json"))
+    stock = {entry["name"]: _stock_model(entry) for entry in _stock("models.json")}
+    added = {spec.name: _added_model(spec, stock) for spec in (read_models(models_toml) if models_toml else ())}
+    models = sorted((stock | added).values(), key=lambda model: model.name)
+    return Catalogue(methods, tuple(models))
+
+
+def _stock(name: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(files("heatmill").joinpath(name).read_text("utf-8"))
+    return entries
+
+
+def _method(entry: dict[str, Any]) -> Method:
+    passes = Passes(entry["passes"]["base"], entry["passes"]["per"])
+    return Method(**{**entry, "needs": tuple(entry["needs"]), "passes": passes})
+
+
+def _stock_model(entry: dict[str, Any]) -> Model:
+    height, width = entry["input_size"]
+    spec = ModelSpec(name=entry["name"], loader=entry["loader"])
+    names = labels.stock_labels(entry["labels"])
+    return Model(spec.name, spec, (height, width), names, frozenset(entry["supports"]))
+
+
+def _added_model(spec: ModelSpec, stock: Mapping[str, Model]) -> Model:
+    like = stock.get(spec.builds)
+    if like is None or like.spec.loader != spec.loader:
+        raise ValueError(_nothing_called(f"{spec.loader} architecture", spec.builds, stock))
+    size = spec.preprocessing.input_size if spec.preprocessing else like.input_size
+    supports = like.supports or frozenset()
+    capabilities = supports | {"spatial layer"} if spec.cam_layer else supports
+    return Model(spec.name, spec, size, spec_labels(spec) or like.labels, capabilities)
+
+
+def _nothing_called(kind: str, name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = get_close_matches(name, names, n=NAMES_IN_A_MESSAGE, cutoff=0.5)
+    if close:
+        return f"there is no {kind} {name!r}; the closest are {', '.join(close)}"
+    more = f" and {len(names) - NAMES_IN_A_MESSAGE} more" if len(names) > NAMES_IN_A_MESSAGE else ""
+    return f"there is no {kind} {name!r}; there are {', '.join(names[:NAMES_IN_A_MESSAGE])}{more}"
+
+
+def _pointed(fault: ValidationError, schema: Mapping[str, Any]) -> dict[str, object]:
+    pointer = "".join(map(_escaped, fault.absolute_path))
+    if fault.validator == "additionalProperties":
+        unknown = sorted(set(fault.instance) - set(schema["properties"]))
+        known = ", ".join(sorted(schema["properties"])) or "none"
+        return {"pointer": _escaped(unknown[0]), "detail": f"unknown param {unknown[0]!r}; the params are: {known}"}
+    return {"pointer": pointer, "detail": f"{pointer[1:]}: {fault.message}" if pointer else fault.message}
+
+
+def _escaped(part: str | int) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return "/" + str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _is_integer(field: Mapping[str, Any], value: object) -> bool:
+    return field.get("type") == "integer" and isinstance(value, float)

@@ -1,0 +1,91 @@
+"""What an operator writes about a model. The API reads it to know what exists, the workers to load it."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from heatmill.labels import read_labels
+
+Channels = tuple[float, float, float]
+Size = PositiveInt | tuple[PositiveInt, PositiveInt]
+
+
+class Preprocessing(BaseModel):
+    """How a photo becomes the tensor that the model sees: resize, centre crop, normalise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: Size = Field(256, description="Length of the shorter side in pixels, or (height, width).")
+    crop: Size = Field(224, description="Side of the centre crop in pixels, or (height, width).")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Always antialiased.")
+    mean: Channels = Field((0.485, 0.456, 0.406), description="Per channel, for pixels in 0..1.")
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field((0.229, 0.224, 0.225), description="Per channel.")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input in pixels."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
+
+class ModelSpec(BaseModel):
+    """One `[[models]]` entry of models.toml. Relative paths start at that file's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = Field(description="What callers write.")
+    loader: Literal["bundled", "torchvision"] = Field(description="Where the architecture comes from.")
+    architecture: str | None = Field(None, description="The loader's own name of it, where `name` is another.")
+    weights: Path | None = Field(None, description="A .safetensors file, or .pth that holds tensors only.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="Of the weights file.")
+    labels: Path | tuple[str, ...] | None = Field(None, description="Class names, or a .json or .txt file of them.")
+    cam_layer: str | None = Field(None, description="Module whose map Grad-CAM uses; found by itself where absent.")
+    preprocessing: Preprocessing | None = Field(None, description="In place of the loader's own.")
+
+    @property
+    def builds(self) -> str:
+        """The loader's own name of the architecture."""
+        return self.architecture or self.name
+
+
+def read_models(path: Path) -> tuple[ModelSpec, ...]:
+    """The entries of an operator's models.toml.
+
+    Raises:
+        ValueError: The file cannot be read, an entry is wrong, or two have one name.
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if unknown := sorted(set(document) - {"models"}):
+        raise ValueError(f"{path}: unknown key {unknown[0]!r}; only [[models]] is read")
+    specs = tuple(_spec(path, number, entry) for number, entry in enumerate(document.get("models", [])))
+    names = [spec.name for spec in specs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{path}: two models are called {min(repeated)!r}")
+    return specs
+
+
+def spec_labels(spec: ModelSpec) -> tuple[str, ...] | None:
+    """The class names that the operator gave, or None.
+
+    Raises:
+        ValueError: The file of labels cannot be read.
+    """
+    return read_labels(spec.labels) if isinstance(spec.labels, Path) else spec.labels
+
+
+def _spec(path: Path, number: int, entry: dict[str, Any]) -> ModelSpec:
+    try:
+        spec = ModelSpec.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "entry"
+        raise ValueError(f"{path}: models[{number}].{field}: {first['msg']}") from error
+    return spec.model_copy(update={"weights": _beside(path, spec.weights), "labels": _beside(path, spec.labels)})
+
+
+def _beside(path: Path, value: Any) -> Any:
+    return path.parent / value if isinstance(value, Path) else value

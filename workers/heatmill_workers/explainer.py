@@ -1,0 +1,222 @@
+"""What a method is, and the one way to call it.
+
+Shapes and types, the same for every explainer:
+
+    images        (N, 3, H, W)  float32, normalised for the model, on its device, channels_last
+    targets       (N,)          int64, the class to explain of each image, on the same device
+    attributions  (N, C, h, w)  float32, signed, finite; C is 3 or 1; (h, w) may be coarser than (H, W)
+
+A positive value says that the pixel speaks for the target's logit, a negative one that it speaks against it, as far as
+the method can tell. An image's result does not depend on the others in its batch. An explainer never changes the
+model: no hooks, no `.backward()`, no attributes, no switch of the process; several threads may use one model at once.
+
+A method is one file in `explainers/`. It holds a frozen pydantic `Params`, whose JSON Schema is the public contract,
+and a function of the file's name under `@explains`. The first line of the file's docstring is the method's title, the
+first line of the function's is its summary. Others' methods come through the entry-point group `heatmill.explainers`.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from heatmill.catalogue import Passes
+from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMethod, UnsupportedOperation
+from heatmill_workers.models.loaded import LoadedModel
+
+EXPLAINERS = "heatmill_workers.explainers"
+ENTRY_POINTS = "heatmill.explainers"
+
+Capability = Literal["spatial layer"]
+Picture = Literal["signed", "magnitude", "positive"]
+Verdict = Literal["ok", "imprecise"] | None
+Checks = Mapping[str, float | int | str]
+P = TypeVar("P", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a method found out about its own error on one image.
+
+    Args:
+        checks: Flat, finite numbers and short texts.
+        verdict: None where the method has no error that can be measured.
+    """
+
+    checks: Checks = field(default_factory=dict)
+    verdict: Verdict = None
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """What an explainer's function returns for a batch; `measured` has one entry per image, or none at all."""
+
+    values: Tensor
+    measured: Sequence[Measured] = ()
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image's answer: (C, h, w) float32, how to draw it, and what was measured."""
+
+    attribution: NDArray[np.float32]
+    picture: Picture
+    checks: dict[str, float | int | str]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A method: its function, and what others must know of it.
+
+    Args:
+        picture: "signed": the sum over channels on a diverging map. "magnitude": the largest |value| over channels.
+            "positive": the sum over channels, clipped at 0.
+        needs: What the model must have.
+        passes: Cost per image and target, in forward passes.
+    """
+
+    name: str
+    title: str
+    summary: str
+    function: Callable[[LoadedModel, Tensor, Tensor, Any], Attributions]
+    params: type[BaseModel]
+    picture: Picture
+    needs: tuple[Capability, ...]
+    passes: Passes
+
+
+def explains(
+    params: type[P], *, picture: Picture, passes: Passes, needs: tuple[Capability, ...] = ()
+) -> Callable[[Callable[[LoadedModel, Tensor, Tensor, P], Attributions]], Explainer]:
+    """Make a function a method; see `Explainer` for the arguments."""
+
+    def decorate(function: Callable[[LoadedModel, Tensor, Tensor, P], Attributions]) -> Explainer:
+        return Explainer(
+            name=function.__name__,
+            title=_first_line(sys.modules[function.__module__].__doc__),
+            summary=_first_line(function.__doc__),
+            function=function,
+            params=params,
+            picture=picture,
+            needs=needs,
+            passes=passes,
+        )
+
+    return decorate
+
+
+@cache
+def register() -> Mapping[str, Explainer]:
+    """Every method by its public name: one per file in `explainers/`, and those of installed packages.
+
+    Raises:
+        ValueError: Two methods have one name.
+    """
+    files = sorted(module.name for module in iter_modules(import_module(EXPLAINERS).__path__))
+    found: list[Explainer] = [getattr(import_module(f"{EXPLAINERS}.{name}"), name) for name in files]
+    found += [point.load() for point in entry_points(group=ENTRY_POINTS)]
+    by_name = {method.name: method for method in found}
+    if len(by_name) < len(found):
+        names = [method.name for method in found]
+        raise ValueError(f"two explainers are called {next(name for name in names if names.count(name) > 1)!r}")
+    return by_name
+
+
+def explainer(name: str) -> Explainer:
+    """The method of that name.
+
+    Raises:
+        UnknownMethod: There is none.
+    """
+    try:
+        return register()[name]
+    except KeyError:
+        raise UnknownMethod(f"this worker has no method {name!r}") from None
+
+
+def explain(
+    method: str, model: LoadedModel, images: Tensor, targets: Tensor, params: Mapping[str, Any]
+) -> list[Explained | ItemError]:
+    """Explain each image's own target.
+
+    Args:
+        method: A name in the register.
+        model: Any that has what the method needs.
+        images: (N, 3, H, W) float32, normalised; moved to the model's device.
+        targets: (N,) int64.
+        params: The method's; defaults are filled in.
+
+    Returns:
+        One entry per image, in order: its answer or its error. Where the method cannot be right on this model
+        (`UnsupportedOperation`), or not even one image fits the device (`ItemTooLargeForDevice`), each has that error.
+
+    Raises:
+        UnknownMethod: There is no such method.
+        InvalidRequest: The params are not the method's.
+        ValueError: The arguments, or what the explainer returned, are not as documented above.
+    """
+    known = explainer(method)
+    values = _params(known, params)
+    _check_arguments(model, images, targets)
+    if len(images) == 0:
+        return []
+    images = images.to(model.device, memory_format=torch.channels_last)
+    try:
+        _check_supported(known, model)
+        found = known.function(model, images, targets.to(model.device), values)
+    except ItemError as error:
+        return [error] * len(images)
+    _check_shape(known, images, found)
+    measured = found.measured or [Measured()] * len(images)
+    return [_item(known, one, of) for one, of in zip(found.values.cpu().numpy(), measured, strict=True)]
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().partition("\n")[0].rstrip(".")
+
+
+def _check_supported(known: Explainer, model: LoadedModel) -> None:
+    if missing := sorted(set(known.needs) - model.supports):
+        raise UnsupportedOperation(f"{known.name} needs a {missing[0]}, which {model.name} does not have")
+
+
+def _params(known: Explainer, params: Mapping[str, Any]) -> BaseModel:
+    try:
+        return known.params.model_validate(params)
+    except ValidationError as error:
+        raise InvalidRequest(f"params of {known.name}: {error.errors()[0]['msg']}") from error
+
+
+def _check_arguments(model: LoadedModel, images: Tensor, targets: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
+        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}; wanted float32 (N, 3, H, W)")
+    if targets.shape != images.shape[:1] or targets.dtype != torch.int64:
+        raise ValueError(f"targets are {targets.dtype} {tuple(targets.shape)}; wanted int64 ({len(images)},)")
+    # An index out of range would be an assertion on an accelerator, which ends its whole context.
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(model.labels):
+        raise ValueError(f"targets reach from {int(targets.min())} to {int(targets.max())}; {model.name} has fewer")
+
+
+def _check_shape(known: Explainer, images: Tensor, found: Attributions) -> None:
+    shape = tuple(found.values.shape)
+    if len(shape) != 4 or shape[0] != len(images) or shape[1] not in {1, 3} or found.values.dtype != torch.float32:
+        raise ValueError(f"{known.name} returned {found.values.dtype} {shape} for {len(images)} images")
+
+
+def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured) -> Explained | ItemError:
+    numbers = [value for value in measured.checks.values() if not isinstance(value, str)]
+    if not np.isfinite(attribution).all() or not all(math.isfinite(number) for number in numbers):
+        return BadAttribution(f"{known.name} came to values that are not finite on this image")
+    return Explained(attribution, known.picture, dict(measured.checks), measured.verdict)

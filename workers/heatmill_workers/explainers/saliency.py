@@ -1,0 +1,33 @@
+"""Saliency.
+
+Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks (2013), section 3. The derivative of the target's
+logit with respect to every input value, signed; the picture shows its magnitude.
+"""
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from heatmill.catalogue import Passes
+from heatmill_workers.engine.batching import in_batches
+from heatmill_workers.engine.gradients import input_gradients
+from heatmill_workers.explainer import Attributions, explains
+from heatmill_workers.models.loaded import LoadedModel
+
+
+class Params(BaseModel):
+    """No params."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@explains(Params, picture="magnitude", passes=Passes(base=2.5, per={}))
+def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+    """How strongly each pixel would move the class score if it changed a little."""
+
+    def gradients(rows: range) -> Tensor:
+        batch = slice(rows.start, rows.stop)
+        return input_gradients(model.module, images[batch], targets[batch])
+
+    batches = in_batches(gradients, len(images), model.batch_sizes, saliency.name)
+    return Attributions(torch.cat([values for _, values in batches]))

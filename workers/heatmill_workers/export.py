@@ -1,0 +1,89 @@
+"""Writes what the API must know without torch, methods.json, models.json and the labels, for `make methods`."""
+
+import json
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torchvision.models import ResNet18_Weights
+
+from heatmill.models import ModelSpec, Preprocessing
+from heatmill_workers.engine.spatial import find_cut
+from heatmill_workers.explainer import Explainer, register
+from heatmill_workers.models.loaders import bundled, torchvision
+from heatmill_workers.models.loading import load
+
+Entry = dict[str, Any]
+
+
+def main() -> None:
+    """Write the three files into the package."""
+    # In a checkout the package is a plain folder.
+    package = Path(str(files("heatmill")))
+    _write(package / "labels" / "imagenet.json", ResNet18_Weights.DEFAULT.meta["categories"])
+    _write(package / "methods.json", methods())
+    _write(package / "models.json", models(torchvision.names()))
+
+
+def methods() -> list[Entry]:
+    """An entry for every explainer of this project, by name; those of other packages stay with them."""
+    own = (method for method in register().values() if method.function.__module__.startswith("heatmill_workers."))
+    return [_method(method) for method in sorted(own, key=lambda method: method.name)]
+
+
+def models(names: Iterable[str]) -> list[Entry]:
+    """An entry for the bundled model and for each of torchvision's, by name."""
+    stock = load(ModelSpec(name=bundled.NAME, loader="bundled"), torch.device("cpu"))
+    first = _model(bundled.NAME, "bundled", stock.preprocessing, sorted(stock.supports))
+    return sorted([first, *map(_torchvision_model, names)], key=lambda entry: str(entry["name"]))
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Parameters and buffers have shapes only, so that 644 million of them cost nothing.
+
+    `torch.device("meta")` would also take the numbers from which RegNet computes its widths.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Entry | None = None
+    ) -> Any:
+        if func in {torch.empty, torch.zeros, torch.ones}:
+            kwargs = {**(kwargs or {}), "device": "meta"}
+        return func(*args, **(kwargs or {}))
+
+
+def _method(method: Explainer) -> Entry:
+    return {
+        "name": method.name,
+        "title": method.title,
+        "summary": method.summary,
+        "params": method.params.model_json_schema(),
+        "needs": list(method.needs),
+        "picture": method.picture,
+        "passes": {"base": method.passes.base, "per": dict(method.passes.per)},
+    }
+
+
+def _torchvision_model(name: str) -> Entry:
+    preprocessing = torchvision.published_preprocessing(name)
+    with _WithoutWeights():
+        module = torchvision.architecture(name, 1000, preprocessing.input_size[0])
+    image = torch.empty(1, 3, *preprocessing.input_size, device="meta")
+    cut = find_cut(module.to("meta").eval().requires_grad_(False), image)
+    return _model(name, "torchvision", preprocessing, ["spatial layer"] if cut else [])
+
+
+def _model(name: str, loader: str, preprocessing: Preprocessing, supports: list[str]) -> Entry:
+    size = list(preprocessing.input_size)
+    return {"name": name, "loader": loader, "input_size": size, "labels": "imagenet", "supports": supports}
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Bytes to an RGB photo, by stated rules.
+
+- Formats: JPEG, PNG, WebP, BMP, TIFF, GIF; of several frames the first.
+- EXIF orientation is applied once; what is returned is upright.
+- Grayscale is repeated into three channels; palettes are looked up; other colour spaces go through Pillow's plain
+  conversion, without colour profiles (CMYK as well).
+- 16-bit grayscale is divided by 257, so that 65535 is 255. 32-bit and float pixels have no stated range
+  and are refused.
+- Transparency, in whatever form, is composited on white.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from heatmill.errors import ImageTooLarge, ImageUnreadable
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# What Pillow's decoders raise on damaged bytes; found by flipping bytes of real files.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, AttributeError,
+    RuntimeError, ZeroDivisionError, AssertionError, struct.error, zlib.error,
+)  # fmt: skip
+
+# Pillow's own pixel check warns through the process-wide warning filters, from any thread, before ours can run. Ours is
+# made on every image that is opened here, before its pixels are decoded, and is an error.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What one image may cost."""
+
+    max_bytes: int = 50_000_000
+    max_pixels: int = 50_000_000
+
+
+def decode(data: bytes, limits: ImageLimits) -> Image.Image:
+    """The photo as an upright RGB picture. Safe in threads.
+
+    Raises:
+        ImageUnreadable: Not an image of an accepted format, or damaged.
+        ImageTooLarge: Over a limit, or over the memory at hand.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"{len(data) / 1e6:.1f} MB; the limit is {limits.max_bytes / 1e6:g} MB")
+    if not data:
+        raise ImageUnreadable("the file is empty")
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.size, limits)
+            image.load()
+            return _to_rgb(_upright(image))
+    except UnidentifiedImageError as error:
+        raise ImageUnreadable(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+    except MemoryError as error:
+        raise ImageTooLarge("decoding needs more memory than there is") from error
+    except DAMAGE as error:
+        raise ImageUnreadable(f"the image is damaged: {error}") from error
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageUnreadable(f"{width} x {height} pixels")
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(f"{width} x {height} pixels; the limit is {limits.max_pixels / 1e6:g} megapixels")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except DAMAGE:
+        # The pixels are sound; a camera's broken metadata is no reason to lose them.
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image).convert("RGB")
+    if image.mode in {"I", "F"}:
+        raise ImageUnreadable("32-bit pixels have no stated range; 8 and 16 bit are read")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255.
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))

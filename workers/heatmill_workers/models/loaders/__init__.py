@@ -1,0 +1,1 @@
+"""One file per loader; the file name is what models.toml calls it. Each has `build(spec) -> Built`."""

@@ -1,0 +1,70 @@
+"""A photo to the tensor that a model sees, as torchvision's presets make it."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from heatmill.models import Preprocessing
+
+Box = tuple[float, float, float, float]
+
+# Of a longer strip only the middle is resized: 1,000,000 x 50 pixels, made 256 high, would be 4 GB.
+LONGEST_ASPECT = 16
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> tuple[Tensor, Box]:
+    """Resize, crop the centre, normalise. Safe in threads.
+
+    Args:
+        image: RGB and upright, as `images.decode` returns it.
+        preprocessing: The model's.
+
+    Returns:
+        (3, H, W) float32 on the CPU, and the region of the photo that it shows: left, top, right, bottom in the
+        photo's pixels. The box reaches past the photo where the crop is larger than the resized photo; the model saw
+        black there.
+    """
+    whole = image.size
+    image = _trimmed(image, preprocessing)
+    resized = image.resize(_resized(image.size, preprocessing), RESAMPLING[preprocessing.interpolation])
+    height, width = preprocessing.input_size
+    # Python rounds halves to even, and so does torchvision's centre crop.
+    left, top = _offset(resized.width, width), _offset(resized.height, height)
+    cropped = resized.crop((left, top, left + width, top + height))
+    across, down = image.width / resized.width, image.height / resized.height
+    x, y = (whole[0] - image.width) // 2, (whole[1] - image.height) // 2
+    box = (x + left * across, y + top * down, x + (left + width) * across, y + (top + height) * down)
+    return _normalised(cropped, preprocessing), box
+
+
+def _trimmed(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    longest = LONGEST_ASPECT * min(image.size)
+    if isinstance(preprocessing.resize, tuple) or max(image.size) <= longest:
+        return image
+    width, height = min(image.width, longest), min(image.height, longest)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    if isinstance(preprocessing.resize, tuple):
+        height, width = preprocessing.resize
+        return width, height
+    short, long = min(size), max(size)
+    longer = int(preprocessing.resize * long / short)
+    return (preprocessing.resize, longer) if size[0] <= size[1] else (longer, preprocessing.resize)
+
+
+def _offset(have: int, want: int) -> int:
+    if want > have:
+        # torchvision pads the smaller half first.
+        return -((want - have) // 2)
+    return round((have - want) / 2)
+
+
+def _normalised(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return (pixels.contiguous().to(torch.float32) / 255 - mean) / std

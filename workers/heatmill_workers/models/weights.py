@@ -1,0 +1,74 @@
+"""Weights from files: never an unchecked pickle, and known by their content."""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from heatmill.errors import ModelUnavailable
+from heatmill.models import ModelSpec
+
+WeightsByName = dict[str, Tensor]
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
+
+
+def read_weights(spec: ModelSpec, path: Path) -> WeightsByName:
+    """The tensors in a .safetensors file, or in a .pth that holds tensors only.
+
+    Raises:
+        ModelUnavailable: Missing, not the file that `sha256` names, or not readable as tensors alone.
+    """
+    if not path.is_file():
+        raise ModelUnavailable(f"model {spec.name}: there is no file {path}; correct `weights` in models.toml")
+    _check_sha256(spec, path)
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelUnavailable(f"model {spec.name}: {path} is no file of plain tensors: {reason}") from error
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelUnavailable(f"model {spec.name}: {path} holds no state dict")
+    return dict(weights)
+
+
+def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
+    """Put the weights into the module; every name and shape must match.
+
+    Raises:
+        ModelUnavailable: They are for another architecture.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelUnavailable(f"model {spec.name}: the weights are not {spec.builds}'s: {reason}") from error
+
+
+def digest(module: nn.Module) -> str:
+    """The sha256 over the sorted state dict: names, dtypes, shapes and bytes."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+def _read_pickle(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_sha256(spec: ModelSpec, path: Path) -> None:
+    if spec.sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != spec.sha256:
+        raise ModelUnavailable(
+            f"model {spec.name}: {path} has sha256 {found}; `sha256` in models.toml is {spec.sha256}"
+        )
