@@ -7,9 +7,11 @@
     │   ├── UnknownModel, UnknownMethod, MethodNotSupported
     │   ├── TooLarge                  over a stated limit
     │   ├── JobNotFound, ResultNotFound, JobFinished
+    │   ├── IdempotencyKeyReused      the key belongs to a job with another body
     │   └── Unauthorized
     ├── ItemError             this item failed, the job goes on
     │   ├── InvalidItem               a line of a manifest is not an item
+    │   ├── SourceUnreadable          a job's source lists nothing, or too much, or is not there
     │   ├── ImageNotFound, ImageUnreadable, ImageTooLarge
     │   ├── TargetUnknown             the model has no such class
     │   ├── BadAttribution            an explainer returned something that is not finite
@@ -19,6 +21,7 @@
     │   └── WorkerCrashed             the worker died while it processed this item
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
+        ├── ServiceUnavailable        heatmill itself, seen from the client
         ├── ClaimLost                 another worker holds the shard now
         └── DeviceOutOfMemory
 
@@ -93,6 +96,10 @@ class JobFinished(RequestError):
     """The job is terminal and cannot be changed."""
 
 
+class IdempotencyKeyReused(RequestError):
+    """The Idempotency-Key belongs to a job that was asked for in other words."""
+
+
 class Unauthorized(RequestError):
     """The API key is missing or unknown."""
 
@@ -103,6 +110,10 @@ class ItemError(HeatmillError):
 
 class InvalidItem(ItemError):
     """A manifest line is not an item."""
+
+
+class SourceUnreadable(ItemError):
+    """A job's source lists nothing, or too much, or is not there."""
 
 
 class ImageNotFound(ItemError):
@@ -151,6 +162,10 @@ class StorageUnavailable(TransientError):
 
 class QueueUnavailable(TransientError):
     """Redis does not answer."""
+
+
+class ServiceUnavailable(TransientError):
+    """The service cannot be reached, or cannot answer now."""
 
 
 class ClaimLost(TransientError):

@@ -10,6 +10,7 @@ from heatmill.schemas import AcceptedJob, Item, ItemRequest, Plan
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 
 MAX_SHARD_ITEMS = 512
+MAX_JOB_ITEMS = 1_000_000
 
 ListItems = Callable[[Item | None], Iterator[Item]]
 """Lists a job's items after the given one, or from the start."""

@@ -146,7 +146,7 @@ class RedisJobStore:
 
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
-        names = ("job", "committed", "inflight", "claims", "attempts", "current")
+        names = ("job", "committed", "inflight", "claims", "attempts", "current", "crashed", "planner")
         with translated():
             self.client.delete(*(key(job, name) for name in names))
             self.client.srem(OPEN_JOBS, str(job))
@@ -166,22 +166,41 @@ class RedisJobStore:
         with translated():
             return {str(name): int(turn) for name, turn in self.client.hgetall(TURNS).items()}
 
-    def count_turn(self, job: JobId) -> None:
-        """Note that a shard of this job was just sent."""
+    def count_turn(self, job: JobId) -> int:
+        """Note that a shard of this job was just sent; the new turn."""
         with translated():
-            turn = self.client.incr(f"{TURNS}:last")
+            turn = int(self.client.incr(f"{TURNS}:last"))
             self.client.hset(TURNS, mapping={job.tenant + "/": turn, str(job): turn})
+        return turn
+
+    def hold_plan(self, job: JobId, token: str, seconds: float) -> bool:
+        """Be, or stay, the one who lists a job's source; False while somebody else is."""
+        name = key(job, "planner")
+        with translated():
+            if self.client.set(name, token, nx=True, px=milliseconds(seconds)):
+                return True
+            return self.client.get(name) == token and bool(self.client.pexpire(name, milliseconds(seconds)))
 
     def note_item(self, job: JobId, shard: int, index: int) -> None:
         """Write down which item is about to be processed, so that a crash names it."""
         with translated():
-            self.client.rpush(key(job, "current"), f"{shard}:{index}")
+            self.client.hset(key(job, "current"), str(shard), index)
 
-    def noted_items(self, job: JobId, shard: int) -> list[int]:
-        """Every item of a shard that was noted, in order; the last one of each attempt was being processed."""
+    def blame_noted(self, job: JobId, shard: int) -> frozenset[int]:
+        """The items that were being processed when a worker died, the last one noted included."""
+        name = key(job, "crashed")
         with translated():
-            notes = self.client.lrange(key(job, "current"), 0, -1)
-        return [int(index) for number, index in (str(note).split(":") for note in notes) if int(number) == shard]
+            noted = self.client.hget(key(job, "current"), str(shard))
+            if noted is not None:
+                self.client.sadd(name, f"{shard}:{noted!s}")
+                self.client.hdel(key(job, "current"), str(shard))
+            blamed = [str(entry).split(":") for entry in self.client.smembers(name)]
+        return frozenset(int(index) for number, index in blamed if int(number) == shard)
+
+    def clear_note(self, job: JobId, shard: int) -> None:
+        """The attempt ended without a crash: nothing is to blame."""
+        with translated():
+            self.client.hdel(key(job, "current"), str(shard))
 
     def pace(self, model: str) -> float | None:
         """Seconds per pass of one image through a model, as workers measured it."""

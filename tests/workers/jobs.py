@@ -1,0 +1,56 @@
+"""Jobs as the API would have accepted them, for tests of the workers."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from heatmill import keys
+from heatmill.keys import JobId
+from heatmill.schemas import AcceptedJob, JobRequest
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+
+MODEL = "efficientnet_lite0"
+
+
+def accept(storage: S3Storage, tenant: str = "default", shard_items: int = 2, **request: Any) -> JobId:
+    """Store a job as accepted: marker, then job.json."""
+    job = JobId(tenant, uuid4().hex)
+    body = {"model": MODEL, "methods": [{"name": "saliency"}], **request}
+    accepted = AcceptedJob(
+        id=job.job,
+        tenant=tenant,
+        created_at=datetime.now(UTC),
+        request=JobRequest.model_validate(body),
+        fingerprint=hashlib.sha256(json.dumps(body).encode()).hexdigest(),
+        shard_items=shard_items,
+        priority=body.get("priority", "normal"),
+    )
+    storage.put(keys.open_marker(job), b"")
+    storage.write_once(keys.request(job), accepted.model_dump_json().encode())
+    return job
+
+
+def upload(storage: S3Storage, data: bytes, tenant: str = "default") -> str:
+    """Store an image as an upload, and give back its URI."""
+    digest = hashlib.sha256(data).hexdigest()
+    storage.put(keys.blob(tenant, digest), data)
+    return f"upload://{digest}"
+
+
+def sent(state: RedisJobStore) -> list[tuple[str, int]]:
+    """Take every explain message off the queue: (tenant/job, shard), highest priority first, oldest first."""
+    messages = []
+    for name in ("explain", "explain:0", "explain:3", "explain:6"):
+        while (raw := state.client.rpop(name)) is not None:
+            tenant, job, shard = json.loads(_body(json.loads(str(raw))))[0]
+            messages.append((f"{tenant}/{job}", shard))
+    return messages
+
+
+def _body(message: dict[str, Any]) -> bytes:
+    import base64
+
+    return base64.b64decode(message["body"])

@@ -1,0 +1,222 @@
+"""Plan, feed, finish and repair on real storage and a real Redis, with the explaining left out."""
+
+import io
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from heatmill import keys, records
+from heatmill.catalogue import Catalogue
+from heatmill.dispatch import Dispatcher
+from heatmill.keys import JobId
+from heatmill.progress import read_job
+from heatmill.schemas import Row, Target
+from heatmill.settings import Settings
+from heatmill.state import Claim, RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_workers.control import Control, feed, finish, plan, repair
+from tests.workers.jobs import accept, sent
+
+ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]
+
+
+@pytest.fixture
+def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
+    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
+    return Control(storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"window_shards": 3}))
+
+
+def commit(control: Control, job: JobId, number: int) -> None:
+    """Do what a worker does at the end of a shard, with one row per item."""
+    items = records.load_shard(control.storage, job, number)
+    target = Target(index=1, label="goldfish", probability=0.5)
+    rows = [
+        Row(item=item.id, index=item.index, method="saliency", rank=0, status="succeeded", target=target)
+        for item in items
+    ]
+    header, body = records.commit_record(number, rows, 1.0, "test")
+    control.storage.write_once(keys.commit(job, number), body)
+    control.state.commit(job, number, header.succeeded, header.failed)
+
+
+def test_a_planned_job_has_every_item_in_one_shard_and_is_fed(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS, shard_items=3)
+
+    plan(control, job)
+
+    shards = [records.load_shard(control.storage, job, number) for number in range(3)]
+    assert [item.index for shard in shards for item in shard] == list(range(7))
+    assert [len(shard) for shard in shards] == [3, 3, 1]
+    assert sent(control.state) == [(str(job), 0), (str(job), 1), (str(job), 2)]
+    assert read_job(control.storage, control.state, job).counts.total == 7
+
+
+def test_planning_twice_changes_nothing(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    before = {entry.key: control.storage.get(entry.key) for entry in control.storage.list(job.prefix)}
+    control.state.client.flushall()
+
+    plan(control, job)
+
+    assert {entry.key: control.storage.get(entry.key) for entry in control.storage.list(job.prefix)} == before
+
+
+def test_feed_never_has_more_than_the_window_outstanding(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS, shard_items=1)
+    plan(control, job)
+    feed(control)
+    assert [shard for _, shard in sent(control.state)] == [0, 1, 2]
+
+    commit(control, job, 1)
+    feed(control)
+    feed(control)
+
+    assert [shard for _, shard in sent(control.state)] == [3]
+
+
+def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> None:
+    flood = [accept(control.storage, "flood", 1, items=ITEMS) for _ in range(2)]
+    small = accept(control.storage, "small", 1, items=ITEMS[:1])
+    for job in (*flood, small):
+        plan(control, job)
+    order = [name for name, _ in sent(control.state)]
+    while len(order) < 8:
+        feed(control)
+        for name, shard in sent(control.state):
+            order.append(name)
+            commit(control, JobId.parse(name), shard)
+        for job in flood:
+            control.state.client.delete(f"heatmill:{{{job}}}:inflight")
+
+    assert str(small) in order[:5]
+    assert abs(order.count(str(flood[0])) - order.count(str(flood[1]))) <= 3
+
+
+def test_a_shard_that_nobody_claims_is_sent_again_when_the_patience_is_over(control: Control) -> None:
+    hasty = Control(
+        control.storage,
+        control.state,
+        control.dispatcher,
+        control.catalogue,
+        control.settings.model_copy(update={"queue_patience_seconds": 0.05}),
+    )
+    job = accept(control.storage, items=ITEMS[:1])
+    plan(hasty, job)
+    assert sent(control.state) == [(str(job), 0)]
+    time.sleep(0.1)
+
+    repair(hasty)
+
+    assert sent(control.state) == [(str(job), 0)]
+
+
+def test_finish_writes_the_table_and_the_final_job_and_forgets(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    for number in range(4):
+        commit(control, job, number)
+
+    feed(control)
+
+    final = read_job(control.storage, control.state, job)
+    assert (final.state, final.done, final.counts.succeeded, final.progress) == ("succeeded", True, 7, 1.0)
+    assert not control.storage.exists(keys.open_marker(job))
+    assert control.state.open_jobs() == []
+    table = pq.read_table(io.BytesIO(control.storage.get(keys.table(job, 0))))
+    assert table["index"].to_pylist() == list(range(7))
+
+
+def test_finishing_twice_is_finishing_once(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS[:1])
+    plan(control, job)
+    commit(control, job, 0)
+    finish(control, job)
+    final = control.storage.get(keys.final(job))
+
+    finish(control, job)
+
+    assert control.storage.get(keys.final(job)) == final
+
+
+def test_a_wiped_redis_is_rebuilt_from_storage_and_the_job_goes_on(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    commit(control, job, 2)
+    control.state.client.flushall()
+
+    repair(control)
+
+    assert read_job(control.storage, control.state, job).counts.succeeded == 2
+    assert [shard for _, shard in sent(control.state)] == [0, 1, 3]
+
+
+def test_a_job_that_was_accepted_while_redis_was_away_is_planned_by_the_timer(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+
+    repair(control)
+
+    assert control.state.client.llen("control") == 1
+    assert read_job(control.storage, control.state, job).state == "queued"
+
+
+def test_a_finish_that_was_cut_off_after_final_json_is_completed(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS[:1])
+    plan(control, job)
+    commit(control, job, 0)
+    finish(control, job)
+    control.storage.put(keys.open_marker(job), b"")
+
+    repair(control)
+
+    assert not control.storage.exists(keys.open_marker(job))
+    assert control.state.open_jobs() == []
+
+
+def test_a_cancelled_job_finishes_with_what_is_committed(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    commit(control, job, 0)
+    control.storage.put(keys.cancelled(job), b"")
+    control.state.cancel(job)
+
+    feed(control)
+
+    final = read_job(control.storage, control.state, job)
+    assert (final.state, final.counts.succeeded, final.counts.cancelled) == ("cancelled", 2, 5)
+
+
+def test_a_cancelled_job_waits_for_the_worker_that_still_holds_a_shard(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    claim = control.state.claim(job, 0, "token", 30)
+    assert isinstance(claim, Claim)
+    control.storage.put(keys.cancelled(job), b"")
+    control.state.cancel(job)
+
+    feed(control)
+
+    assert not read_job(control.storage, control.state, job).done
+
+
+def test_a_marker_without_a_job_is_left_to_the_request_that_may_still_be_at_it(control: Control) -> None:
+    job = JobId("default", "0" * 32)
+    control.storage.put(keys.open_marker(job), b"")
+
+    repair(control)
+
+    assert control.storage.exists(keys.open_marker(job))
+    control.storage.delete([keys.open_marker(job)])
+
+
+@pytest.mark.parametrize("uri", ["s3://nowhere-at-all/x/", "s3://{sources}/empty/", "s3://{sources}/missing.jsonl"])
+def test_a_source_that_lists_nothing_fails_the_job_with_the_reason(control: Control, sources: str, uri: str) -> None:
+    job = accept(control.storage, source={"uri": uri.format(sources=sources)})
+
+    plan(control, job)
+
+    final = read_job(control.storage, control.state, job)
+    assert final.state == "failed"
+    assert final.error
+    assert "source" in final.error.detail

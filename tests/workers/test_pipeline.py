@@ -1,0 +1,278 @@
+"""A shard from claim to commit: the real model, real storage, real Redis, no Celery."""
+
+import hashlib
+import time
+from dataclasses import replace
+
+import pytest
+
+from heatmill import keys, records
+from heatmill.catalogue import load_catalogue
+from heatmill.dispatch import Dispatcher
+from heatmill.errors import StorageUnavailable
+from heatmill.keys import JobId
+from heatmill.progress import read_job, summary
+from heatmill.schemas import Row
+from heatmill.settings import Settings
+from heatmill.state import Committed, RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_workers.control import Control, feed, plan
+from heatmill_workers.models.store import ModelStore
+from heatmill_workers.pipeline import Worker, process_shard
+from tests.workers.jobs import accept, sent, upload
+from tests.workers.photos import noise, photo
+
+METHODS = [{"name": "saliency"}, {"name": "grad_cam"}]
+
+
+@pytest.fixture(scope="module")
+def models() -> ModelStore:
+    return ModelStore(model.spec for model in load_catalogue().models)
+
+
+@pytest.fixture
+def worker(
+    settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher, models: ModelStore
+) -> Worker:
+    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
+    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
+
+
+def control_of(worker: Worker) -> Control:
+    return Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
+
+
+def planned(worker: Worker, **request: object) -> JobId:
+    """An accepted and planned job, its messages taken off the queue."""
+    job = accept(worker.storage, **{"methods": METHODS, "shard_items": 8, **request})  # type: ignore[arg-type]
+    plan(control_of(worker), job)
+    sent(worker.state)
+    return job
+
+
+def rows_of(worker: Worker, job: JobId, number: int = 0) -> list[Row]:
+    return list(records.load_rows(worker.storage, job, number))
+
+
+def stored(worker: Worker, job: JobId) -> dict[str, str]:
+    """Every object of the job by its sha256, but for the commit records' seconds."""
+    return {
+        entry.key: hashlib.sha256(worker.storage.get(entry.key)).hexdigest()
+        for entry in worker.storage.list(job.prefix)
+        if "/results/" not in entry.key
+    }
+
+
+def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(worker: Worker) -> None:
+    images = [{"id": name, "image": upload(worker.storage, photo(name))} for name in ("coffee.png", "chelsea.png")]
+    job = planned(worker, items=images)
+
+    process_shard(worker, job, 0)
+
+    rows = rows_of(worker, job)
+    assert [(row.item, row.method, row.status) for row in rows] == [
+        (item, method, "succeeded") for item in ("coffee.png", "chelsea.png") for method in ("saliency", "grad_cam")
+    ]
+    labels = {row.item: row.target.label for row in rows if row.target}
+    assert labels["coffee.png"] == "espresso"
+    assert "cat" in labels["chelsea.png"]
+    for row in rows:
+        assert row.heatmap
+        assert row.attribution
+        assert worker.storage.get(row.heatmap.key).startswith(b"\x89PNG")
+        assert worker.storage.exists(row.attribution.key)
+        assert row.provenance["params"] == {}
+        assert len(row.provenance["weights_sha256"]) == 64
+
+
+def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
+    items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
+    job = planned(worker, items=items)
+    process_shard(worker, job, 0)
+    before, record = stored(worker, job), worker.storage.get(keys.commit(job, 0))
+    counts = read_job(worker.storage, worker.state, job).counts
+
+    process_shard(worker, job, 0)
+    worker.state.client.flushall()
+    process_shard(worker, job, 0)
+
+    assert stored(worker, job) == before
+    assert worker.storage.get(keys.commit(job, 0)) == record
+    assert read_job(worker.storage, worker.state, job).counts == counts
+
+
+def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(worker: Worker) -> None:
+    items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
+    job = planned(worker, items=items)
+    process_shard(worker, job, 0)
+    before = stored(worker, job)
+    rows = rows_of(worker, job)
+    worker.storage.delete([keys.commit(job, 0)])
+    worker.state.forget(job)
+    plan(control_of(worker), job)
+
+    process_shard(worker, job, 0)
+
+    assert stored(worker, job) == before
+    assert rows_of(worker, job) == rows
+
+
+def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again(worker: Worker) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    process_shard(worker, job, 0)
+    record = worker.storage.get(keys.commit(job, 0))
+    worker.state.forget(job)
+    worker.state.client.flushall()
+    header = records.load_header(worker.storage, job, 0)
+    assert header
+    accepted = records.load_request(worker.storage, job)
+    worker.state.register(job, summary(accepted), records.load_plan(worker.storage, job), Committed())
+
+    process_shard(worker, job, 0)
+
+    assert worker.storage.get(keys.commit(job, 0)) == record
+    progress = worker.state.progress(job)
+    assert progress
+    assert progress.counts.succeeded == 2
+
+
+def test_a_bad_item_is_an_error_row_and_the_others_succeed(worker: Worker) -> None:
+    good = upload(worker.storage, noise(1))
+    coffee = photo("coffee.png")
+    bad = {
+        "empty": upload(worker.storage, b""),
+        "text": upload(worker.storage, b"not an image"),
+        "truncated": upload(worker.storage, coffee[: len(coffee) // 2]),
+        "missing": f"upload://{'0' * 64}",
+        "huge": upload(worker.storage, noise(2, (9000, 40))),
+    }
+    items = [{"id": "good", "image": good}, *({"id": name, "image": uri} for name, uri in bad.items())]
+    small = replace(worker, settings=worker.settings.model_copy(update={"max_image_pixels": 300_000}))
+    job = planned(worker, items=items, methods=[{"name": "grad_cam"}])
+
+    process_shard(small, job, 0)
+
+    errors = {row.item: row.error for row in rows_of(worker, job)}
+    assert errors.pop("good") is None
+    assert {name: error.type.rsplit("/", 1)[1] for name, error in errors.items() if error} == {
+        "empty": "image_unreadable",
+        "text": "image_unreadable",
+        "truncated": "image_unreadable",
+        "missing": "image_not_found",
+        "huge": "image_too_large",
+    }
+
+
+def test_an_upload_whose_bytes_were_replaced_is_refused(worker: Worker) -> None:
+    uri = upload(worker.storage, noise(1))
+    worker.storage.put(keys.blob("default", uri.removeprefix("upload://")), noise(2))
+    job = planned(worker, items=[{"image": uri}], methods=[{"name": "grad_cam"}])
+
+    process_shard(worker, job, 0)
+
+    (row,) = rows_of(worker, job)
+    assert row.error
+    assert "sha256" in row.error.detail
+
+
+def test_several_classes_of_one_image_come_in_the_order_of_their_probability(worker: Worker) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, photo("coffee.png"))}], top_k=3)
+
+    process_shard(worker, job, 0)
+
+    rows = [row for row in rows_of(worker, job) if row.method == "grad_cam"]
+    probabilities = [row.target.probability for row in rows if row.target]
+    assert [row.rank for row in rows] == [0, 1, 2]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert len({row.heatmap.key for row in rows if row.heatmap}) == 3
+
+
+def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker: Worker) -> None:
+    items = [{"image": upload(worker.storage, photo("coffee.png")), "target": 283}]
+    job = planned(worker, items=items, top_k=3, methods=[{"name": "grad_cam"}])
+
+    process_shard(worker, job, 0)
+
+    (row,) = rows_of(worker, job)
+    assert row.target
+    assert (row.target.index, row.rank) == (283, 0)
+
+
+def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    worker.state.claim(job, 0, "another", 30)
+
+    process_shard(worker, job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+
+
+def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    def taken_over(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(worker.state, "heartbeat", taken_over)
+
+    process_shard(worker, job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+
+
+def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    worker.state.cancel(job)
+
+    process_shard(worker, job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+
+
+def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    def down(*_: object, **__: object) -> None:
+        raise StorageUnavailable("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.storage, "put", down)
+        patch.setattr("heatmill_workers.pipeline.RETRY_SECONDS", 0.0)
+        process_shard(worker, job, 0)
+
+    assert worker.state.client.hget(f"heatmill:{{{job}}}:attempts", "0") == "0"
+    feed(control_of(worker))
+    assert sent(worker.state) == [(str(job), 0)]
+
+
+def test_the_item_that_killed_a_worker_twice_fails_alone(worker: Worker) -> None:
+    items = [{"id": f"item {seed}", "image": upload(worker.storage, noise(seed))} for seed in range(3)]
+    job = planned(worker, items=items, methods=[{"name": "grad_cam"}])
+    for attempt in ("first", "second"):
+        worker.state.claim(job, 0, attempt, 0.001)
+        time.sleep(0.01)
+    worker.state.note_item(job, 0, 1)
+
+    process_shard(worker, job, 0)
+
+    failed = {row.item: row.error.type for row in rows_of(worker, job) if row.error}
+    assert list(failed) == ["item 1"]
+    assert failed["item 1"].endswith("worker_crashed")
+
+
+def test_a_model_that_cannot_be_loaded_fails_every_result_with_the_reason(worker: Worker) -> None:
+    job = planned(
+        worker,
+        model="resnet18",
+        items=[{"image": upload(worker.storage, noise(1))}],
+        methods=[{"name": "saliency"}],
+    )
+
+    process_shard(worker, job, 0)
+
+    (row,) = rows_of(worker, job)
+    assert row.error
+    assert row.error.type.endswith("model_unavailable")
+    assert "resnet18" in row.error.detail

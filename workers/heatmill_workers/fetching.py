@@ -1,0 +1,33 @@
+"""Read an item's image bytes from where its URI says they lie."""
+
+import hashlib
+
+from heatmill.errors import ImageNotFound, ImageTooLarge, ImageUnreadable
+from heatmill.image_uris import SourceRules, UriRefused, address
+from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+
+
+def fetch(uri: str, storage: S3Storage, rules: SourceRules, max_bytes: int) -> bytes:
+    """The bytes of one image.
+
+    Raises:
+        ImageNotFound: Nothing lies there, or the tenant may not read it.
+        ImageTooLarge: More bytes than the limit; they are not read.
+        ImageUnreadable: An upload whose bytes are not those that its name promises.
+        StorageUnavailable: The store does not answer.
+    """
+    try:
+        place = address(uri, storage, rules)
+        # One byte more than the limit tells whether there is more, without a second request.
+        data = place.storage.get(place.key, max_bytes=max_bytes + 1)
+    except UriRefused as error:
+        raise ImageNotFound(str(error)) from error
+    except ObjectMissing as error:
+        raise ImageNotFound(f"nothing is stored under {uri}") from error
+    except AccessRefused as error:
+        raise ImageNotFound(f"{uri} may not be read by this service") from error
+    if len(data) > max_bytes:
+        raise ImageTooLarge(f"{uri} has more than {max_bytes:,} bytes, the limit")
+    if place.sha256 and hashlib.sha256(data).hexdigest() != place.sha256:
+        raise ImageUnreadable(f"the bytes stored under {uri} have another sha256: the upload was damaged or replaced")
+    return data

@@ -1,0 +1,170 @@
+"""One shard, start to commit: claim, fetch and decode ahead, explain, render and store behind, write the record."""
+
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+import torch
+
+from heatmill import keys, records
+from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.dispatch import Dispatcher
+from heatmill.errors import ClaimLost, ItemError, QueueUnavailable, TransientError
+from heatmill.image_uris import SourceRules
+from heatmill.keys import JobId
+from heatmill.schemas import CommitHeader, Item, Plan, Row
+from heatmill.settings import Settings
+from heatmill.state import Claim, RedisJobStore, open_state
+from heatmill.storage import S3Storage, WriteConflict, open_storage
+from heatmill_workers.claims import ClaimedShard, HeldShard, held
+from heatmill_workers.crashes import CrashWatch
+from heatmill_workers.images import ImageLimits
+from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.store import ModelStore
+from heatmill_workers.prepare import Photos
+from heatmill_workers.rows import Outcome, ResultWriter, explain_items, failed_rows
+from heatmill_workers.stages import Behind, ahead, groups
+
+RETRY_SECONDS = 5.0
+# Images that go to the explainers together; they cut them into batches that fit the device.
+GROUP_ITEMS = 16
+# Groups that are decoded while the device works on another, and that are stored behind it.
+GROUPS_AHEAD = 2
+GROUPS_BEHIND = 2
+STORE_THREADS = 8
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker process works with."""
+
+    storage: S3Storage
+    state: RedisJobStore
+    dispatcher: Dispatcher
+    catalogue: Catalogue
+    models: ModelStore
+    settings: Settings
+    name: str
+
+
+def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
+    """Connections and an empty model store; models are loaded when a shard asks for them."""
+    catalogue = load_catalogue(settings.models_file)
+    device = torch.device(settings.device) if settings.device else None
+    return Worker(
+        storage=open_storage(settings),
+        state=open_state(settings.redis_url),
+        dispatcher=dispatcher,
+        catalogue=catalogue,
+        models=ModelStore((model.spec for model in catalogue.models), device, settings.model_memory_bytes),
+        settings=settings,
+        name=f"{socket.gethostname()}-{os.getpid()}",
+    )
+
+
+def process_shard(worker: Worker, job: JobId, number: int) -> None:
+    """Process a shard once, however often it is delivered.
+
+    A shard that is committed, held by another worker, cancelled or unknown is left alone. A fault of the
+    infrastructure gives the shard back uncounted.
+    """
+    claim = worker.state.claim(job, number, uuid4().hex, worker.settings.claim_seconds)
+    if not isinstance(claim, Claim):
+        log.info("left alone", reason=claim)
+        return
+    shard = ClaimedShard(job, number, claim)
+    try:
+        with held(worker.state, shard, worker.settings.claim_seconds) as ours:
+            # A worker that died between its commit record and telling Redis left the whole answer behind.
+            header = records.load_header(worker.storage, job, number) or _explain(worker, shard, ours)
+    except ClaimLost as error:
+        log.info("given up", reason=str(error))
+        return
+    except TransientError as error:
+        log.warning("put off", error=str(error))
+        worker.state.clear_note(job, number)
+        worker.state.release(job, number, claim.token, RETRY_SECONDS)
+        return
+    _tell(worker, job, header)
+
+
+def _tell(worker: Worker, job: JobId, header: CommitHeader) -> None:
+    """Count the shard and ring feed; where Redis is away, the claim runs out and the record is found."""
+    try:
+        worker.state.commit(job, header.shard, header.succeeded, header.failed)
+        worker.dispatcher.feed()
+    except QueueUnavailable as error:
+        log.warning("commit not counted yet", error=str(error))
+
+
+def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHeader:
+    started = time.monotonic()
+    plan = records.load_plan(worker.storage, shard.job)
+    if plan is None:
+        raise ClaimLost("the plan is gone: the job was deleted")
+    items = records.load_shard(worker.storage, shard.job, shard.number)
+    try:
+        model = worker.models.get(plan.model)
+    except ItemError as error:
+        rows = [row for item in items for row in failed_rows(item, plan, error)]
+    else:
+        rows = _rows(worker, shard, ours, _Work(plan, items, model))
+    ours.check()
+    header = _commit(worker, shard, rows, time.monotonic() - started)
+    log.info("committed", succeeded=header.succeeded, failed=header.failed, seconds=header.seconds)
+    return header
+
+
+@dataclass(frozen=True)
+class _Work:
+    plan: Plan
+    items: tuple[Item, ...]
+    model: LoadedModel
+
+
+def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> list[Row]:
+    """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
+    settings = worker.settings
+    watch = CrashWatch(worker.state, shard, settings.max_attempts)
+    photos = Photos(
+        storage=worker.storage,
+        rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket),
+        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        model=work.model,
+        watch=watch,
+    )
+    writer = ResultWriter(worker.storage, shard.job, shard.number, work.items[0].index, work.model)
+    rows: list[Row] = []
+    with ThreadPoolExecutor(settings.decode_threads) as decoders, ThreadPoolExecutor(STORE_THREADS) as storers:
+        size, depth = (1, 0) if watch.is_suspicious else (GROUP_ITEMS, GROUPS_AHEAD)
+        stored: Behind[Outcome | Row, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
+        for group in ahead(decoders, photos.prepare, groups(work.items, size), depth):
+            ours.check()
+            pace = time.monotonic()
+            rows += stored.send(explain_items(group, work.plan, work.model))
+            _note_pace(worker, work, len(group), time.monotonic() - pace)
+        rows += stored.finish()
+    order = [method.name for method in work.plan.methods]
+    return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
+
+
+def _note_pace(worker: Worker, work: _Work, items: int, seconds: float) -> None:
+    passes = sum(worker.catalogue.passes(method.name, method.params) for method in work.plan.methods)
+    if items == GROUP_ITEMS:
+        worker.state.set_pace(work.plan.model, seconds / (items * passes * work.plan.top_k))
+
+
+def _commit(worker: Worker, shard: ClaimedShard, rows: list[Row], seconds: float) -> CommitHeader:
+    """Write the commit record, last; where another worker was first, its record stands."""
+    header, record = records.commit_record(shard.number, rows, seconds, worker.name)
+    try:
+        worker.storage.write_once(keys.commit(shard.job, shard.number), record, "application/jsonl")
+    except WriteConflict:
+        return records.load_header(worker.storage, shard.job, shard.number) or header
+    return header

@@ -1,0 +1,86 @@
+"""List the items of a job whose images were not named in the request: an S3 prefix, or a JSONL manifest."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from heatmill.catalogue import Catalogue
+from heatmill.errors import InvalidItem, RequestError
+from heatmill.image_uris import SourceRules, UriRefused, address
+from heatmill.planning import ListItems, inline_items
+from heatmill.schemas import AcceptedJob, Item, ItemRequest, Problem, problem_type
+from heatmill.storage import S3Storage
+
+CheckLine = Callable[[int, bytes], Item]
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What listing a source takes."""
+
+    storage: S3Storage
+    rules: SourceRules
+    catalogue: Catalogue
+
+
+def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
+    """How to list a job's items.
+
+    Raises:
+        UriRefused: The source is not one that the tenant may read.
+    """
+    source = accepted.request.source
+    if source is None:
+        return inline_items(accepted.request.items or ())
+    bucket, name = listing.rules.check(source.uri)
+    opened = listing.storage.of_bucket(bucket)
+    if source.resolved_format == "prefix":
+        return partial(_prefix_items, opened, name)
+    check = partial(_manifest_item, listing, accepted.request.model)
+    return lambda after: _manifest_items(opened.lines(name), check, after)
+
+
+def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:
+    """Every object with an image's ending; its key below the prefix is its id."""
+    start_after = "" if after is None else prefix + after.id
+    listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(IMAGE_ENDINGS))
+    first = 0 if after is None else after.index + 1
+    for index, key in enumerate(listed, first):
+        yield Item(index=index, id=key.removeprefix(prefix) or key, image=f"s3://{source.bucket}/{key}")
+
+
+def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None) -> Iterator[Item]:
+    """One item per line that is not blank; a bad line is an item that has failed already."""
+    first = 0 if after is None else after.index + 1
+    written = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    for index, (number, line) in enumerate(written):
+        if index < first:
+            continue
+        try:
+            yield check(index, line)
+        except InvalidItem as error:
+            problem = Problem(
+                type=problem_type(error.code), title=error.title, detail=f"line {number}: {error}", line=number
+            )
+            yield Item(index=index, id=f"line {number}", error=problem)
+
+
+def _manifest_item(listing: Listing, model: str, index: int, line: bytes) -> Item:
+    try:
+        request = ItemRequest.model_validate_json(line)
+        address(request.image, listing.storage, listing.rules)
+        target = None if request.target is None else listing.catalogue.target_index(model, request.target)
+    except ValidationError as error:
+        raise InvalidItem("; ".join(_in_words(fault) for fault in error.errors())) from error
+    except (UriRefused, RequestError) as error:
+        raise InvalidItem(str(error)) from error
+    return Item(index=index, id=request.id or str(index), image=request.image, target=target)
+
+
+def _in_words(fault: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where}: {fault['msg']}" if where else fault["msg"]

@@ -1,0 +1,77 @@
+"""All rows of a job as Parquet, for whoever reads results with a data frame."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from heatmill import keys
+from heatmill.keys import JobId
+from heatmill.schemas import Row
+from heatmill.storage import S3Storage
+
+ROWS_PER_TABLE = 100_000
+ROWS_PER_GROUP = 10_000
+
+COLUMNS = pa.schema(
+    [
+        ("item", pa.string()),
+        ("index", pa.int64()),
+        ("method", pa.string()),
+        ("rank", pa.int32()),
+        ("status", pa.string()),
+        ("target_index", pa.int32()),
+        ("target_label", pa.string()),
+        ("target_probability", pa.float64()),
+        ("heatmap_key", pa.string()),
+        ("attribution_key", pa.string()),
+        ("attribution_factor", pa.float64()),
+        ("verdict", pa.string()),
+        ("checks", pa.string()),
+        ("provenance", pa.string()),
+        ("error_type", pa.string()),
+        ("error_detail", pa.string()),
+    ]
+)
+
+
+def write_tables(storage: S3Storage, job: JobId, rows: Iterator[Row]) -> None:
+    """Write results.parquet, and further parts where there are more than 100,000 rows."""
+    for part in count():
+        table_rows = islice(rows, ROWS_PER_TABLE)
+        first = list(islice(table_rows, ROWS_PER_GROUP))
+        if not first and part:
+            return
+        with tempfile.TemporaryFile() as file:
+            with pq.ParquetWriter(file, COLUMNS, compression="zstd") as writer:
+                group = first
+                while group:
+                    writer.write_table(pa.Table.from_pylist([_flat(row) for row in group], schema=COLUMNS))
+                    group = list(islice(table_rows, ROWS_PER_GROUP))
+            file.seek(0)
+            storage.put(keys.table(job, part), file, "application/vnd.apache.parquet")
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    return {
+        "item": row.item,
+        "index": row.index,
+        "method": row.method,
+        "rank": row.rank,
+        "status": row.status,
+        "target_index": row.target and row.target.index,
+        "target_label": row.target and row.target.label,
+        "target_probability": row.target and row.target.probability,
+        "heatmap_key": row.heatmap and row.heatmap.key,
+        "attribution_key": row.attribution and row.attribution.key,
+        "attribution_factor": row.attribution and row.attribution.factor,
+        "verdict": row.verdict,
+        "checks": json.dumps(row.checks),
+        "provenance": json.dumps(row.provenance),
+        "error_type": row.error and row.error.type,
+        "error_detail": row.error and row.error.detail,
+    }

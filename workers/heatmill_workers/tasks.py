@@ -1,0 +1,80 @@
+"""The Celery tasks: shells that hand over ids. Everything else is plain functions that run without Celery."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+import structlog
+
+from heatmill import dispatch
+from heatmill.catalogue import load_catalogue
+from heatmill.errors import TransientError
+from heatmill.keys import JobId
+from heatmill.state import open_state
+from heatmill.storage import open_storage
+from heatmill_workers import control as controlling
+from heatmill_workers.app import SETTINGS, control, explain
+
+if TYPE_CHECKING:
+    from heatmill_workers.pipeline import Worker
+
+log = structlog.get_logger()
+
+
+@explain.task(name=dispatch.EXPLAIN)
+def explain_shard(tenant: str, job: str, shard: int) -> None:
+    """One shard, start to commit."""
+    from heatmill_workers.pipeline import process_shard
+
+    with structlog.contextvars.bound_contextvars(job=f"{tenant}/{job}", shard=shard):
+        try:
+            process_shard(explain_worker(), JobId(tenant, job), shard)
+        except MemoryError:
+            # Celery's parent process takes a MemoryError as its own and dies; the shard's claim runs out instead.
+            log.exception("out of memory")
+
+
+@control.task(name=dispatch.PLAN)
+def plan_job(tenant: str, job: str) -> None:
+    """List a job's source and cut it into shards."""
+    _controlled(lambda: controlling.plan(control_services(), JobId(tenant, job)))
+
+
+@control.task(name=dispatch.FEED)
+def feed_queue() -> None:
+    """Send what may be sent, finish what is complete."""
+    _controlled(lambda: controlling.feed(control_services()))
+
+
+@control.task(name=dispatch.REPAIR)
+def repair_jobs() -> None:
+    """The timer: rebuild what Redis has forgotten, then feed."""
+    _controlled(lambda: controlling.repair(control_services()))
+
+
+@cache
+def control_services() -> controlling.Control:
+    """This process' connections, opened on first use."""
+    return controlling.Control(
+        storage=open_storage(SETTINGS),
+        state=open_state(SETTINGS.redis_url),
+        dispatcher=dispatch.Dispatcher(control),
+        catalogue=load_catalogue(SETTINGS.models_file),
+        settings=SETTINGS,
+    )
+
+
+@cache
+def explain_worker() -> "Worker":
+    """This child's connections and models; torch is imported here, not in the parent."""
+    from heatmill_workers.pipeline import open_worker
+
+    return open_worker(SETTINGS, dispatch.Dispatcher(explain))
+
+
+def _controlled(run: Callable[[], None]) -> None:
+    try:
+        run()
+    except TransientError as error:
+        # The timer comes back in seconds.
+        log.warning("put off", error=str(error))
