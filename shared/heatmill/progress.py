@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from heatmill import keys, records
+from heatmill import job_index, keys, records
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, Counts, Job, JobState
@@ -72,6 +72,7 @@ def register(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
     accepted = records.load_request(storage, job)
     plan = records.load_plan(storage, job)
     state.register(job, summary(accepted), plan, records.committed(storage, job))
+    job_index.add(state, accepted)
     if storage.exists(keys.cancelled(job)):
         state.cancel(job)
 

@@ -227,6 +227,21 @@ class Job(Schema):
     links: dict[str, str] = {}
 
 
+class JobPage(Schema):
+    """A page of jobs, newest first; an empty token is the end."""
+
+    jobs: tuple[Job, ...]
+    next_page_token: str = ""
+
+
+class ValidRequest(Schema):
+    """The answer to a request that was only to be validated: what it would run."""
+
+    valid: bool = True
+    model: str
+    methods: tuple[MethodRequest, ...]
+
+
 class ResultPage(Schema):
     """A page of rows, in the order of the job's items; an empty token is the end."""
 

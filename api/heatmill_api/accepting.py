@@ -1,0 +1,157 @@
+"""Accept a job: make it durable, then start it as far as that goes at once."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import BinaryIO, cast
+from uuid import uuid4
+
+import structlog
+from werkzeug.datastructures import FileStorage
+
+from heatmill import job_index, keys, records
+from heatmill.errors import IdempotencyKeyReused, JobNotFound, QueueUnavailable, StorageUnavailable
+from heatmill.keys import JobId
+from heatmill.planning import inline_items, shard_items, write_plan
+from heatmill.progress import summary
+from heatmill.schemas import AcceptedJob, JobRequest, Plan
+from heatmill.state import Committed
+from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
+from heatmill_api.resolving import is_small
+from heatmill_api.services import Services
+
+WRITERS = 8
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A job that is accepted; `replayed` when an earlier request with the same key had done so."""
+
+    job: AcceptedJob
+    replayed: bool = False
+
+
+def job_for(tenant: str, key: str | None) -> JobId:
+    """The id of a new job; the same for the same key, so that the write-once job.json settles repeats."""
+    if key is None:
+        return JobId(tenant, uuid4().hex)
+    return JobId(tenant, hashlib.sha256(f"{tenant}\n{key}".encode()).hexdigest()[:32])
+
+
+def fingerprint(request: JobRequest) -> str:
+    """Says whether two requests ask for the same."""
+    canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def earlier(storage: S3Storage, job: JobId, asked: str) -> Acceptance | None:
+    """The job that was accepted under this id before, if any.
+
+    Raises:
+        IdempotencyKeyReused: It was asked for in other words.
+    """
+    try:
+        stored = records.load_request(storage, job)
+    except JobNotFound:
+        return None
+    if stored.fingerprint != asked:
+        raise IdempotencyKeyReused(f"this Idempotency-Key belongs to job {job.job}, which was asked for differently")
+    return Acceptance(stored, replayed=True)
+
+
+def store_files(storage: S3Storage, tenant: str, files: Mapping[str, FileStorage]) -> None:
+    """Store the images of a form by their content; each is streamed from where the form parser has put it."""
+
+    def store(digest: str) -> None:
+        if not storage.exists(keys.blob(tenant, digest)):
+            storage.put(keys.blob(tenant, digest), cast(BinaryIO, files[digest].stream), files[digest].mimetype)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(store, files))
+
+
+def accept(services: Services, job: JobId, request: JobRequest, asked: str) -> Acceptance:
+    """Make a job durable.
+
+    Args:
+        services: The collaborators.
+        job: Its id.
+        request: Resolved.
+        asked: The fingerprint of the caller's own request.
+
+    Raises:
+        StorageUnavailable: Nothing is accepted.
+        IdempotencyKeyReused: A racing request has taken the id for something else.
+    """
+    accepted = AcceptedJob(
+        id=job.job,
+        tenant=job.tenant,
+        created_at=datetime.now(UTC),
+        request=request,
+        fingerprint=asked,
+        shard_items=_shard_items(services, request),
+        priority=request.priority or ("interactive" if is_small(request) else "normal"),
+    )
+    storage = services.storage
+    storage.put(keys.open_marker(job), b"")
+    try:
+        storage.write_once(keys.request(job), accepted.model_dump_json().encode())
+    except WriteConflict as error:
+        _take_back_marker(storage, job)
+        replay = earlier(storage, job, asked)
+        if replay is None:
+            raise StorageUnavailable(f"{keys.request(job)} was there and is not") from error
+        return replay
+    return Acceptance(accepted)
+
+
+def start(services: Services, accepted: AcceptedJob) -> None:
+    """Plan and send a job of one shard, or ask the control worker to. Whatever fails here, its timer repairs."""
+    job = JobId(accepted.tenant, accepted.id)
+    try:
+        plan = _plan(services.storage, job, accepted)
+        services.state.register(job, summary(accepted), plan, Committed())
+        job_index.add(services.state, accepted)
+        if plan is None:
+            services.dispatcher.plan(job)
+        else:
+            _send(services, job, accepted)
+    except (QueueUnavailable, StorageUnavailable, ObjectMissing) as error:
+        log.warning("start left to repair", job=str(job), error=str(error))
+
+
+def _plan(storage: S3Storage, job: JobId, accepted: AcceptedJob) -> Plan | None:
+    """The plan of a job that fits one shard: it pays one hop only."""
+    items = accepted.request.items
+    if items is None or len(items) > accepted.shard_items:
+        return None
+    return write_plan(storage, job, accepted, inline_items(items))
+
+
+def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
+    shard = services.state.take(job, services.settings.queue_patience_seconds)
+    if shard is not None:
+        services.dispatcher.explain(job, shard, accepted.priority)
+        services.state.count_turn(job)
+
+
+def _shard_items(services: Services, request: JobRequest) -> int:
+    """As many items as make a shard of the wanted time, at the pace that workers have measured."""
+    settings = services.settings
+    try:
+        pace = services.state.pace(request.model)
+    except QueueUnavailable:
+        pace = None
+    passes = sum(services.catalogue.passes(method.name, method.params) for method in request.methods)
+    return shard_items(passes * request.top_k * (pace or settings.seconds_per_pass), settings.shard_seconds)
+
+
+def _take_back_marker(storage: S3Storage, job: JobId) -> None:
+    """Remove the marker that this request has just put on a job which another request has seen through already."""
+    if storage.exists(keys.final(job)):
+        storage.delete([keys.open_marker(job)])

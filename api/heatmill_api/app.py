@@ -1,0 +1,40 @@
+"""The factory: wires and registers, nothing else."""
+
+from flask import Flask, Response
+
+from heatmill_api import catalogue, health, job_list, jobs, openapi, pictures, results, uploads
+from heatmill_api.problems import register_problems
+from heatmill_api.routing import new_app, register
+from heatmill_api.services import EXTENSION, Services
+from heatmill_api.tenants import install_keys, read_keys
+
+# Beside the files of a form: its other parts.
+FORM_FIELDS = 16
+
+
+def create_app(services: Services) -> Flask:
+    """The API over these collaborators.
+
+    Raises:
+        ValueError: The file of API keys is wrong.
+    """
+    settings = services.settings
+    app = new_app()
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
+    app.config["MAX_FORM_PARTS"] = settings.max_upload_files + FORM_FIELDS
+    app.config["MAX_UPLOAD_FILES"] = settings.max_upload_files
+    app.extensions[EXTENSION] = services
+    install_keys(app, read_keys(settings.api_keys_file))
+    register_problems(app)
+    for module in (jobs, job_list, results, pictures, uploads, catalogue, health):
+        register(app, module.api)
+    openapi.serve_document(app)
+    app.after_request(_never_guess_types)
+    return app
+
+
+def _never_guess_types(response: Response) -> Response:
+    """A caller's bytes must not become a page."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

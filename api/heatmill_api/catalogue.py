@@ -1,0 +1,103 @@
+"""What can be asked for: methods and models."""
+
+from typing import Any
+
+from flask import Response
+from werkzeug.exceptions import NotFound
+
+from heatmill.catalogue import Method, Model
+from heatmill.errors import UnknownMethod, UnknownModel
+from heatmill.schemas import Schema
+from heatmill_api.replies import reply
+from heatmill_api.routing import NamePath, problems, versioned
+from heatmill_api.services import services
+
+api = versioned("catalogue", "catalogue")
+
+
+class MethodView(Schema):
+    """A way to explain."""
+
+    name: str
+    title: str
+    summary: str
+    needs: tuple[str, ...]
+    params: dict[str, Any]
+
+
+class MethodList(Schema):
+    """All methods."""
+
+    methods: tuple[MethodView, ...]
+
+
+class ModelView(Schema):
+    """A classifier; what only the workers know is null."""
+
+    name: str
+    input_size: tuple[int, int] | None
+    classes: int
+    supports: tuple[str, ...] | None
+
+
+class ModelList(Schema):
+    """All models."""
+
+    models: tuple[ModelView, ...]
+
+
+class ModelDetail(ModelView):
+    """A classifier and its classes."""
+
+    labels: tuple[str, ...]
+
+
+@api.get("/methods", responses={200: MethodList})
+def list_methods() -> Response:
+    """List the methods, their params as JSON Schema."""
+    return reply(MethodList(methods=tuple(_method(method) for method in services().catalogue.methods)))
+
+
+@api.get("/methods/<string:name>", responses={200: MethodView, **problems(404)})
+def get_method(path: NamePath) -> Response:
+    """Read one method."""
+    try:
+        return reply(_method(services().catalogue.method(path.name)))
+    except UnknownMethod as error:
+        raise NotFound(str(error)) from error
+
+
+@api.get("/models", responses={200: ModelList})
+def list_models() -> Response:
+    """List the models, and which methods each supports."""
+    return reply(ModelList(models=tuple(ModelView(**_model(model)) for model in services().catalogue.models)))
+
+
+@api.get("/models/<string:name>", responses={200: ModelDetail, **problems(404)})
+def get_model(path: NamePath) -> Response:
+    """Read one model and its labels, in the order of its classes."""
+    try:
+        model = services().catalogue.model(path.name)
+    except UnknownModel as error:
+        raise NotFound(str(error)) from error
+    return reply(ModelDetail(**_model(model), labels=model.labels))
+
+
+def _method(method: Method) -> MethodView:
+    return MethodView(
+        name=method.name, title=method.title, summary=method.summary, needs=method.needs, params=dict(method.params)
+    )
+
+
+def _model(model: Model) -> dict[str, Any]:
+    supports = [
+        method.name
+        for method in services().catalogue.methods
+        if model.supports is None or set(method.needs) <= model.supports
+    ]
+    return {
+        "name": model.name,
+        "input_size": model.input_size,
+        "classes": len(model.labels),
+        "supports": None if model.supports is None else tuple(supports),
+    }

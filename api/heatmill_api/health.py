@@ -1,0 +1,81 @@
+"""Whether this process lives, and whether what it stands on answers."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Literal
+
+from flask import Response
+
+from heatmill.errors import TransientError
+from heatmill.schemas import Schema
+from heatmill.storage import ObjectMissing, S3Storage
+from heatmill_api.replies import reply
+from heatmill_api.routing import unversioned
+from heatmill_api.services import services
+
+api = unversioned("health")
+
+
+class Liveness(Schema):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Dependency(Schema):
+    """Something that the API stands on."""
+
+    status: Literal["ok", "down"]
+    message: str = ""
+
+
+class StorageHealth(Dependency):
+    """The object store."""
+
+    conditional_writes: bool | None = None
+
+
+class Readiness(Schema):
+    """What answers."""
+
+    ready: bool
+    redis: Dependency
+    storage: StorageHealth
+
+
+@api.get("/livez", responses={200: Liveness})
+def livez() -> Response:
+    """Say that this process lives."""
+    return reply(Liveness())
+
+
+@api.get("/readyz", responses={200: Readiness, 503: Readiness})
+def readyz() -> Response:
+    """Say whether Redis and the object store answer."""
+    here = services()
+    fault = _fault(here.state.ping)
+    redis = Dependency(status="down", message=fault) if fault else Dependency(status="ok")
+    storage = _storage(here.storage)
+    ready = redis.status == storage.status == "ok"
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return reply(Readiness(ready=ready, redis=redis, storage=storage), status)
+
+
+def _storage(storage: S3Storage) -> StorageHealth:
+    if fault := _fault(storage.ping) or _fault(lambda: storage.has_conditional_writes):
+        return StorageHealth(status="down", message=fault)
+    if storage.has_conditional_writes:
+        return StorageHealth(status="ok", conditional_writes=True)
+    message = "this store does not order racing writes; heatmill relies on claims in Redis instead"
+    return StorageHealth(status="ok", conditional_writes=False, message=message)
+
+
+def _fault(check: Callable[[], object]) -> str:
+    """What a check says is wrong; empty where nothing is."""
+    try:
+        check()
+    except TransientError as error:
+        return str(error)
+    except ObjectMissing as error:
+        return f"there is no bucket {error}"
+    return ""

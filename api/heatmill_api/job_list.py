@@ -1,0 +1,91 @@
+"""List a tenant's jobs."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Self
+
+from flask import Response
+from pydantic import ConfigDict, Field, model_validator
+
+from heatmill import job_index
+from heatmill.errors import JobNotFound
+from heatmill.progress import read_job
+from heatmill.schemas import Job, JobPage, JobState
+from heatmill_api.replies import bad_page_token, linked, page_token, read_page_token, reply
+from heatmill_api.routing import Parameters, problems, versioned
+from heatmill_api.services import Services, job_id, services, tenant
+
+ENTRY = re.compile(r"[0-9]{17}:[0-9a-f]{32}")
+METADATA = "metadata."
+MAX_PAGE = 200
+# Jobs that one page looks at: a filter that fits few jobs makes pages short, not slow.
+MAX_SCANNED = 1000
+READERS = 8
+
+api = versioned("job_list", "jobs")
+
+
+class ListQuery(Parameters):
+    """Which jobs; `metadata.KEY=VALUE` parameters narrow the choice too."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    state: JobState | None = None
+    page_size: int = Field(50, ge=1, description=f"At most {MAX_PAGE} are given.")
+    page_token: str = Field("", max_length=100, description="`next_page_token` of the page before.")
+
+    @model_validator(mode="after")
+    def _knows_its_parameters(self) -> Self:
+        if unknown := [name for name in self.model_extra or {} if not name.startswith(METADATA)]:
+            raise ValueError(f"unknown parameter {min(unknown)!r}; `metadata.KEY` filters by metadata")
+        return self
+
+    def fits(self, job: Job) -> bool:
+        """Whether a job is among those asked for."""
+        wanted = {name.removeprefix(METADATA): value for name, value in (self.model_extra or {}).items()}
+        return self.state in (None, job.state) and wanted.items() <= job.metadata.items()
+
+
+@api.get("/jobs", responses={200: JobPage, **problems(422, 503)})
+def list_jobs(query: ListQuery) -> Response:
+    """List jobs, newest first.
+
+    A page may be shorter than asked for; an empty `next_page_token` is the end. `metadata.KEY=VALUE` filters.
+    """
+    here = services()
+    before = _read_token(query.page_token)
+    size = min(query.page_size, MAX_PAGE)
+    entries = job_index.newest_first(here.storage, here.state, tenant(), before)
+    found: list[Job] = []
+    for _ in range(MAX_SCANNED // size + 1):
+        # Never more than what may still be given, so that the token is always the last entry looked at.
+        batch = list(islice(entries, size - len(found)))
+        found += [linked(job) for job in _read(here, batch) if query.fits(job)]
+        before = batch[-1] if batch else ""
+        if len(found) == size or not batch:
+            break
+    return reply(JobPage(jobs=tuple(found), next_page_token=page_token(before) if before else ""))
+
+
+def _read(here: Services, entries: list[str]) -> list[Job]:
+    """The jobs of these entries, in order; an entry whose job is gone gives none."""
+    names = [job_id(job_index.job_of(entry)) for entry in entries]
+
+    def read(number: int) -> list[Job]:
+        try:
+            return [read_job(here.storage, here.state, names[number])]
+        except JobNotFound:
+            return []
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return [job for jobs in pool.map(read, range(len(names))) for job in jobs]
+
+
+def _read_token(token: str) -> str:
+    if not token:
+        return ""
+    entry = read_page_token(token)
+    if not ENTRY.fullmatch(entry):
+        raise bad_page_token()
+    return entry

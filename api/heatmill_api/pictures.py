@@ -1,0 +1,141 @@
+"""One heatmap as a picture, for browsers that cannot reach the object store."""
+
+import io
+from collections.abc import Iterator
+
+from flask import Response
+from PIL import Image
+from pydantic import Field
+
+from heatmill import records
+from heatmill.errors import ImageTooLarge, ImageUnreadable, ResultNotFound
+from heatmill.image_uris import UriRefused, address
+from heatmill.keys import JobId
+from heatmill.overlay import open_photo, overlay, resized
+from heatmill.schemas import Row, StoredPicture
+from heatmill.storage import AccessRefused, ObjectMissing
+from heatmill_api.jobs import known
+from heatmill_api.routing import Parameters, problems, versioned
+from heatmill_api.services import Services, services, source_rules
+
+PNG = "image/png"
+# What a heatmap is shown at over its photo, where no size is asked for.
+OVERLAY_SIZE = 448
+
+api = versioned("pictures", "results")
+
+
+class PicturePath(Parameters):
+    """Which result."""
+
+    job: str = Field(description="The job's id.", json_schema_extra={"pattern": "^[0-9a-f]{32}$"})
+    item: str = Field(description="The item's id; may hold slashes.")
+    method: str
+
+
+class PictureQuery(Parameters):
+    """How to show it."""
+
+    rank: int = Field(0, ge=0, description="0 for the item's own target or its most probable class.")
+    index: int | None = Field(None, ge=0, description="The row's `index`: found at once where the item's id is not.")
+    overlay: float | None = Field(None, ge=0, le=1, description="Lay the heatmap over the photo; 1 hides the photo.")
+    size: int | None = Field(None, ge=16, le=1024, description="Longer side in pixels.")
+
+
+PICTURE = {"description": "The heatmap.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@api.get(
+    "/jobs/<string:job>/results/<path:item>/<string:method>/heatmap.png",
+    responses={200: PICTURE, **problems(404, 422, 503)},
+)
+def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:
+    """Get a heatmap as PNG, by itself or laid over its photo."""
+    here, job = services(), known(path.job)
+    shard, row = _find(here, job, path, query)
+    if row.heatmap is None:
+        raise ResultNotFound(row.error.detail if row.error else "this result has no heatmap")
+    data = _stored(here, row.heatmap)
+    if query.overlay is not None:
+        data = _over_photo(here, _image_uri(here, job, shard, row.index), (row.heatmap, data), query)
+    elif query.size is not None:
+        data = _png(resized(Image.open(io.BytesIO(data), formats=["PNG"]), query.size))
+    # A result is written once, so what is shown here never changes.
+    return Response(data, headers={"Cache-Control": "private, max-age=3600, immutable"}, content_type=PNG)
+
+
+def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) -> tuple[int, Row]:
+    """A result and its shard.
+
+    Raises:
+        ResultNotFound: There is none, or not yet.
+    """
+    for number in _candidates(here, job, path.item, query.index):
+        try:
+            rows = list(records.load_rows(here.storage, job, number))
+        except ObjectMissing:
+            continue
+        for row in rows:
+            if (row.item, row.method, row.rank) == (path.item, path.method, query.rank):
+                return number, row
+    raise ResultNotFound(
+        f"job {job.job} has no result of {path.method} for {path.item!r} at rank {query.rank}, or not yet"
+    )
+
+
+def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[int]:
+    """The shards in which an item may be: one where its position is known, else all that are committed."""
+    accepted = records.load_request(here.storage, job)
+    named = [request.id or str(number) for number, request in enumerate(accepted.request.items or ())]
+    if index is None and item in named:
+        index = named.index(item)
+    if index is not None:
+        return iter([index // accepted.shard_items])
+    return iter(()) if named else records.committed_numbers(here.storage, job)
+
+
+def _stored(here: Services, heatmap: StoredPicture) -> bytes:
+    try:
+        return here.storage.get(heatmap.key)
+    except ObjectMissing as error:
+        raise ResultNotFound("the heatmap is no longer stored") from error
+
+
+def _image_uri(here: Services, job: JobId, shard: int, index: int) -> str:
+    return next(item.image for item in records.load_shard(here.storage, job, shard) if item.index == index)
+
+
+def _over_photo(here: Services, uri: str, heatmap: tuple[StoredPicture, bytes], query: PictureQuery) -> bytes:
+    """The heatmap over what the model saw of its photo.
+
+    Raises:
+        ResultNotFound: The photo is not there any more, or is not what it was.
+    """
+    stored, data = heatmap
+    photo = _fetch(here, uri)
+    picture = Image.open(io.BytesIO(data), formats=["PNG"])
+    try:
+        with here.painters:
+            upright = open_photo(photo, here.settings.max_image_pixels)
+            return _png(overlay(upright, picture, stored.box, query.overlay or 0.0, query.size or OVERLAY_SIZE))
+    except (ImageUnreadable, ImageTooLarge) as error:
+        raise ResultNotFound(f"the heatmap's photo cannot be shown: {error}") from error
+
+
+def _fetch(here: Services, uri: str) -> bytes:
+    limit = here.settings.max_image_bytes
+    try:
+        place = address(uri, here.storage, source_rules())
+        photo = place.storage.get(place.key, max_bytes=limit + 1)
+    except (UriRefused, ObjectMissing, AccessRefused) as error:
+        raise ResultNotFound(f"the heatmap's photo cannot be read: {error}") from error
+    if len(photo) > limit:
+        raise ResultNotFound(f"the heatmap's photo has more than {limit:,} bytes, the limit")
+    return photo
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    # Somebody is waiting for it, and it is not stored.
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

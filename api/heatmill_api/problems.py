@@ -1,0 +1,176 @@
+"""Every error as an RFC 9457 problem. The one table of error class -> HTTP status stands here."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from flask import Flask, Response, current_app
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from heatmill.errors import (
+    HeatmillError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    JobFinished,
+    JobNotFound,
+    MalformedRequest,
+    MethodNotSupported,
+    ResultNotFound,
+    TooLarge,
+    TransientError,
+    Unauthorized,
+    UnknownMethod,
+    UnknownModel,
+)
+from heatmill.schemas import Problem, problem_type
+
+STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
+    MalformedRequest: HTTPStatus.BAD_REQUEST,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+    JobNotFound: HTTPStatus.NOT_FOUND,
+    ResultNotFound: HTTPStatus.NOT_FOUND,
+    JobFinished: HTTPStatus.CONFLICT,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnknownModel: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnknownMethod: HTTPStatus.UNPROCESSABLE_ENTITY,
+    MethodNotSupported: HTTPStatus.UNPROCESSABLE_ENTITY,
+    IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TransientError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Bearer realm="heatmill"'},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
+}
+PLAIN_WORDS = {"extra_forbidden": "unknown field", "missing": "required"}
+MAX_ERRORS = 100
+
+log = structlog.get_logger()
+
+
+class RequestProblem(Problem):
+    """An error response."""
+
+    errors: list[dict[str, Any]] = Field(
+        [], description="Each points at its fault: `pointer` into the body, or `parameter`."
+    )
+
+
+def register_problems(app: Flask) -> None:
+    """Make every error of the app a problem."""
+    app.register_error_handler(HeatmillError, _expected)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def invalid_query(error: ValidationError) -> Response:
+    """The answer to a query or path parameter that is wrong; flask-openapi3 calls this."""
+    faults: list[dict[str, object]] = [
+        {"parameter": ".".join(map(str, fault["loc"])), "detail": _words(fault)} for fault in error.errors()
+    ]
+    first = faults[0]
+    place = f"{first['parameter']}: " if first["parameter"] else ""
+    return _expected(InvalidRequest(f"{place}{first['detail']}", faults))
+
+
+def invalid_body(error: ValidationError, body: object) -> InvalidRequest:
+    """The error for a body that does not fit its schema, with a JSON pointer to every fault."""
+    found: dict[str, list[str]] = {}
+    for fault in error.errors(include_url=False, include_input=False):
+        words = found.setdefault(pointer(_path(fault, body)), [])
+        if (word := _words(fault)) not in words:
+            words.append(word)
+    return faulty({"pointer": where, "detail": ", or ".join(words)} for where, words in found.items())
+
+
+def faulty(errors: Iterable[dict[str, object]]) -> InvalidRequest:
+    """The error for these faults; the first of them is its message."""
+    listed = list(errors)
+    first = listed[0]
+    more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+    place = f"{first['pointer']}: " if first.get("pointer") else ""
+    return InvalidRequest(f"{place}{first['detail']}{more}", listed[:MAX_ERRORS])
+
+
+def pointer(path: Iterable[int | str]) -> str:
+    """An RFC 6901 JSON pointer."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _words(fault: ErrorDetails) -> str:
+    return PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+
+
+def _path(fault: ErrorDetails, body: object) -> list[int | str]:
+    """Where in the body a fault is: pydantic's location without the names of a union's members."""
+    path: list[int | str] = []
+    for part in fault["loc"]:
+        inside = _step(body, part)
+        if inside is not None:
+            path.append(part)
+            body = inside[0]
+    if fault["type"] == "missing":
+        path.append(fault["loc"][-1])
+    return path
+
+
+def _step(value: object, part: int | str) -> tuple[object] | None:
+    if isinstance(value, Mapping) and part in value:
+        return (value[part],)
+    if isinstance(value, Sequence) and isinstance(part, int) and part < len(value):
+        return (value[part],)
+    return None
+
+
+def _expected(error: HeatmillError) -> Response:
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if isinstance(error, TransientError):
+        log.warning("unavailable", error=str(error))
+    problem = RequestProblem(
+        type=problem_type(error.code),
+        title=error.title,
+        status=status,
+        detail=str(error),
+        errors=list(getattr(error, "errors", [])),
+    )
+    return _answer(problem, HEADERS.get(status, {}))
+
+
+def _http(error: HTTPException) -> Response | HTTPException:
+    if error.response is not None or error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return error
+    if isinstance(error, RequestEntityTooLarge):
+        return _expected(TooLarge(f"the request is too large; the limit is {_limits()}"))
+    if error.code == HTTPStatus.BAD_REQUEST:
+        return _expected(MalformedRequest(error.description or "the request cannot be read"))
+    code = re.sub(r"\W+", "_", error.name.lower())
+    problem = RequestProblem(
+        type=problem_type(code), title=error.name, status=error.code, detail=error.description or ""
+    )
+    kept = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return _answer(problem, kept)
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("unexpected", exc_info=error)
+    problem = RequestProblem(
+        type=problem_type("internal_error"),
+        title="Internal error",
+        status=HTTPStatus.INTERNAL_SERVER_ERROR,
+        detail="heatmill failed; the service's log says why",
+    )
+    return _answer(problem, {})
+
+
+def _limits() -> str:
+    size = int(current_app.config["MAX_CONTENT_LENGTH"])
+    return f"{size:,} bytes, and {current_app.config['MAX_UPLOAD_FILES']} files in a form"
+
+
+def _answer(problem: RequestProblem, headers: Mapping[str, str]) -> Response:
+    body = problem.model_dump_json(exclude_defaults=True)
+    return Response(body, problem.status, headers, content_type="application/problem+json")

@@ -1,0 +1,108 @@
+"""Check a job request against what there is, and spell it out: params with their defaults, classes by index."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from heatmill.catalogue import Catalogue
+from heatmill.errors import InvalidRequest, RequestError
+from heatmill.image_uris import UPLOAD, SourceRules, UriRefused
+from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
+from heatmill_api.problems import faulty, pointer
+
+MAX_INTERACTIVE_ITEMS = 16
+Fault = dict[str, object]
+
+
+def resolve(request: JobRequest, catalogue: Catalogue, rules: SourceRules) -> JobRequest:
+    """The request as it is stored: nothing in it is left to be looked up.
+
+    Raises:
+        UnknownModel, UnknownMethod, MethodNotSupported: The message names what there is.
+        InvalidRequest: A param, a class, an image's URI or an id is wrong; `errors` points at every one.
+    """
+    with _at("model"):
+        catalogue.model(request.model)
+    methods = tuple(_method(catalogue, request, number) for number in range(len(request.methods)))
+    items = None if request.items is None else _items(request.items, request.model, catalogue, rules)
+    if request.source is not None and (refusal := _refusal(rules, request.source.uri)):
+        raise faulty([{"pointer": "/source/uri", "detail": refusal}])
+    _check_priority(request)
+    return request.model_copy(update={"methods": methods, "items": items})
+
+
+def is_small(request: JobRequest) -> bool:
+    """Whether somebody may be waiting for it."""
+    return request.items is not None and len(request.items) <= MAX_INTERACTIVE_ITEMS
+
+
+def _method(catalogue: Catalogue, request: JobRequest, number: int) -> MethodRequest:
+    method = request.methods[number]
+    with _at("methods", number, "name"):
+        catalogue.check_supported(request.model, method.name)
+    with _at("methods", number, "params"):
+        return MethodRequest(name=method.name, params=catalogue.resolve_params(method.name, method.params))
+
+
+def _items(
+    items: tuple[ItemRequest, ...], model: str, catalogue: Catalogue, rules: SourceRules
+) -> tuple[ItemRequest, ...]:
+    faults = list(_repeated_ids(items))
+    resolved = []
+    for number, item in enumerate(items):
+        if refusal := _image_refusal(rules, item.image):
+            faults.append({"pointer": f"/items/{number}/image", "detail": refusal})
+        try:
+            target = None if item.target is None else catalogue.target_index(model, item.target)
+        except InvalidRequest as error:
+            faults.append({"pointer": f"/items/{number}/target", "detail": str(error)})
+        else:
+            resolved.append(item.model_copy(update={"target": target}))
+    if faults:
+        raise faulty(faults)
+    return tuple(resolved)
+
+
+def _repeated_ids(items: tuple[ItemRequest, ...]) -> Iterator[Fault]:
+    """An item without an id is called by its position, and another item must not be called that."""
+    seen: dict[str, int] = {}
+    for number, item in enumerate(items):
+        name = item.id or str(number)
+        first = seen.setdefault(name, number)
+        if first != number:
+            yield {"pointer": f"/items/{number}/id", "detail": f"the id {name!r} is that of item {first} already"}
+
+
+def _image_refusal(rules: SourceRules, uri: str) -> str | None:
+    if UPLOAD.fullmatch(uri):
+        return None
+    return _refusal(rules, uri) or (f"{uri[:200]!r} names a folder, not an image" if uri.endswith("/") else None)
+
+
+def _refusal(rules: SourceRules, uri: str) -> str | None:
+    """Why a URI may not be read, if so."""
+    if ".." in uri.split("/"):
+        return f"{uri[:200]!r} has a `..` in its path"
+    try:
+        rules.check(uri)
+    except UriRefused as error:
+        return str(error)
+    return None
+
+
+def _check_priority(request: JobRequest) -> None:
+    if request.priority == "interactive" and not is_small(request):
+        detail = f"`interactive` is for up to {MAX_INTERACTIVE_ITEMS} items that the request names itself"
+        raise faulty([{"pointer": "/priority", "detail": detail}])
+
+
+@contextmanager
+def _at(*path: int | str) -> Iterator[None]:
+    """Let an error point at the part of the request that it is about."""
+    try:
+        yield
+    except RequestError as error:
+        inner = error.errors or [{"pointer": "", "detail": str(error)}]
+        where = pointer(path)
+        raise type(error)(
+            str(error), [{**entry, "pointer": f"{where}{entry.get('pointer', '')}"} for entry in inner]
+        ) from error

@@ -1,0 +1,111 @@
+"""A job's results: pages, or all of them as JSON lines."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from flask import Response, request
+from pydantic import Field
+
+from heatmill.keys import JobId
+from heatmill.progress import read_job
+from heatmill.schemas import ResultPage, Row, Verdict
+from heatmill_api.jobs import known
+from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
+from heatmill_api.routing import JobPath, Parameters, problems, ref, versioned
+from heatmill_api.rows import Place, walk
+from heatmill_api.services import Services, services
+
+JSON_LINES = "application/jsonl"
+PLACE = re.compile(r"([0-9]{1,7})\.([0-9]{1,7})")
+MAX_PAGE = 1000
+# Shards that one page reads: a filter that fits few rows makes pages short, not slow.
+MAX_SHARDS = 64
+
+api = versioned("results", "results")
+
+
+class ResultsQuery(Parameters):
+    """Which rows."""
+
+    page_size: int = Field(100, ge=1, description=f"At most {MAX_PAGE} are given.")
+    page_token: str = Field("", max_length=100, description="`next_page_token` of the page before.")
+    status: Literal["succeeded", "failed"] | None = None
+    method: str | None = None
+    verdict: Verdict | None = None
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row is among those asked for."""
+        return (
+            self.status in (None, row.status)
+            and self.method in (None, row.method)
+            and self.verdict in (None, row.verdict)
+        )
+
+
+ROWS = {
+    "description": "Rows in the order of the job's items.",
+    "content": {"application/json": {"schema": ref(ResultPage)}, JSON_LINES: {"schema": {"type": "string"}}},
+}
+
+
+@api.get("/jobs/<string:job>/results", responses={200: ROWS, **problems(404, 422, 503)})
+def list_results(path: JobPath, query: ResultsQuery) -> Response:
+    """Read results, while the job runs too.
+
+    A page may be shorter than asked for. `complete` says that nothing follows; until then `next_page_token` goes on,
+    also where a running job has nothing more yet. `Accept: application/jsonl` streams all rows that there are.
+    """
+    here, job, start = services(), known(path.job), _read_place(query.page_token)
+    # Asked before the commit records are listed: of a job that is terminal by then, none is still to come.
+    done = read_job(here.storage, here.state, job).done
+    if request.accept_mimetypes.best_match(["application/json", JSON_LINES]) == JSON_LINES:
+        return Response(_lines(here, job, start, query, done=done), content_type=JSON_LINES)
+    return reply(_page(here, job, start, query, done=done))
+
+
+def presigned(here: Services, row: Row) -> Row:
+    """The row with URLs that read its files for a while."""
+    seconds = here.settings.presigned_seconds
+    files = {name: getattr(row, name) for name in ("heatmap", "attribution")}
+    return row.model_copy(
+        update={
+            name: file.model_copy(update={"url": here.storage.presigned_get(file.key, seconds)})
+            for name, file in files.items()
+            if file is not None
+        }
+    )
+
+
+def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> ResultPage:
+    size = min(query.page_size, MAX_PAGE)
+    found: list[Row] = []
+    following = start
+    ended = done
+    for place, row in walk(here.storage, job, start, done=done):
+        following = place
+        if row is None and place.shard - start.shard < MAX_SHARDS:
+            continue
+        if row is None or len(found) == size:
+            ended = False
+            break
+        if query.fits(row):
+            found.append(presigned(here, row))
+        following = Place(place.shard, place.offset + 1)
+    token = "" if ended else page_token(f"{following.shard}.{following.offset}")
+    return ResultPage(results=tuple(found), next_page_token=token, complete=ended)
+
+
+def _lines(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> Iterator[bytes]:
+    for _, row in walk(here.storage, job, start, done=done):
+        if row is not None and query.fits(row):
+            yield presigned(here, row).model_dump_json().encode() + b"\n"
+
+
+def _read_place(token: str) -> Place:
+    if not token:
+        return Place()
+    match = PLACE.fullmatch(read_page_token(token))
+    if match is None:
+        raise bad_page_token()
+    return Place(int(match[1]), int(match[2]))

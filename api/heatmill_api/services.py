@@ -1,0 +1,58 @@
+"""What the views work with, passed in by whoever makes the app."""
+
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
+
+from flask import current_app, g
+
+from heatmill.catalogue import Catalogue
+from heatmill.dispatch import Dispatcher
+from heatmill.image_uris import SourceRules
+from heatmill.keys import JobId
+from heatmill.settings import Settings
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+
+EXTENSION = "heatmill"
+
+
+@dataclass(frozen=True)
+class Services:
+    """The API's collaborators.
+
+    Args:
+        waiters: Long polls at a time, in this process: they must leave threads for everybody else.
+        painters: Overlays at a time, in this process: each may decode a photo of `max_image_pixels`.
+    """
+
+    storage: S3Storage
+    state: RedisJobStore
+    dispatcher: Dispatcher
+    catalogue: Catalogue
+    settings: Settings
+    waiters: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(8))
+    painters: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(2))
+
+
+def services() -> Services:
+    """The collaborators of the app that serves this request."""
+    found = current_app.extensions[EXTENSION]
+    if not isinstance(found, Services):
+        raise TypeError(f"the app was not made by create_app: {found!r}")
+    return found
+
+
+def tenant() -> str:
+    """Who asks; set before a view of `/v1` runs."""
+    return str(g.tenant)
+
+
+def job_id(job: str) -> JobId:
+    """The full name of a job of this tenant."""
+    return JobId(tenant(), job)
+
+
+def source_rules() -> SourceRules:
+    """What this tenant may read."""
+    settings = services().settings
+    return SourceRules(tenant(), settings.source_prefixes, settings.bucket)

@@ -1,0 +1,130 @@
+"""Read the body of `POST /v1/jobs`: JSON, or a form with the JSON and the images themselves."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Request
+from pydantic import BaseModel, ValidationError
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import UnsupportedMediaType
+
+from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.schemas import JobRequest
+from heatmill_api.problems import faulty, invalid_body, pointer
+from heatmill_api.strict_json import parse_object
+
+FORM = "multipart/form-data"
+JSON = "application/json"
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request, and the images that came with it, by their sha256."""
+
+    request: JobRequest
+    files: Mapping[str, FileStorage] = field(default_factory=dict)
+
+
+def read_submission(request: Request, max_files: int) -> Submission:
+    """The submitted job, valid by itself; the catalogue has not been asked.
+
+    Raises:
+        MalformedRequest: The body is not JSON.
+        InvalidRequest: The body does not fit its schema; `errors` points at every fault.
+        TooLarge: More files than the limit.
+    """
+    if request.mimetype != FORM:
+        return Submission(_job_request(read_json(request, FORM)))
+    files = _named_files(request.files.getlist("images"), max_files)
+    digests = {name: _sha256(file) for name, file in files.items()}
+    body = parse_object(_request_part(request))
+    _name_uploads(body, digests)
+    return Submission(_job_request(body), {digests[name]: file for name, file in files.items()})
+
+
+def read_json(request: Request, *others: str) -> dict[str, Any]:
+    """A request's body as a JSON object.
+
+    Args:
+        request: The request.
+        others: Content types that are read elsewhere, for the message.
+
+    Raises:
+        MalformedRequest, InvalidRequest: It is none.
+    """
+    if request.mimetype != JSON:
+        raise UnsupportedMediaType(
+            f"send the body as {' or '.join((JSON, *others))}, not {request.mimetype or 'nothing'}"
+        )
+    return parse_object(request.get_data(cache=False))
+
+
+def checked(model: type[BaseModel], body: Mapping[str, Any]) -> Any:
+    """A body as its model.
+
+    Raises:
+        InvalidRequest: It does not fit.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise invalid_body(error, body) from error
+
+
+def _job_request(body: Mapping[str, Any]) -> JobRequest:
+    request: JobRequest = checked(JobRequest, body)
+    return request
+
+
+def _request_part(request: Request) -> bytes:
+    """The JSON of a form, sent as a field or as a file."""
+    if "request" in request.form:
+        return request.form["request"].encode("utf-8", "surrogateescape")
+    if "request" in request.files:
+        return bytes(request.files["request"].read())
+    raise InvalidRequest("the form has no part `request`; it holds the job's JSON")
+
+
+def _named_files(files: Sequence[FileStorage], max_files: int) -> dict[str, FileStorage]:
+    if not files:
+        raise InvalidRequest("the form has no files in `images`; without any, send the job as application/json")
+    if len(files) > max_files:
+        raise TooLarge(f"the form holds {len(files)} images; the limit is {max_files}. Use /v1/uploads for more")
+    names = Counter(file.filename or "" for file in files)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise InvalidRequest(f"two images of the form are called {repeated[0]!r}; the names must differ")
+    return {file.filename or "": file for file in files}
+
+
+def _sha256(file: FileStorage) -> str:
+    """Of a file that may lie on disk; it is read in parts."""
+    digest = hashlib.sha256()
+    while part := file.stream.read(READ_BYTES):
+        digest.update(part)
+    file.stream.seek(0)
+    return digest.hexdigest()
+
+
+def _name_uploads(body: dict[str, Any], digests: Mapping[str, str]) -> None:
+    """Let the body's items name the files by URI; without items, each file is one.
+
+    Raises:
+        InvalidRequest: A file is used by no item.
+    """
+    uris = {name: f"upload://{digest}" for name, digest in digests.items()}
+    if "items" not in body and "source" not in body:
+        body["items"] = [{"id": name, "image": uri} for name, uri in uris.items()]
+        return
+    listed = body.get("items")
+    items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    used = {item.get("image") for item in items if isinstance(item.get("image"), str)}
+    if unused := [name for name in uris if name not in used]:
+        detail = f"the image {unused[0]!r} of the form is used by no item"
+        raise faulty([{"pointer": pointer(["items"]), "detail": detail}])
+    for item in items:
+        if isinstance(item.get("image"), str):
+            item["image"] = uris.get(item["image"], item["image"])

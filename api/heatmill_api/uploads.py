@@ -1,0 +1,103 @@
+"""Where to put images before a job names them: presigned PUTs, so that their bytes never pass through here."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Literal
+
+from flask import Response, request
+from pydantic import Field
+
+from heatmill import keys
+from heatmill.errors import TooLarge
+from heatmill.schemas import Schema, Sha256
+from heatmill.storage import ObjectMissing
+from heatmill_api.replies import reply
+from heatmill_api.routing import body, problems, ref, versioned
+from heatmill_api.services import Services, services, tenant
+from heatmill_api.submissions import JSON, checked, read_json
+
+MAX_UPLOADS = 1000
+READERS = 16
+
+ContentType = Literal[
+    "image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "image/gif", "application/octet-stream"
+]
+
+api = versioned("uploads", "uploads")
+
+
+class UploadRequest(Schema):
+    """An image that the caller holds."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(gt=0, strict=True, description="In bytes.")]
+    content_type: ContentType
+
+
+class UploadsRequest(Schema):
+    """Many images."""
+
+    images: Annotated[tuple[UploadRequest, ...], Field(min_length=1, max_length=MAX_UPLOADS)]
+
+
+class Upload(Schema):
+    """Where an image goes, and how a job names it."""
+
+    sha256: Sha256
+    uri: str = Field(description="What an item's `image` says.")
+    stored: bool = Field(description="It is there already; nothing has to be sent.")
+    url: str | None = Field(None, description="PUT the bytes here, with these headers.")
+    headers: dict[str, str] = Field({}, description="The signature covers them.")
+    expires_in: int | None = Field(None, description="Seconds for which the URL works.")
+
+
+class Uploads(Schema):
+    """One entry per image, in the order asked for."""
+
+    uploads: tuple[Upload, ...]
+
+
+@api.post(
+    "/uploads",
+    responses={
+        200: {
+            "description": "`Uploads` for many images, `Upload` for a single one.",
+            "content": {JSON: {"schema": {"anyOf": [ref(Uploads), ref(Upload)]}}},
+        },
+        **problems(400, 413, 415, 422, 503),
+    },
+    openapi_extensions=body({JSON: {"anyOf": [ref(UploadsRequest), ref(UploadRequest)]}}),
+)
+def create_uploads() -> Response:
+    """Ask where to put images.
+
+    Send one image, or many as `{"images": [...]}`. Images are stored by their content: what is there stays there.
+    """
+    here, sent = services(), read_json(request)
+    if "images" not in sent:
+        return reply(_upload(here, tenant(), checked(UploadRequest, sent)))
+    asked: UploadsRequest = checked(UploadsRequest, sent)
+    owner = tenant()
+    with ThreadPoolExecutor(READERS) as pool:
+        return reply(Uploads(uploads=tuple(pool.map(lambda image: _upload(here, owner, image), asked.images))))
+
+
+def _upload(here: Services, owner: str, image: UploadRequest) -> Upload:
+    limit = here.settings.max_image_bytes
+    if image.size > limit:
+        raise TooLarge(f"image {image.sha256} has {image.size:,} bytes; the limit is {limit:,}")
+    uri, key = f"upload://{image.sha256}", keys.blob(owner, image.sha256)
+    try:
+        # Another size is an upload that went wrong, and may be sent again.
+        if here.storage.size(key) == image.size:
+            return Upload(sha256=image.sha256, uri=uri, stored=True)
+    except ObjectMissing:
+        pass
+    seconds = here.settings.presigned_seconds
+    return Upload(
+        sha256=image.sha256,
+        uri=uri,
+        stored=False,
+        url=here.storage.presigned_put(key, image.size, image.content_type, seconds),
+        headers={"Content-Type": image.content_type, "Content-Length": str(image.size)},
+        expires_in=seconds,
+    )

@@ -1,0 +1,20 @@
+"""What gunicorn serves: `gunicorn -c python:heatmill_api.gunicorn_conf -b 127.0.0.1:8000 heatmill_api.wsgi:app`."""
+
+from heatmill.catalogue import load_catalogue
+from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.settings import Settings
+from heatmill.state import open_state
+from heatmill.storage import open_storage
+from heatmill_api.app import create_app
+from heatmill_api.services import Services
+
+settings = Settings()
+app = create_app(
+    Services(
+        storage=open_storage(settings),
+        state=open_state(settings.redis_url),
+        dispatcher=Dispatcher(celery_app(settings, "api")),
+        catalogue=load_catalogue(settings.models_file),
+        settings=settings,
+    )
+)

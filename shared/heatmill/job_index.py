@@ -1,0 +1,102 @@
+"""A tenant's jobs, newest first. Job ids have no order, so Redis keeps one; it is a cache, rebuilt from the store.
+
+An entry is `<created_at in microseconds, 17 digits>:<job>`: entries sort by time, and an entry is where a next page
+starts. The key `complete` says that the jobs from before Redis was last wiped are among the entries.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from heatmill import records
+from heatmill.errors import JobNotFound, QueueUnavailable
+from heatmill.keys import JobId
+from heatmill.schemas import AcceptedJob
+from heatmill.state import RedisJobStore, translated
+from heatmill.storage import S3Storage
+
+READERS = 16
+PAGE = 100
+
+
+def add(state: RedisJobStore, accepted: AcceptedJob) -> None:
+    """Note a job; again changes nothing.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    with translated():
+        state.client.zadd(_entries(accepted.tenant), {entry(accepted): 0})
+
+
+def newest_first(storage: S3Storage, state: RedisJobStore, tenant: str, before: str = "") -> Iterator[str]:
+    """The tenant's entries, from the newest or from the one before `before`.
+
+    Raises:
+        StorageUnavailable: The entries have to be rebuilt and the store does not answer.
+    """
+    try:
+        _complete(storage, state, tenant)
+        for text in _cached(state, tenant, before):
+            yield text
+            before = text
+    except QueueUnavailable:
+        # Goes on where Redis fell silent: the entries are the same wherever they are read.
+        yield from _stored(storage, tenant, before)
+
+
+def entry(accepted: AcceptedJob) -> str:
+    """The entry of a job."""
+    return f"{int(accepted.created_at.timestamp() * 1e6):017}:{accepted.id}"
+
+
+def job_of(text: str) -> str:
+    """The job id in an entry."""
+    return text.partition(":")[2]
+
+
+def _cached(state: RedisJobStore, tenant: str, before: str) -> Iterator[str]:
+    while True:
+        with translated():
+            found = state.client.zrevrangebylex(
+                _entries(tenant), f"({before}" if before else "+", "-", start=0, num=PAGE
+            )
+        yield from map(str, found)
+        if len(found) < PAGE:
+            return
+        before = str(found[-1])
+
+
+def _complete(storage: S3Storage, state: RedisJobStore, tenant: str) -> None:
+    """Rebuild what a wiped Redis has forgotten."""
+    with translated():
+        if state.client.exists(f"{_entries(tenant)}:complete"):
+            return
+    entries = dict.fromkeys(_read_entries(storage, tenant), 0)
+    with translated():
+        # Both or neither: `complete` without the entries would hide jobs for good.
+        pipeline = state.client.pipeline(transaction=True)
+        if entries:
+            pipeline.zadd(_entries(tenant), entries)
+        pipeline.set(f"{_entries(tenant)}:complete", 1)
+        pipeline.execute()
+
+
+def _stored(storage: S3Storage, tenant: str, before: str) -> Iterator[str]:
+    found = sorted(_read_entries(storage, tenant), reverse=True)
+    return (text for text in found if not before or text < before)
+
+
+def _read_entries(storage: S3Storage, tenant: str) -> list[str]:
+    def read(job: str) -> list[str]:
+        try:
+            return [entry(records.load_request(storage, JobId(tenant, job)))]
+        except JobNotFound:
+            return []
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(read, storage.folders(f"{tenant}/jobs/"))
+        return [text for texts in found for text in texts]
+
+
+def _entries(tenant: str) -> str:
+    return f"heatmill:{{{tenant}}}:jobs"

@@ -1,0 +1,38 @@
+"""The API over real services, called through WSGI."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from heatmill.catalogue import load_catalogue
+from heatmill.dispatch import Dispatcher
+from heatmill.settings import Settings
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_api.app import create_app
+from heatmill_api.services import Services
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings that let each tenant read its own folder of one bucket."""
+    return settings.model_copy(
+        update={"source_prefixes": ("s3://photos/{tenant}", f"s3://{settings.bucket}/"), "max_body_bytes": 200_000}
+    )
+
+
+@pytest.fixture
+def services(
+    settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher
+) -> Services:
+    return Services(storage, state, dispatcher, load_catalogue(), settings)
+
+
+@pytest.fixture
+def app(services: Services) -> Flask:
+    return create_app(services)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()

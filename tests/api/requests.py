@@ -1,0 +1,65 @@
+"""Requests and records as callers and workers would make them."""
+
+import hashlib
+import io
+from typing import Any
+
+from flask.testing import FlaskClient
+from PIL import Image
+
+from heatmill import keys, records
+from heatmill.keys import JobId
+from heatmill.schemas import Row, StoredPicture, Target
+from heatmill.storage import S3Storage
+
+SHA = "a" * 64
+MODEL = "efficientnet_lite0"
+
+
+def body(items: int = 1, **more: Any) -> dict[str, Any]:
+    """A job request that is right."""
+    listed = [{"id": f"photo-{number}", "image": f"upload://{SHA}"} for number in range(items)]
+    return {"model": MODEL, "methods": [{"name": "saliency"}], "items": listed, **more}
+
+
+def submit(client: FlaskClient, **more: Any) -> JobId:
+    """Submit a job and give back its name."""
+    answer = client.post("/v1/jobs", json=body(**more))
+    assert answer.status_code == 202, answer.text
+    return JobId("default", answer.json["id"])
+
+
+def commit(storage: S3Storage, job: JobId, shard: int, *rows: Row) -> None:
+    """Commit a shard as a worker does."""
+    _, record = records.commit_record(shard, rows, 1.0, "test")
+    storage.write_once(keys.commit(job, shard), record)
+
+
+def row(index: int, **more: Any) -> Row:
+    """A result without files."""
+    fields: dict[str, Any] = {"item": f"photo-{index}", "method": "saliency", "rank": 0, "status": "succeeded"}
+    return Row(index=index, **{**fields, "target": Target(index=1, label="cat", probability=0.5), **more})
+
+
+def picture(storage: S3Storage, job: JobId, shard: int, name: str) -> StoredPicture:
+    """Store a heatmap that is red on the left half, as an indexed PNG."""
+    heatmap = Image.new("P", (8, 8), 0)
+    heatmap.putpalette([0, 0, 255, 255, 0, 0])
+    heatmap.paste(1, (0, 0, 4, 8))
+    key = keys.heatmap(job, shard, name)
+    storage.put(key, png(heatmap), "image/png")
+    return StoredPicture(key=key, scale=1.0, zero_index=0, box=(0.0, 0.0, 100.0, 100.0))
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture's bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(storage: S3Storage, data: bytes, tenant: str = "default") -> str:
+    """Store an image as an upload, and give back its URI."""
+    digest = hashlib.sha256(data).hexdigest()
+    storage.put(keys.blob(tenant, digest), data)
+    return f"upload://{digest}"
