@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from heatmill.errors import QueueUnavailable
@@ -80,7 +80,7 @@ def celery_app(settings: Settings, role: str) -> Celery:
         accept_content=["json"],
         result_accept_content=["json"],
         # A typo in a queue's name is an error, not a new queue that nobody reads.
-        task_queues=[Queue(EXPLAIN_QUEUE), Queue(CONTROL_QUEUE)],
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (EXPLAIN_QUEUE, CONTROL_QUEUE)],
         task_create_missing_queues=False,
         task_default_queue=CONTROL_QUEUE,
         # Redis' own default is 0, the highest.

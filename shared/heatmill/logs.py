@@ -6,6 +6,10 @@ import sys
 import structlog
 
 
+# Libraries that tell of every message, connection or credential at INFO.
+TALKATIVE = ("celery", "kombu", "botocore", "boto3", "urllib3")
+
+
 def configure_logs(level: int = logging.INFO) -> None:
     """Send structlog's events and the standard library's records through one formatter."""
     shared: list[structlog.typing.Processor] = [
@@ -33,3 +37,5 @@ def configure_logs(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

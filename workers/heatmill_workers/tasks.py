@@ -5,6 +5,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import structlog
+from celery.signals import worker_process_init
 
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-@explain.task(name=dispatch.EXPLAIN)
+@explain.task(name=dispatch.EXPLAIN, shared=False)
 def explain_shard(tenant: str, job: str, shard: int) -> None:
     """One shard, start to commit."""
     from heatmill_workers.pipeline import process_shard
@@ -34,19 +35,19 @@ def explain_shard(tenant: str, job: str, shard: int) -> None:
             log.exception("out of memory")
 
 
-@control.task(name=dispatch.PLAN)
+@control.task(name=dispatch.PLAN, shared=False)
 def plan_job(tenant: str, job: str) -> None:
     """List a job's source and cut it into shards."""
     _controlled(lambda: controlling.plan(control_services(), JobId(tenant, job)))
 
 
-@control.task(name=dispatch.FEED)
+@control.task(name=dispatch.FEED, shared=False)
 def feed_queue() -> None:
     """Send what may be sent, finish what is complete."""
     _controlled(lambda: controlling.feed(control_services()))
 
 
-@control.task(name=dispatch.REPAIR)
+@control.task(name=dispatch.REPAIR, shared=False)
 def repair_jobs() -> None:
     """The timer: rebuild what Redis has forgotten, then feed."""
     _controlled(lambda: controlling.repair(control_services()))
@@ -62,6 +63,12 @@ def control_services() -> controlling.Control:
         catalogue=load_catalogue(SETTINGS.models_file),
         settings=SETTINGS,
     )
+
+
+@worker_process_init.connect
+def warm_up(**_: object) -> None:
+    """Import torch and open connections before the first shard comes, not while it waits."""
+    explain_worker()
 
 
 @cache
