@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
@@ -19,15 +20,17 @@ from heatmill.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PROBE_WRITERS = 8
-MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
-ALREADY_THERE = {"PreconditionFailed", "412"}
-WRITE_RACE = {"ConditionalRequestConflict", "409", "OperationAborted"}
-REFUSED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+# Enough to find a store that checks and writes in two steps; SeaweedFS lets each loser of a race wait for a second.
+PROBE_WRITERS = 3
+FORBIDDEN = 403
 
 
 class ObjectMissing(LookupError):
     """Nothing is stored under this key."""
+
+
+class BucketMissing(ObjectMissing, StorageUnavailable):
+    """There is no such bucket: a reader finds nothing, and a writer can only hope that somebody makes it."""
 
 
 class WriteConflict(Exception):
@@ -44,6 +47,7 @@ class ListedObject:
 
     key: str
     size: int
+    modified: datetime
 
 
 class S3Storage:
@@ -73,8 +77,11 @@ class S3Storage:
             ObjectMissing: Nothing is stored there.
         """
         extra = {} if max_bytes is None else {"Range": f"bytes=0-{max_bytes - 1}"}
-        with translated(key):
-            return self.client.get_object(Bucket=self.bucket, Key=key, **extra)["Body"].read()  # type: ignore[arg-type]
+        try:
+            with translated(key):
+                return self.client.get_object(Bucket=self.bucket, Key=key, **extra)["Body"].read()  # type: ignore[arg-type]
+        except EmptyRange:
+            return b""
 
     def size(self, key: str) -> int:
         """Bytes of an object.
@@ -99,8 +106,8 @@ class S3Storage:
         Raises:
             ObjectMissing: Nothing is stored there.
         """
-        with translated(key):
-            yield from self.client.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines(64 * 1024)
+        with translated(key), closing(self.client.get_object(Bucket=self.bucket, Key=key)["Body"]) as body:
+            yield from body.iter_lines(64 * 1024)
 
     def put(self, key: str, body: bytes | BinaryIO, content_type: str = "application/octet-stream") -> None:
         """Write an object; writing the same key again replaces it."""
@@ -135,7 +142,7 @@ class S3Storage:
         with translated(prefix):
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield ListedObject(entry["Key"], entry["Size"])
+                    yield ListedObject(entry["Key"], entry["Size"], entry["LastModified"])
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Names one level below a prefix, without the slash."""
@@ -205,22 +212,41 @@ class ConditionFailed(Exception):
     """Somebody else wrote the key first."""
 
 
+class EmptyRange(Exception):
+    """The first bytes of an empty object were asked for: no range of it exists."""
+
+
+# The numbers are what botocore makes of an answer to HEAD, which has no body.
+MEANINGS: tuple[tuple[frozenset[str], type[Exception]], ...] = (
+    (frozenset({"404", "NoSuchKey", "NotFound"}), ObjectMissing),
+    (frozenset({"NoSuchBucket"}), BucketMissing),
+    (frozenset({"412", "PreconditionFailed"}), ConditionFailed),
+    (frozenset({"409", "ConditionalRequestConflict", "OperationAborted"}), ConditionFailed),
+    (frozenset({"416", "InvalidRange"}), EmptyRange),
+)
+
+
 @contextmanager
 def translated(key: str) -> Iterator[None]:
     """Turn boto3's errors into ours."""
     try:
         yield
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in MISSING:
-            raise ObjectMissing(key) from error
-        if code in ALREADY_THERE | WRITE_RACE:
-            raise ConditionFailed(key) from error
-        if code in REFUSED:
-            raise AccessRefused(f"the object store denies access to {key}") from error
-        raise StorageUnavailable(f"the object store refused {key}: {code}") from error
+        raise _meaning(error, key) from error
     except BotoCoreError as error:
         raise StorageUnavailable(f"the object store does not answer: {error}") from error
+
+
+def _meaning(error: ClientError, key: str) -> Exception:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for codes, kind in MEANINGS:
+        if code in codes:
+            return kind(key)
+    if status == FORBIDDEN:
+        # Unknown keys, wrong signatures and missing rights have a dozen codes and this status in common.
+        return AccessRefused(f"the object store denies access to {key}: {code}")
+    return StorageUnavailable(f"the object store refused {key}: {code}")
 
 
 def open_storage(settings: Settings) -> S3Storage:
@@ -231,11 +257,11 @@ def open_storage(settings: Settings) -> S3Storage:
     )
 
 
-def client(settings: Settings, endpoint: str | None) -> "S3Client":
+def client(settings: Settings, endpoint: str | None, attempts: int = 5) -> "S3Client":
     """A boto3 client with heatmill's time limits."""
     config = Config(
         signature_version="s3v4",
-        retries={"mode": "standard", "total_max_attempts": 5},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
         read_timeout=30,
         max_pool_connections=64,
@@ -245,4 +271,5 @@ def client(settings: Settings, endpoint: str | None) -> "S3Client":
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
-    return boto3.client("s3", endpoint_url=endpoint, region_name=settings.s3_region, config=config)
+    # A session of its own: boto3's default one may not be shared by threads, and keeps the first credentials it finds.
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=settings.s3_region, config=config)

@@ -89,6 +89,7 @@ def object_store(
         *ports.options,
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false",
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",
