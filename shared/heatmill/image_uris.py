@@ -38,6 +38,8 @@ class SourceRules:
         if match is None:
             raise UriRefused(f"{uri[:200]!r} is not read here; give `upload://<sha256>` or `s3://bucket/key`")
         bucket, name = match.groups()
+        if {".", ".."} & set(name.split("/")):
+            raise UriRefused(f"{uri[:200]!r} has a `.` or `..` in its path")
         allowed = [prefix.replace("{tenant}", self.tenant).rstrip("/") + "/" for prefix in self.prefixes]
         if bucket == self.own_bucket or not any(uri.startswith(prefix) for prefix in allowed):
             raise UriRefused(f"{uri[:200]!r} is not an allowed source; allowed: {', '.join(allowed) or 'none'}")

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 # Enough to find a store that checks and writes in two steps; SeaweedFS lets each loser of a race wait for a second.
 PROBE_WRITERS = 3
-FORBIDDEN = 403
+# Answers of 4xx that may be another the next time; every other one stays.
+PASSING = frozenset(
+    {"408", "429", "RequestTimeout", "RequestTimeTooSkewed", "ExpiredToken", "IncompleteBody", "SlowDown"}
+)
 
 
 class ObjectMissing(LookupError):
@@ -38,7 +41,7 @@ class WriteConflict(Exception):
 
 
 class AccessRefused(StorageUnavailable):
-    """The credentials do not reach this key."""
+    """Asking again does not help: missing rights, an archived object, a name that the store cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -243,9 +246,8 @@ def _meaning(error: ClientError, key: str) -> Exception:
     for codes, kind in MEANINGS:
         if code in codes:
             return kind(key)
-    if status == FORBIDDEN:
-        # Unknown keys, wrong signatures and missing rights have a dozen codes and this status in common.
-        return AccessRefused(f"the object store denies access to {key}: {code}")
+    if 400 <= (status or 500) < 500 and code not in PASSING:
+        return AccessRefused(f"the object store refuses {key} for good: {code}")
     return StorageUnavailable(f"the object store refused {key}: {code}")
 
 

@@ -1,0 +1,58 @@
+"""Image bytes come from where the tenant may read, whole and unchanged, or not at all."""
+
+import pytest
+
+from heatmill import keys
+from heatmill.errors import ImageNotFound, ImageTooLarge, ImageUnreadable
+from heatmill.image_uris import SourceRules
+from heatmill.storage import S3Storage
+from heatmill_workers.fetching import fetch
+from tests.workers.jobs import upload
+
+
+@pytest.fixture
+def rules(storage: S3Storage, sources: str) -> SourceRules:
+    return SourceRules("default", (f"s3://{sources}/{{tenant}}/",), storage.bucket)
+
+
+def test_an_upload_and_a_source_object_are_read(storage: S3Storage, sources: str, rules: SourceRules) -> None:
+    storage.of_bucket(sources).put("default/x.png", b"bytes")
+
+    assert fetch(upload(storage, b"bytes"), storage, rules, 100) == b"bytes"
+    assert fetch(f"s3://{sources}/default/x.png", storage, rules, 5) == b"bytes"
+
+
+def test_another_tenant_s_upload_is_not_found(storage: S3Storage, rules: SourceRules) -> None:
+    uri = upload(storage, b"secret", tenant="other")
+
+    with pytest.raises(ImageNotFound):
+        fetch(uri, storage, rules, 100)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://{sources}/other/x.png", "s3://{sources}/default/../other/x.png", "s3://{own}/other/blobs/x", "/etc/x"]
+)
+def test_what_the_operator_does_not_allow_is_not_read(
+    storage: S3Storage, sources: str, rules: SourceRules, uri: str
+) -> None:
+    storage.of_bucket(sources).put("other/x.png", b"secret")
+
+    with pytest.raises(ImageNotFound):
+        fetch(uri.format(sources=sources, own=storage.bucket), storage, rules, 100)
+
+
+def test_more_bytes_than_the_limit_are_refused(storage: S3Storage, rules: SourceRules) -> None:
+    with pytest.raises(ImageTooLarge, match="more than 4 bytes"):
+        fetch(upload(storage, b"bytes"), storage, rules, 4)
+
+
+def test_an_empty_object_is_read_as_empty(storage: S3Storage, rules: SourceRules) -> None:
+    assert fetch(upload(storage, b""), storage, rules, 4) == b""
+
+
+def test_an_upload_with_other_bytes_than_its_name_says_is_refused(storage: S3Storage, rules: SourceRules) -> None:
+    uri = upload(storage, b"one")
+    storage.put(keys.blob("default", uri.removeprefix("upload://")), b"two")
+
+    with pytest.raises(ImageUnreadable, match="sha256"):
+        fetch(uri, storage, rules, 100)

@@ -1,0 +1,107 @@
+"""Prefixes and manifests become items; a bad line is an item that has failed already."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from heatmill.catalogue import load_catalogue
+from heatmill.image_uris import SourceRules, UriRefused
+from heatmill.keys import JobId
+from heatmill.records import load_request
+from heatmill.schemas import Item
+from heatmill.storage import S3Storage
+from heatmill_workers.sources import Listing, items_of
+from tests.workers.jobs import accept
+
+UPLOAD = f"upload://{'a' * 64}"
+
+ListUri = Callable[..., list[Item]]
+
+
+@pytest.fixture
+def list_uri(storage: S3Storage, sources: str) -> ListUri:
+    """Lists a source of the source bucket."""
+    listing = Listing(storage, SourceRules("default", (f"s3://{sources}/",), storage.bucket), load_catalogue())
+
+    def listed(path: str, after: Item | None = None) -> list[Item]:
+        job: JobId = accept(storage, source={"uri": f"s3://{sources}/{path}"})
+        return list(items_of(listing, load_request(storage, job))(after))
+
+    return listed
+
+
+def manifest(storage: S3Storage, sources: str, *lines: object) -> str:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    storage.of_bucket(sources).put("list.jsonl", text.encode())
+    return "list.jsonl"
+
+
+def test_a_prefix_lists_images_only_and_names_them_by_their_path(
+    storage: S3Storage, sources: str, list_uri: ListUri
+) -> None:
+    for name in ("cats/a.jpg", "cats/deep/b.PNG", "cats/notes.txt", "dogs/c.jpg"):
+        storage.of_bucket(sources).put(name, b"x")
+
+    items = list_uri("cats/")
+
+    assert [(item.index, item.id, item.image) for item in items] == [
+        (0, "a.jpg", f"s3://{sources}/cats/a.jpg"),
+        (1, "deep/b.PNG", f"s3://{sources}/cats/deep/b.PNG"),
+    ]
+
+
+def test_a_listing_goes_on_after_any_item(storage: S3Storage, sources: str, list_uri: ListUri) -> None:
+    for number in range(5):
+        storage.of_bucket(sources).put(f"many/{number}.jpg", b"x")
+    name = manifest(storage, sources, *({"image": UPLOAD} for _ in range(5)))
+
+    for path in ("many/", name):
+        everything = list_uri(path)
+        for cut in range(5):
+            assert list_uri(path, everything[cut]) == everything[cut + 1 :]
+
+
+def test_a_manifest_s_labels_become_indices(storage: S3Storage, sources: str, list_uri: ListUri) -> None:
+    name = manifest(
+        storage, sources, {"id": "x", "image": UPLOAD, "target": "espresso"}, {"image": UPLOAD, "target": 5}
+    )
+
+    assert [(item.id, item.target) for item in list_uri(name)] == [("x", 967), ("1", 5)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{not json", "JSON"),
+        ("[]", "object"),
+        ('{"id": "x"}', "image"),
+        (json.dumps({"image": UPLOAD, "colour": "red"}), "colour"),
+        (json.dumps({"image": "s3://elsewhere/x.jpg"}), "not an allowed source"),
+        (json.dumps({"image": "file:///etc/passwd"}), "not read here"),
+        (json.dumps({"image": UPLOAD, "target": "espreso"}), "espresso"),
+        (json.dumps({"image": UPLOAD, "target": 1000}), "1000"),
+        ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "JSON"),
+    ],
+)
+def test_a_bad_line_is_an_item_error_with_its_line_number(
+    storage: S3Storage, sources: str, list_uri: ListUri, line: str, reason: str
+) -> None:
+    name = manifest(storage, sources, {"image": UPLOAD}, "", line, {"image": UPLOAD})
+
+    good, bad, next_good = list_uri(name)
+
+    assert good.error is None
+    assert next_good.error is None
+    assert [good.index, bad.index, next_good.index] == [0, 1, 2]
+    assert bad.error
+    assert bad.error.detail.startswith("line 3: ")
+    assert reason in bad.error.detail
+
+
+def test_a_source_outside_the_allowed_prefixes_is_refused(list_uri: ListUri, storage: S3Storage) -> None:
+    job = accept(storage, source={"uri": f"s3://{storage.bucket}/other-tenant/"})
+    rules = SourceRules("default", (f"s3://{storage.bucket}/",), storage.bucket)
+
+    with pytest.raises(UriRefused, match="not an allowed source"):
+        items_of(Listing(storage, rules, load_catalogue()), load_request(storage, job))
