@@ -1,0 +1,143 @@
+"""Commands that start, stop or empty a job: `submit`, `cancel`, `fetch`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import click
+
+from heatmill.cli.connection import Service, connected, end_as, json_option, service_options
+from heatmill.cli.inputs import parse_metadata, parse_method, parse_target, read_inputs
+from heatmill.cli.output import print_job, print_job_and_rows, print_json
+from heatmill.cli.progress import count_progress
+from heatmill.cli.waiting import interruptible, wait_for
+from heatmill.client import Client
+from heatmill.gallery import write_gallery
+from heatmill.schemas import Job
+from heatmill.submission import SubmitOptions
+
+MODEL = "efficientnet_lite0"
+
+
+class Submission(TypedDict):
+    """The options of `submit`, as click names them."""
+
+    images: tuple[str, ...]
+    model: str
+    methods: tuple[str, ...]
+    target: str | None
+    top_k: int | None
+    priority: Any
+    metadata: tuple[str, ...]
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="PATH|URI...")
+@click.option("--model", default=MODEL, show_default=True, help="One of `heatmill models`.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    required=True,
+    metavar="NAME[:PARAM=VALUE,...]",
+    help="One of `heatmill methods`; may be given more than once. Values are JSON, or else text up to the next comma; "
+    'text with commas goes in double quotes: name:param="a,b".',
+)
+@click.option("--target", help="Class to explain, index or label; by default the predicted one.")
+@click.option("--top-k", type=click.IntRange(1), help="Explain this many of the most probable classes.")
+@click.option(
+    "--priority", type=click.Choice(["interactive", "normal", "bulk"]), help="By default after the job's size."
+)
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job; may be given more than once.")
+@click.option("--wait", "waits", is_flag=True, help="Wait until the job is done.")
+@json_option
+@service_options
+def submit(service: Service, *, waits: bool, as_json: bool, **given: Unpack[Submission]) -> None:
+    """Explain images.
+
+    PATH is an image, a folder, whose images are all taken, or a .jsonl manifest of {"id", "image", "target"} lines.
+    URI is upload://SHA256 or s3://BUCKET/KEY for one image, s3://BUCKET/PREFIX/ or s3://.../MANIFEST.jsonl for many.
+    Files are uploaded by their content, once.
+    """
+    with connected(service) as client:
+        job = _submit(client, given, quiet=as_json)
+        if waits:
+            if not as_json:
+                click.echo(f"job {job.id}", err=True)
+            with interruptible(job.id):
+                job = wait_for(client, job.id, quiet=as_json)
+        _print_submitted(client, job, waited=waits, as_json=as_json)
+    if waits:
+        end_as(job)
+
+
+@click.command()
+@click.argument("job")
+@json_option
+@service_options
+def cancel(job: str, service: Service, *, as_json: bool) -> None:
+    """Stop a job; what is done stays."""
+    with connected(service) as client:
+        cancelled = client.cancel(job)
+    (print_json if as_json else print_job)(cancelled)
+
+
+@click.command()
+@click.argument("job")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--overlay", is_flag=True, help="Also the photos, the heatmaps laid over them, and a gallery, index.html."
+)
+@click.option("--wait", "waits", is_flag=True, help="Wait until the job is done; else fetch what is there.")
+@service_options
+def fetch(job: str, directory: Path, service: Service, *, overlay: bool, waits: bool) -> None:
+    """Download heatmaps (PNG), attributions (.npy) and results.jsonl."""
+    with connected(service) as client:
+        with interruptible(job):
+            current = wait_for(client, job, quiet=False) if waits else client.job(job)
+        with count_progress("fetched", quiet=False) as tell:
+            total = current.counts.done
+            rows = client.fetch(job, directory, overlay=overlay, on_fetch=_counted(tell, total))
+    if overlay:
+        write_gallery(directory, current)
+    click.echo(f"{rows} results in {directory}/" + (f", look at {directory / 'index.html'}" if overlay else ""))
+    if not current.done:
+        click.echo("the job still runs; fetch again later, or with --wait", err=True)
+    end_as(current)
+
+
+def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
+    """Read the command line and submit the job.
+
+    Raises:
+        click.BadParameter: Something on the command line is wrong.
+    """
+    methods = [parse_method(text) for text in given["methods"]]
+    options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
+    if given["top_k"] is not None:
+        options["top_k"] = given["top_k"]
+    if given["priority"] is not None:
+        options["priority"] = given["priority"]
+    inputs = read_inputs(given["images"])
+    with count_progress("uploaded", quiet=quiet) as options["on_upload"]:
+        return client.submit(given["model"], methods, items=inputs.items, source=inputs.source, **options)
+
+
+def _print_submitted(client: Client, job: Job, *, waited: bool, as_json: bool) -> None:
+    if as_json and waited:
+        print_job_and_rows(job, client.results(job.id))
+    elif as_json:
+        print_json(job)
+    else:
+        print_job(job)
+        click.echo(_next_step(job), err=True)
+
+
+def _next_step(job: Job) -> str:
+    if job.done:
+        return f"`heatmill results {job.id}` shows the results, `heatmill fetch {job.id} DIR` downloads them"
+    return f"`heatmill status {job.id}` shows how far it is"
+
+
+def _counted(tell: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+    return None if tell is None else lambda fetched: tell(fetched, total)

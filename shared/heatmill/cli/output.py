@@ -1,0 +1,75 @@
+"""What commands print on stdout: JSON documents, and tables for people."""
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from heatmill.cli.progress import line
+from heatmill.downloads import FetchedRow
+from heatmill.row_text import checks_text, class_text, probability_text
+from heatmill.schemas import Job, Row
+
+MAX_ROWS = 200
+STATE_STYLES = {"succeeded": "green", "partly_failed": "yellow", "failed": "red", "cancelled": "yellow"}
+VERDICT_STYLES = {"ok": "green", "imprecise": "yellow"}
+# What is piped is for grep: it is not folded to the width of a terminal that is not there.
+PIPED_WIDTH = 240
+
+
+def print_json(document: BaseModel | Sequence[BaseModel | dict[str, object]]) -> None:
+    """Print one JSON document."""
+    if isinstance(document, BaseModel):
+        click.echo(document.model_dump_json())
+        return
+    entries = [entry.model_dump(mode="json") if isinstance(entry, BaseModel) else entry for entry in document]
+    click.echo(json.dumps(entries, ensure_ascii=False))
+
+
+def print_job_and_rows(job: Job, rows: Iterable[Row]) -> None:
+    """Print `{"job": ..., "results": [...]}`, row by row: a job may have more rows than memory holds."""
+    click.echo(f'{{"job": {job.model_dump_json()},\n"results": [', nl=False)
+    for number, row in enumerate(rows):
+        click.echo(f"{',' if number else ''}\n{row.model_dump_json()}", nl=False)
+    click.echo("]}")
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """Print a table of results."""
+    shown = list(islice(rows, MAX_ROWS + 1))
+    print_table(("item", "class", "probability", "method", "checks", "heatmap"), map(_cells, shown[:MAX_ROWS]))
+    if len(shown) > MAX_ROWS:
+        click.echo(f"... and more than these {MAX_ROWS}; --json prints all, `heatmill fetch` downloads them")
+
+
+def print_job(job: Job) -> None:
+    """Print what a person wants to know of a job."""
+    heading = Text.assemble((job.id, "bold"), "  ", line(job))
+    heading.highlight_words([job.state], STATE_STYLES.get(job.state, ""))
+    _console().print(heading, soft_wrap=True)
+    if job.error is not None:
+        click.echo(f"{job.error.title}: {job.error.detail}")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table; cells are never read as rich's markup."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    _console().print(table)
+
+
+def _cells(row: Row) -> tuple[str | Text, ...]:
+    style = "red" if row.error is not None else VERDICT_STYLES.get(row.verdict or "", "")
+    file = row.files.get("overlay", row.files.get("heatmap", "")) if isinstance(row, FetchedRow) else ""
+    return row.item, class_text(row), probability_text(row), row.method, Text(checks_text(row), style), file
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPED_WIDTH)

@@ -1,0 +1,83 @@
+"""A page that shows what a job made of its images; needs nothing but the files beside it."""
+
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from itertools import groupby, islice
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+from heatmill.downloads import FetchedRow, read_fetched, whole_file
+from heatmill.row_text import checks_text, class_text, probability_text
+from heatmill.schemas import Job
+
+PAGE = "index.html"
+# Browsers get slow beyond some thousand pictures.
+MAX_ITEMS = 200
+
+
+def write_gallery(directory: Path, job: Job) -> Path:
+    """Write `index.html` about the results that were fetched into a folder with their overlays.
+
+    Raises:
+        OSError: The folder does not hold fetched results, or cannot be written.
+    """
+    items = (list(rows) for _, rows in groupby(read_fetched(directory), key=lambda row: row.index))
+    sections = [_section(rows) for rows in islice(items, MAX_ITEMS)]
+    more = sum(1 for _ in items)
+    page = _template().substitute(
+        title="What the model looked at",
+        summary=escape(_summary(job)),
+        sections="\n".join(sections),
+        footer=escape(_footer(job, len(sections), more)),
+    )
+    with whole_file(directory / PAGE) as file:
+        file.write(page.encode())
+    return directory / PAGE
+
+
+def _template() -> Template:
+    return Template(files("heatmill").joinpath("gallery.html").read_text("utf-8"))
+
+
+def _summary(job: Job) -> str:
+    methods = ", ".join(method.name for method in job.methods)
+    failed = f", {job.counts.failed} failed" if job.counts.failed else ""
+    return f"{job.model}, explained by {methods}. {job.counts.succeeded} results{failed}."
+
+
+def _footer(job: Job, shown: int, more: int) -> str:
+    cut = f"The first {shown} of {shown + more} items are shown. " if more else ""
+    return f"{cut}Job {job.id}, {job.created_at:%Y-%m-%d %H:%M} UTC. What is what, with all checks: results.jsonl."
+
+
+def _section(rows: list[FetchedRow]) -> str:
+    """One item: its photo, then its results."""
+    classes = dict.fromkeys(f"{class_text(row)} {probability_text(row)}" for row in rows if row.target is not None)
+    figures = [*_photo(rows), *(_result(row, names_class=len(classes) > 1) for row in rows)]
+    return (
+        f"<section>\n<h2>{escape(rows[0].item)} <small>{escape(', '.join(classes))}</small></h2>\n"
+        f'<div class="pictures">\n{chr(10).join(figures)}\n</div>\n</section>'
+    )
+
+
+def _photo(rows: list[FetchedRow]) -> Iterator[str]:
+    if name := rows[0].files.get("photo"):
+        yield _figure(_image(name, f"{rows[0].item}, as the model saw it"), "Photo", "as the model saw it", "")
+
+
+def _result(row: FetchedRow, *, names_class: bool) -> str:
+    title = f"{row.method}: {class_text(row)}" if names_class else row.method
+    name = row.files.get("overlay") or row.files.get("heatmap")
+    picture = _image(name, f"{row.method} of {row.item}") if name else '<div class="missing">no heatmap</div>'
+    return _figure(picture, title, checks_text(row), "failed" if row.error else row.verdict or "")
+
+
+def _figure(picture: str, title: str, note: str, style: str) -> str:
+    caption = f'<b>{escape(title)}</b><span class="{style}">{escape(note)}</span>'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _image(name: str, alternative: str) -> str:
+    return f'<img src="{escape(quote(name))}" alt="{escape(alternative)}" loading="lazy">'

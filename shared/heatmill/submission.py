@@ -1,0 +1,80 @@
+"""What a caller gives to `Client.submit`, turned into the body of `POST /v1/jobs`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from pydantic import ValidationError
+
+from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, MethodRequest, Priority
+from heatmill.uploads import OnUpload, is_uri, name_images
+
+Images = Mapping[str, Path | str] | Sequence[Path | str]
+
+# Stands for an image that is not uploaded yet, while the rest of a request is checked.
+SOME_UPLOAD = "upload://" + 64 * "0"
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What `Client.submit` takes beside model, methods and images.
+
+    `target` is for items that name none; `idempotency_key` is chosen by the client where none is given; `on_upload` is
+    told (images stored so far, all images).
+    """
+
+    target: int | str | None
+    top_k: int
+    priority: Priority
+    metadata: Mapping[str, str]
+    idempotency_key: str
+    on_upload: OnUpload | None
+
+
+def list_items(images: Images, items: Iterable[ItemRequest], target: int | str | None) -> list[ItemRequest]:
+    """All items of a submission, each with its target.
+
+    Args:
+        images: Files on this machine; a mapping gives each its item id.
+        items: More items.
+        target: Of those that name none.
+
+    Raises:
+        InvalidRequest: An item id cannot be one.
+        TooLarge: More items than a request holds.
+    """
+    listed = [*_of_images(images), *items]
+    if len(listed) > MAX_INLINE_ITEMS:
+        raise TooLarge(f"{len(listed)} items; a request holds {MAX_INLINE_ITEMS}, for more give an s3:// source")
+    return [item.model_copy(update={"target": target}) if item.target is None else item for item in listed]
+
+
+def request_body(model: str, methods: Iterable[str | MethodRequest], source: str | None) -> dict[str, Any]:
+    """The body without items."""
+    body: dict[str, Any] = {"model": model, "methods": [_method(method) for method in methods]}
+    return body if source is None else {**body, "source": {"uri": source}}
+
+
+def sent_items(items: Iterable[ItemRequest], uris: Iterator[str]) -> list[dict[str, Any]]:
+    """The items as they are sent, each local image under the next of the URIs."""
+    return [
+        item.model_dump(mode="json", exclude_none=True) | {"image": item.image if is_uri(item.image) else next(uris)}
+        for item in items
+    ]
+
+
+def _of_images(images: Images) -> Iterator[ItemRequest]:
+    paths = images.items() if isinstance(images, Mapping) else _by_name(images)
+    for name, path in paths:
+        try:
+            yield ItemRequest(id=name, image=str(path))
+        except ValidationError as error:
+            raise InvalidRequest(f"{str(path)[:200]!r} cannot be an item: {error.errors()[0]['msg']}") from error
+
+
+def _by_name(images: Sequence[Path | str]) -> Iterable[tuple[str, Path]]:
+    return name_images((Path(image).name, Path(image)) for image in images).items()
+
+
+def _method(method: str | MethodRequest) -> dict[str, Any]:
+    return {"name": method} if isinstance(method, str) else method.model_dump(mode="json")
