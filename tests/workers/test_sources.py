@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heatmill.catalogue import load_catalogue
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.records import load_request
 from heatmill.schemas import Item
-from heatmill.storage import S3Storage
+from heatmill.storage import S3Storage, cut_lines
 from heatmill_workers.sources import Listing, items_of
 from tests.workers.jobs import accept
 
@@ -81,6 +83,7 @@ def test_a_manifest_s_labels_become_indices(storage: S3Storage, sources: str, li
         (json.dumps({"image": "file:///etc/passwd"}), "not read here"),
         (json.dumps({"image": UPLOAD, "target": "espreso"}), "espresso"),
         (json.dumps({"image": UPLOAD, "target": 1000}), "1000"),
+        (json.dumps({"image": UPLOAD, "id": "x" * 20_000}), "longer than 16,384 bytes"),
         ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "JSON"),
     ],
 )
@@ -97,6 +100,16 @@ def test_a_bad_line_is_an_item_error_with_its_line_number(
     assert bad.error
     assert bad.error.detail.startswith("line 3: ")
     assert reason in bad.error.detail
+
+
+@given(st.binary(max_size=200), st.integers(1, 30), st.integers(1, 50))
+def test_lines_are_the_same_however_the_bytes_arrive(data: bytes, size: int, most: int) -> None:
+    chunks = [data[start : start + size] for start in range(0, len(data), size)]
+
+    lines = [line for line in cut_lines(chunks, most) if line.strip()]
+
+    wanted = [line[:most].removesuffix(b"\r") for line in data.split(b"\n")]
+    assert lines == [line for line in wanted if line.strip()]
 
 
 def test_a_source_outside_the_allowed_prefixes_is_refused(list_uri: ListUri, storage: S3Storage) -> None:

@@ -15,6 +15,7 @@ from heatmill.schemas import AcceptedJob, Item, ItemRequest, Problem, problem_ty
 from heatmill.storage import S3Storage
 
 CheckLine = Callable[[int, bytes], Item]
+MAX_LINE_BYTES = 16 * 1024
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -41,7 +42,7 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
     if source.resolved_format == "prefix":
         return partial(_prefix_items, opened, name)
     check = partial(_manifest_item, listing, accepted.request.model)
-    return lambda after: _manifest_items(opened.lines(name), check, after)
+    return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after)
 
 
 def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:
@@ -70,6 +71,8 @@ def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None
 
 
 def _manifest_item(listing: Listing, model: str, index: int, line: bytes) -> Item:
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidItem(f"longer than {MAX_LINE_BYTES:,} bytes")
     try:
         request = ItemRequest.model_validate_json(line)
         address(request.image, listing.storage, listing.rules)
