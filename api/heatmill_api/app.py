@@ -8,7 +8,9 @@ from heatmill_api.routing import new_app, register
 from heatmill_api.services import EXTENSION, Services
 from heatmill_api.tenants import install_keys, read_keys
 
-# Beside the files of a form: its other parts.
+# Werkzeug's own cap on the parts of a form, and room for other parts beside the files. Where it strikes, files are left
+# for the garbage collector, so it must not be what usually counts them.
+FORM_PARTS = 1000
 FORM_FIELDS = 16
 
 
@@ -22,7 +24,7 @@ def create_app(services: Services) -> Flask:
     app = new_app()
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
-    app.config["MAX_FORM_PARTS"] = settings.max_upload_files + FORM_FIELDS
+    app.config["MAX_FORM_PARTS"] = max(FORM_PARTS, settings.max_upload_files + FORM_FIELDS)
     app.config["MAX_UPLOAD_FILES"] = settings.max_upload_files
     app.extensions[EXTENSION] = services
     install_keys(app, read_keys(settings.api_keys_file))

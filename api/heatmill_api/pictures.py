@@ -76,7 +76,8 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) ->
         except ObjectMissing:
             continue
         for row in rows:
-            if (row.item, row.method, row.rank) == (path.item, path.method, query.rank):
+            wanted = (path.item, path.method, query.rank, row.index if query.index is None else query.index)
+            if (row.item, row.method, row.rank, row.index) == wanted:
                 return number, row
     raise ResultNotFound(
         f"job {job.job} has no result of {path.method} for {path.item!r} at rank {query.rank}, or not yet"

@@ -2,12 +2,14 @@
 
 from heatmill.catalogue import load_catalogue
 from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.logs import configure_logs
 from heatmill.settings import Settings
 from heatmill.state import open_state
 from heatmill.storage import open_storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 
+configure_logs()
 settings = Settings()
 app = create_app(
     Services(

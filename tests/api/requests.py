@@ -2,14 +2,18 @@
 
 import hashlib
 import io
+from datetime import UTC, datetime
 from typing import Any
 
 from flask.testing import FlaskClient
 from PIL import Image
+from werkzeug.test import TestResponse
 
 from heatmill import keys, records
 from heatmill.keys import JobId
+from heatmill.progress import read_job
 from heatmill.schemas import Row, StoredPicture, Target
+from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
 SHA = "a" * 64
@@ -24,9 +28,15 @@ def body(items: int = 1, **more: Any) -> dict[str, Any]:
 
 def submit(client: FlaskClient, **more: Any) -> JobId:
     """Submit a job and give back its name."""
-    answer = client.post("/v1/jobs", json=body(**more))
-    assert answer.status_code == 202, answer.text
-    return JobId("default", answer.json["id"])
+    return JobId("default", answered(client.post("/v1/jobs", json=body(**more)), 202)["id"])
+
+
+def answered(answer: TestResponse, status: int = 200) -> dict[str, Any]:
+    """The JSON of an answer that has this status."""
+    assert answer.status_code == status, answer.text
+    content = answer.json
+    assert isinstance(content, dict)
+    return content
 
 
 def commit(storage: S3Storage, job: JobId, shard: int, *rows: Row) -> None:
@@ -39,6 +49,15 @@ def row(index: int, **more: Any) -> Row:
     """A result without files."""
     fields: dict[str, Any] = {"item": f"photo-{index}", "method": "saliency", "rank": 0, "status": "succeeded"}
     return Row(index=index, **{**fields, "target": Target(index=1, label="cat", probability=0.5), **more})
+
+
+def finish(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
+    """End a job as the control worker does."""
+    current = read_job(storage, state, job)
+    final = current.model_copy(update={"state": "succeeded", "done": True, "finished_at": datetime.now(UTC)})
+    storage.write_once(keys.final(job), final.model_dump_json().encode())
+    storage.delete([keys.open_marker(job)])
+    state.forget(job)
 
 
 def picture(storage: S3Storage, job: JobId, shard: int, name: str) -> StoredPicture:

@@ -1,0 +1,161 @@
+"""Heatmaps as pictures."""
+
+import io
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from heatmill import keys
+from heatmill.keys import JobId
+from heatmill.planning import inline_items, store_plan
+from heatmill.records import store_shard
+from heatmill.schemas import Item, ItemRequest, Plan, Problem
+from heatmill.storage import S3Storage
+from heatmill_api.services import Services
+from tests.api.requests import body, commit, picture, png, row, submit, upload
+
+GREEN = (0, 255, 0)
+RED = (255, 0, 0)
+BLUE = (0, 0, 255)
+
+
+@pytest.fixture
+def photo(storage: S3Storage) -> str:
+    """The URI of a green photo."""
+    return upload(storage, png(Image.new("RGB", (100, 100), GREEN)))
+
+
+def explained(client: FlaskClient, storage: S3Storage, *items: dict[str, Any]) -> JobId:
+    """A job of one shard whose items each have a heatmap."""
+    answer = client.post("/v1/jobs", json=body() | {"items": items})
+    assert answer.json is not None, answer.text
+    job = JobId("default", answer.json["id"])
+    rows = [
+        row(number, item=item.get("id", str(number)), heatmap=picture(storage, job, 0, f"{number:04}.saliency.1"))
+        for number, item in enumerate(items)
+    ]
+    commit(storage, job, 0, *rows)
+    return job
+
+
+def get(client: FlaskClient, job: JobId, item: str, **query: Any) -> TestResponse:
+    return client.get(f"/v1/jobs/{job.job}/results/{item}/saliency/heatmap.png", query_string=query)
+
+
+def decoded(answer: TestResponse) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    assert answer.content_type == "image/png"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    return Image.open(io.BytesIO(answer.data))
+
+
+@pytest.mark.parametrize(
+    "item", ["a.png", "folder/a b.png", "a//b", "ü+%?#.png", "heatmap.png", "x/saliency/heatmap.png"]
+)
+def test_a_heatmap_is_given_as_it_is_stored(client: FlaskClient, storage: S3Storage, photo: str, item: str) -> None:
+    from urllib.parse import quote
+
+    job = explained(client, storage, {"id": item, "image": photo})
+    answer = get(client, job, quote(item))
+    assert decoded(answer).mode == "P"
+    assert answer.data == storage.get(keys.heatmap(job, 0, "0000.saliency.1"))
+
+
+def test_an_item_without_an_id_is_called_by_its_position(client: FlaskClient, storage: S3Storage, photo: str) -> None:
+    job = explained(client, storage, {"image": photo}, {"image": photo})
+    assert get(client, job, "1").status_code == 200
+
+
+def test_a_size_scales_the_heatmap(client: FlaskClient, storage: S3Storage, photo: str) -> None:
+    shown = decoded(get(client, explained(client, storage, {"id": "a", "image": photo}), "a", size=64)).convert("RGB")
+    assert shown.size == (64, 64)
+    assert (shown.getpixel((2, 32)), shown.getpixel((61, 32))) == (RED, BLUE)
+
+
+def test_an_overlay_lies_over_the_photo(client: FlaskClient, storage: S3Storage, photo: str) -> None:
+    job = explained(client, storage, {"id": "a", "image": photo})
+    assert decoded(get(client, job, "a", overlay=0)).getpixel((10, 10)) == GREEN
+    assert decoded(get(client, job, "a", overlay=1, size=32)).getpixel((1, 1)) == RED
+    half = decoded(get(client, job, "a", overlay=0.5)).getpixel((10, 10))
+    assert isinstance(half, tuple)
+    assert half == pytest.approx((127, 127, 0), abs=1)
+
+
+@pytest.mark.parametrize(
+    "query", [{"overlay": 1.1}, {"overlay": "nan"}, {"size": 15}, {"size": 1025}, {"rank": -1}, {"alpha": 1}]
+)
+def test_a_parameter_out_of_bounds_is_refused(client: FlaskClient, query: dict[str, Any]) -> None:
+    assert get(client, submit(client), "photo-0", **query).status_code == 422
+
+
+def test_a_result_that_is_not_there_is_not_found(client: FlaskClient, storage: S3Storage, photo: str) -> None:
+    job = explained(client, storage, {"id": "a", "image": photo})
+    for answer in (
+        get(client, job, "b"),
+        get(client, job, "a", rank=1),
+        get(client, job, "a", index=7),
+        get(client, submit(client), "photo-0"),
+        client.get(f"/v1/jobs/{job.job}/results/a/grad_cam/heatmap.png"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json is not None
+        assert answer.json["type"].endswith("/result_not_found")
+
+
+def test_a_failed_result_says_why_it_has_no_heatmap(client: FlaskClient, storage: S3Storage) -> None:
+    job = submit(client)
+    problem = Problem(type="x", title="Image unreadable", detail="the file is cut off at byte 7")
+    commit(storage, job, 0, row(0, status="failed", target=None, error=problem))
+    answer = get(client, job, "photo-0")
+    assert answer.status_code == 404
+    assert "cut off at byte 7" in answer.text
+
+
+def test_the_items_of_a_source_are_found_by_id_and_by_index(
+    client: FlaskClient, storage: S3Storage, photo: str
+) -> None:
+    request = body() | {"items": None, "source": {"uri": "s3://photos/default/"}}
+    answer = client.post("/v1/jobs", json=request)
+    assert answer.json is not None
+    job = JobId("default", answer.json["id"])
+    size = 200
+    for number in range(2):
+        store_shard(storage, job, number, [Item(index=number * size, id=f"key-{number}", image=photo)])
+        heatmap = picture(storage, job, number, "0000.saliency.1")
+        commit(storage, job, number, row(number * size, item=f"key-{number}", heatmap=heatmap))
+    store_plan(storage, job, Plan(shards=2, items=2, results=2, model="m", methods=(), top_k=1))
+    assert get(client, job, "key-1").status_code == 200
+    assert decoded(get(client, job, "key-1", overlay=0.0)).size == (448, 448)
+    assert get(client, job, "key-1", index=size).status_code == 200
+    assert get(client, job, "key-1", index=0).status_code == 404
+
+
+@pytest.mark.parametrize("data", [b"not a picture", b"\x89PNG\r\n\x1a\n", b""])
+def test_a_photo_that_is_not_what_it_was_is_not_found(
+    client: FlaskClient, services: Services, storage: S3Storage, data: bytes
+) -> None:
+    job = explained(client, storage, {"id": "a", "image": upload(storage, data)})
+    answer = get(client, job, "a", overlay=0.5)
+    assert answer.status_code == 404
+    assert "photo" in answer.text
+
+
+def test_a_photo_over_the_limits_is_not_decoded(client: FlaskClient, services: Services, storage: S3Storage) -> None:
+    job = explained(client, storage, {"id": "a", "image": upload(storage, png(Image.new("L", (8000, 8000))))})
+    answer = get(client, job, "a", overlay=0.5)
+    assert answer.status_code == 404
+    assert "8000 x 8000" in answer.text
+
+
+def test_a_photo_that_is_gone_is_not_found(client: FlaskClient, storage: S3Storage) -> None:
+    job = explained(client, storage, {"id": "a", "image": f"upload://{'c' * 64}"})
+    assert get(client, job, "a").status_code == 200
+    assert get(client, job, "a", overlay=0.5).status_code == 404
+
+
+def test_positions_agree_with_the_planner() -> None:
+    requests = [ItemRequest(id=None, image="x"), ItemRequest(id="named", image="y")]
+    assert [item.id for item in inline_items(requests)(None)] == ["0", "named"]

@@ -1,0 +1,45 @@
+"""JSON is read as a contract."""
+
+import pytest
+
+from heatmill.errors import InvalidRequest, MalformedRequest
+from heatmill_api.strict_json import parse_object
+
+
+def test_an_object_is_read_as_it_stands() -> None:
+    assert parse_object('{"a": [1, -2.5e3, "ü", null], "\\ud83d\\ude00": true}'.encode()) == {
+        "a": [1, -2500.0, "ü", None],
+        "\U0001f600": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"{}{}",
+        b"{'a': 1}",
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": 1000000000000000000000}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": "\\ud800"}',
+        b'{"\\udfff": 1}',
+        b'{"a": "\xff"}',
+        b"\xef\xbb\xbf{}",
+        b'{"a": ' * 100_000,
+        b"[" * 100_000,
+    ],
+)
+def test_what_another_parser_would_read_differently_is_refused(text: bytes) -> None:
+    with pytest.raises(MalformedRequest):
+        parse_object(text)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"null", b'"text"', b"0"])
+def test_json_that_is_not_an_object_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_object(text)

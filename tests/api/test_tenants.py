@@ -1,0 +1,93 @@
+"""Who may ask, and what each may see."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from heatmill_api.app import create_app
+from heatmill_api.services import Services
+from heatmill_api.tenants import read_keys
+from tests.api.requests import body
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def guarded(services: Services, tmp_path: Path) -> FlaskClient:
+    """The API for two tenants, whose keys are their names in capitals."""
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({hashlib.sha256(name.upper().encode()).hexdigest(): name for name in ("ann", "bob")}))
+    settings = services.settings.model_copy(update={"api_keys_file": path})
+    return create_app(replace(services, settings=settings)).test_client()
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, bearer("CARL"), bearer(""), {"Authorization": "Basic QU5OOg=="}, {"X-API-Key": "ann"}]
+)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/methods", "/v1/jobs/1/results/a/b/heatmap.png"])
+def test_without_a_known_key_nothing_is_told(guarded: FlaskClient, path: str, headers: dict[str, str]) -> None:
+    answer = guarded.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert answer.json is not None
+    assert answer.json["type"].endswith("/unauthorized")
+
+
+@pytest.mark.parametrize("headers", [bearer("ANN"), {"Authorization": "bearer ANN"}, {"X-API-Key": "ANN"}])
+def test_a_known_key_opens_the_door(guarded: FlaskClient, headers: dict[str, str]) -> None:
+    assert guarded.get("/v1/jobs", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs", "/docs/swagger"])
+def test_what_holds_no_secrets_needs_no_key(guarded: FlaskClient, path: str) -> None:
+    assert guarded.get(path).status_code < 400
+
+
+def test_another_tenants_job_is_not_found(guarded: FlaskClient) -> None:
+    job = guarded.post("/v1/jobs", json=body(), headers=bearer("ANN")).json
+    assert job is not None
+    path = job["links"]["self"]
+    assert guarded.get(path, headers=bearer("ANN")).status_code == 200
+    for method, place in (("GET", path), ("GET", f"{path}/results"), ("POST", f"{path}:cancel")):
+        assert guarded.open(place, method=method, headers=bearer("BOB")).status_code == 404
+    listed = guarded.get("/v1/jobs", headers=bearer("BOB")).json
+    assert listed is not None
+    assert job["id"] not in str(listed)
+
+
+def test_one_key_for_two_tenants_gives_two_jobs(guarded: FlaskClient) -> None:
+    key = {"Idempotency-Key": "mine"}
+    ids = {
+        job["id"]
+        for name in ("ANN", "BOB")
+        if (job := guarded.post("/v1/jobs", json=body(), headers=bearer(name) | key).json)
+    }
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]x",
+        '["ab"]',
+        "5",
+        '{"secret": "ann"}',
+        json.dumps({"a" * 64: "Ann"}),
+        json.dumps({"a" * 64: "a/b"}),
+        json.dumps({"a" * 64: ""}),
+        json.dumps({"a" * 64: "open"}),
+        json.dumps({"a" * 64: 5}),
+    ],
+)
+def test_a_wrong_file_of_keys_stops_the_start(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"keys\.json"):
+        read_keys(path)
