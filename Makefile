@@ -1,6 +1,7 @@
-# Everything a developer runs. Two of these are enough on a fresh machine: make demo, make test.
+# Everything a developer runs. Two of these are enough on a fresh machine that has Python 3.11: make demo, make test.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Other environments of this machine share the packages' files.
 export UV_LINK_MODE ?= hardlink
 
 .PHONY: help setup demo up test check format methods lock clean
@@ -10,10 +11,40 @@ help:     ## this list
 
 setup: .venv/.ready   ## .venv with the locked versions
 
+demo: setup   ## the whole service, four photos, and a page that shows their heatmaps
+	exec $(BIN)/heatmill demo
+
+up: setup   ## the whole service on this machine, until Ctrl-C
+	exec $(BIN)/heatmill up
+
+test: check   ## all that CI runs: the checks, then the tests
+	exec $(BIN)/python -m pytest
+
+# What is quick to say no comes first.
+check: setup   ## format, lint, import rules, types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: setup   ## format and repair what can be repaired
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+methods: setup   ## write what is made from code: methods.json, models.json, the labels and openapi.json
+	$(BIN)/python -m heatmill_workers.export
+	$(BIN)/python -m heatmill_api.openapi
+
+lock: setup   ## requirements.lock from pyproject.toml, keeping versions that still fit
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --no-annotate -q -o requirements.lock
+
+clean:    ## remove what the targets above made, but for the data of `up`
+	rm -rf .venv dist heatmill-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
 .venv/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "heatmill needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraint requirements.lock --editable .
 	touch $@
