@@ -18,8 +18,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def port_near(wanted: int) -> int:
-    """The wanted port, or another one where it is taken."""
-    return wanted if is_free(wanted) else free_ports(1)[0]
+    """The wanted port, or another one where it is taken; 0 is any."""
+    return wanted if wanted and is_free(wanted) else free_ports(1)[0]
 
 
 def is_free(port: int) -> bool:

@@ -14,7 +14,13 @@ ANSWER_SECONDS = 2.0
 
 def api(folder: Path, port: int, environment: Mapping[str, str]) -> Program:
     """The HTTP API."""
-    arguments = ("-c", "python:heatmill_api.gunicorn_conf", "--bind", f"{LOOPBACK}:{port}", "heatmill_api.wsgi:app")
+    arguments = (
+        *("-c", "python:heatmill_api.gunicorn_conf"),
+        *("--bind", f"{LOOPBACK}:{port}"),
+        # Its threads are enough for one machine's callers, and a second process would slow down the start.
+        *("--workers", "1"),
+        "heatmill_api.wsgi:app",
+    )
     return Program("api", (sys.executable, "-m", "gunicorn", *arguments), folder, environment)
 
 

@@ -116,7 +116,7 @@ class Stack:
     @contextmanager
     def _laid_out(self, folder: Path) -> Iterator[Layout]:
         port = port_near(self.options.port)
-        if port != self.options.port:
+        if port != self.options.port != 0:
             self._say(f"port {self.options.port} is taken; using {port}")
         layout = self._layout = Layout(self.options, folder, port, remembered(folder))
         try:

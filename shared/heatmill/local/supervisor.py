@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from heatmill.local.processes import POLL_SECONDS, Process, Program, check_started, fresh_log
+from heatmill.local.reaper import Reaper
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
@@ -29,11 +30,19 @@ class Part:
 
 
 class Kept:
-    """A part that is started again when it ends by itself."""
+    """A part that is started again when it ends by itself.
 
-    def __init__(self, part: Part, logs: Path) -> None:
+    Args:
+        part: The part.
+        logs: Where its log is.
+        reaper: Knows its process group while it runs.
+    """
+
+    def __init__(self, part: Part, logs: Path, reaper: Reaper) -> None:
         self.part = part
-        self.process = Process(part.program, fresh_log(logs, part.program.name))
+        self._log = fresh_log(logs, part.program.name)
+        self._reaper = reaper
+        self.process = self._started()
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._start_at: float | None = None
 
@@ -43,14 +52,25 @@ class Kept:
             self._plan_restart(say)
         if self._start_at is not None and time.monotonic() >= self._start_at:
             self._start_at = None
-            self.process = Process(self.part.program, self.process.log)
+            self.process = self._started()
+
+    def end(self) -> int:
+        """Kill what is left of it; the exit status is the answer."""
+        status = self.process.end(0)
+        self._reaper.forget(self.process.pid)
+        return status
+
+    def _started(self) -> Process:
+        process = Process(self.part.program, self._log)
+        self._reaper.watch(process.pid)
+        return process
 
     def _plan_restart(self, say: Callable[[str], None]) -> None:
         now = time.monotonic()
         if now - self.process.started_at > STABLE_SECONDS:
             self._pause_seconds = FIRST_PAUSE_SECONDS
         # Also kills what it left behind: a new worker must not find the old one's children at work.
-        status = self.process.end(0)
+        status = self.end()
         reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         say(f"{self.part.program.name} ended ({reason}) and is started again; its log is {self.process.log}")
         self._start_at = now + self._pause_seconds
@@ -71,6 +91,7 @@ class Supervisor:
         self._should_stop = should_stop
         self._say = say
         self._tiers: list[list[Kept]] = []
+        self._reaper = Reaper(logs)
 
     def start(self, parts: Sequence[Part]) -> None:
         """Start a tier; it is stopped before those that were started earlier."""
@@ -79,7 +100,7 @@ class Supervisor:
         for part in parts:
             if not self._should_stop():
                 # One by one: what runs already is stopped also where the next cannot be started.
-                tier.append(Kept(part, self._logs))  # noqa: PERF401
+                tier.append(Kept(part, self._logs, self._reaper))  # noqa: PERF401
 
     def wait_for_answers(self, seconds: float) -> None:
         """Wait until every part answers, or the stack is to stop.
@@ -111,7 +132,8 @@ class Supervisor:
                     kept.process.has_ended() or hurry.is_set() or time.monotonic() > asked_at + kept.part.grace_seconds
                 ):
                     time.sleep(POLL_SECONDS)
-                kept.process.end(0)
+                kept.end()
+        self._reaper.close()
 
     def _revive(self, kept: Kept) -> None:
         try:
