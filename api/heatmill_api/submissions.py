@@ -1,6 +1,7 @@
 """Read the body of `POST /v1/jobs`: JSON, or a form with the JSON and the images themselves."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 from flask import Request
 from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from heatmill.errors import InvalidRequest, TooLarge
 from heatmill.schemas import JobRequest
@@ -60,7 +61,11 @@ def read_json(request: Request, *others: str) -> dict[str, Any]:
         raise UnsupportedMediaType(
             f"send the body as {' or '.join((JSON, *others))}, not {request.mimetype or 'nothing'}"
         )
-    return parse_object(request.get_data(cache=False))
+    data = request.get_data(cache=False)
+    # Of a chunked body Werkzeug reads as much as the limit allows, and says nothing of the rest.
+    if request.content_length is None and len(data) >= (request.max_content_length or math.inf):
+        raise RequestEntityTooLarge
+    return parse_object(data)
 
 
 def checked(model: type[BaseModel], body: Mapping[str, Any]) -> Any:
@@ -116,7 +121,7 @@ def _name_uploads(body: dict[str, Any], digests: Mapping[str, str]) -> None:
         InvalidRequest: A file is used by no item.
     """
     uris = {name: f"upload://{digest}" for name, digest in digests.items()}
-    if "items" not in body and "source" not in body:
+    if body.get("items") is None and body.get("source") is None:
         body["items"] = [{"id": name, "image": uri} for name, uri in uris.items()]
         return
     listed = body.get("items")
