@@ -26,7 +26,7 @@ from heatmill_workers.explainer import Picture
 Map = NDArray[np.float32]
 
 PERCENTILE = 99.5
-# zlib's fastest: 0.7 ms for 224 x 224, where level 6 takes 3 ms for a tenth fewer bytes.
+# zlib's fastest level: 0.3-0.9 ms for 224 x 224; the default takes 0.9-1.1 ms and saves 2 % (noise) to 22 % (smooth).
 COMPRESSION = 1
 # Stored arrays reach up to between 2^14 and 2^15, half of float16's largest number.
 LARGEST_EXPONENT = 15

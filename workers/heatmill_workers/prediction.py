@@ -24,4 +24,6 @@ def predict(model: LoadedModel, images: Tensor) -> Tensor:
             logits: Tensor = model.module(batch)
         return logits.softmax(1).cpu()
 
+    if len(images) == 0:
+        return torch.empty(0, len(model.labels))
     return torch.cat([batch for _, batch in in_batches(probabilities, len(images), model.batch_sizes, "predict")])

@@ -10,7 +10,7 @@ The last map is no cut where attention mixes the positions after it: a patch gri
 nothing about where the evidence is. Swin and MaxViT come out of their attention as a map again, and that one counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,13 +114,12 @@ def find_cut(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> 
     finally:
         if hook:
             hook.remove()
-    call = _named(seen, cam_layer) if cam_layer else _last_bottleneck(seen, logits)
-    if call is None:
-        return None
-    _, channels, height, width = seen.maps[call].shape
-    cut = Cut(call, (channels, height, width))
-    if _works(module, image, cut):
-        return cut
+    calls = iter([_named(seen, cam_layer)]) if cam_layer else _bottlenecks(seen, logits)
+    for call in calls:
+        _, channels, height, width = seen.maps[call].shape
+        cut = Cut(call, (channels, height, width))
+        if _works(module, image, cut):
+            return cut
     if cam_layer:
         raise ValueError(f"the logits do not depend on what module {cam_layer!r} puts out")
     return None
@@ -172,11 +171,11 @@ def _named(seen: _Seen, name: str) -> int:
     return seen.module_call
 
 
-def _last_bottleneck(seen: _Seen, logits: Tensor) -> int | None:
+def _bottlenecks(seen: _Seen, logits: Tensor) -> Iterator[int]:
+    """The maps after the last attention that everything flows through, the last one first."""
     for call in range(len(seen.maps) - 1, seen.attention_after - 1, -1):
         if _separates(seen.nodes[call], logits.grad_fn):
-            return call
-    return None
+            yield call
 
 
 def _separates(node: Node | None, top: Node | None) -> bool:

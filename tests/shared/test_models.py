@@ -1,0 +1,69 @@
+"""An operator's models.toml."""
+
+from pathlib import Path
+
+import pytest
+
+from heatmill.models import Preprocessing, read_models, spec_labels
+
+FULL = """
+[[models]]
+name = "birds"
+loader = "torchvision"
+architecture = "resnet50"
+weights = "weights/birds.safetensors"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+labels = "birds.txt"
+cam_layer = "layer4"
+
+[models.preprocessing]
+resize = 256
+crop = [192, 224]
+interpolation = "bicubic"
+
+[[models]]
+name = "two"
+loader = "bundled"
+labels = ["cat", "dog"]
+"""
+
+
+def test_an_entry_is_read_and_its_paths_start_at_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text(FULL)
+    (tmp_path / "birds.txt").write_text("wren\nrobin\n")
+
+    birds, two = read_models(tmp_path / "models.toml")
+
+    assert birds.weights == tmp_path / "weights" / "birds.safetensors"
+    assert (birds.builds, two.builds) == ("resnet50", "two")
+    assert (spec_labels(birds), spec_labels(two)) == (("wren", "robin"), ("cat", "dog"))
+    assert birds.preprocessing == Preprocessing(resize=256, crop=(192, 224), interpolation="bicubic")
+    assert birds.preprocessing.input_size == (192, 224)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[models]]\nname='a'", r"models\[0\]\.loader: Field required"),
+        ("[[models]]\nname='a'\nloader='pickle'", r"models\[0\]\.loader: Input should be 'bundled' or 'torchvision'"),
+        ("[[models]]\nname='A b'\nloader='bundled'", r"models\[0\]\.name"),
+        ("[[models]]\nname='a'\nloader='bundled'\nwieghts='x'", r"models\[0\]\.wieghts"),
+        ("[[models]]\nname='a'\nloader='bundled'\nsha256='x'", r"models\[0\]\.sha256"),
+        ("[[models]]\nname='a'\nloader='bundled'\n" * 2, "two models are called 'a'"),
+        ("[[model]]\nname='a'", "unknown key 'model'"),
+        ("[[models]", "models.toml: "),
+    ],
+)
+def test_a_fault_names_the_file_and_the_field(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        read_models(path)
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        read_models(tmp_path / "nowhere.toml")

@@ -1,0 +1,74 @@
+"""A photo to a tensor, as torchvision does it, and the region that the tensor shows."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
+
+from heatmill.models import Preprocessing
+from heatmill_workers.models.preprocessing import preprocess
+
+
+def photo(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (301, 500), (224, 224), (97, 61), (1000, 70)])
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (232, 224), (64, 64), (48, 64)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_it_is_torchvisions_preset(size: tuple[int, int], resize: int, crop: int, interpolation: str) -> None:
+    ours = Preprocessing.model_validate({"resize": resize, "crop": crop, "interpolation": interpolation})
+    preset = ImageClassification(
+        crop_size=crop, resize_size=resize, interpolation=InterpolationMode(interpolation), antialias=True
+    )
+
+    tensor, _ = preprocess(photo(*size), ours)
+
+    assert tensor.dtype == torch.float32
+    torch.testing.assert_close(tensor, preset(photo(*size)), rtol=0, atol=1e-6)
+
+
+def test_the_box_is_the_middle_of_the_photo() -> None:
+    _, box = preprocess(photo(600, 400), Preprocessing(resize=256, crop=224))
+
+    assert box == pytest.approx((125, 25, 475, 375))
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 500), (4000, 100)])
+def test_the_box_holds_what_the_tensor_shows(size: tuple[int, int]) -> None:
+    """A photo whose colour is its position shows the box's own position in the tensor."""
+    width, height = size
+    across, down = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    pixels = (np.stack([across, down, 0 * down], axis=2) * 255).round().astype(np.uint8)
+    plain = Preprocessing(resize=128, crop=112, mean=(0, 0, 0), std=(1, 1, 1))
+
+    tensor, (left, top, right, bottom) = preprocess(Image.fromarray(pixels), plain)
+
+    assert float(tensor[0].mean()) * width == pytest.approx((left + right) / 2, abs=width / 100)
+    assert float(tensor[1].mean()) * height == pytest.approx((top + bottom) / 2, abs=height / 100)
+    assert float(tensor[0].max() - tensor[0].min()) * width == pytest.approx(right - left, rel=0.03, abs=width / 100)
+
+
+def test_the_box_reaches_past_a_photo_that_is_padded() -> None:
+    tensor, box = preprocess(photo(60, 60), Preprocessing(resize=60, crop=64, mean=(0, 0, 0), std=(1, 1, 1)))
+
+    assert box == (-2, -2, 62, 62)
+    assert float(tensor[:, 0].abs().max()) == 0
+
+
+def test_a_strip_does_not_become_gigabytes() -> None:
+    tensor, (left, top, right, bottom) = preprocess(Image.new("RGB", (1_000_000, 2)), Preprocessing())
+
+    assert tensor.shape == (3, 224, 224)
+    assert (right - left, bottom - top) == pytest.approx((1.75, 1.75))
+    assert (left + right) / 2 == pytest.approx(500_000, abs=1)
+
+
+def test_height_and_width_may_be_given_each() -> None:
+    tensor, box = preprocess(photo(100, 50), Preprocessing(resize=(32, 48), crop=(32, 48)))
+
+    assert tensor.shape == (3, 32, 48)
+    assert box == (0, 0, 100, 50)
