@@ -14,6 +14,9 @@ graceful_timeout = 60
 max_requests = 5000
 max_requests_jitter = 500
 
+# An item's id stands in a heatmap's path, each of its bytes perhaps as %XX; this is the most that gunicorn can be told.
+limit_request_line = 8190
+
 # Since gunicorn 25.1 each server opens a socket for commands unless told not to.
 control_socket_disable = True
 

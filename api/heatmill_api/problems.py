@@ -48,6 +48,7 @@ HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
 }
 PLAIN_WORDS = {"extra_forbidden": "unknown field", "missing": "required"}
 MAX_ERRORS = 100
+MAX_TEXT = 1000
 
 log = structlog.get_logger()
 
@@ -134,8 +135,8 @@ def _expected(error: HeatmillError) -> Response:
         type=problem_type(error.code),
         title=error.title,
         status=status,
-        detail=str(error),
-        errors=list(getattr(error, "errors", [])),
+        detail=_clipped(str(error)),
+        errors=[{name: _clipped(value) for name, value in fault.items()} for fault in getattr(error, "errors", [])],
     )
     return _answer(problem, HEADERS.get(status, {}))
 
@@ -164,6 +165,11 @@ def _unexpected(error: Exception) -> Response:
         detail="heatmill failed; the service's log says why",
     )
     return _answer(problem, {})
+
+
+def _clipped(value: Any) -> Any:
+    """A text that may quote the request, at a length that somebody reads."""
+    return value if not isinstance(value, str) or len(value) <= MAX_TEXT else value[:MAX_TEXT] + "..."
 
 
 def _limits() -> str:

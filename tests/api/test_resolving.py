@@ -1,5 +1,6 @@
 """What a request may ask for, and how a refusal names the place and the way out."""
 
+import time
 from typing import Any
 
 import pytest
@@ -143,4 +144,19 @@ def test_every_faulty_item_is_named_up_to_a_hundred(client: FlaskClient) -> None
     answer = client.post("/v1/jobs", json=body() | {"items": items})
     assert answer.json is not None
     assert [error["pointer"] for error in answer.json["errors"]] == [f"/items/{number}/image" for number in range(100)]
-    assert "149 more" in answer.json["detail"]
+    assert "99 more" in answer.json["detail"]
+
+
+def test_a_refusal_does_not_repeat_a_large_request(client: FlaskClient) -> None:
+    params = {"steps": ["x" * 50_000], "y" * 50_000: 1}
+    answer = client.post("/v1/jobs", json=body() | {"methods": [{"name": "integrated_gradients", "params": params}]})
+    assert answer.status_code == 422
+    assert len(answer.data) < 10_000
+
+
+def test_ten_thousand_wrong_labels_are_refused_soon(client: FlaskClient) -> None:
+    client.application.config["MAX_CONTENT_LENGTH"] = 2_000_000
+    items = [{"image": UPLOADED, "target": f"no such class {number}"} for number in range(10_000)]
+    began = time.monotonic()
+    assert client.post("/v1/jobs", json=body() | {"items": items}).status_code == 422
+    assert time.monotonic() - began < 5

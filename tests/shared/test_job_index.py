@@ -1,0 +1,94 @@
+"""A tenant's jobs in order, from Redis or from the store."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from uuid import uuid4
+
+from heatmill import job_index, keys
+from heatmill.keys import JobId
+from heatmill.schemas import AcceptedJob, ItemRequest, JobRequest, MethodRequest
+from heatmill.state import RedisJobStore, open_state
+from heatmill.storage import S3Storage
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+REQUEST = JobRequest(model="m", methods=(MethodRequest(name="saliency"),), items=(ItemRequest(image="x"),))
+NOBODY = "redis://127.0.0.1:9/0"
+
+
+def job(tenant: str, seconds: float) -> AcceptedJob:
+    return AcceptedJob(
+        id=uuid4().hex,
+        tenant=tenant,
+        created_at=START + timedelta(seconds=seconds),
+        request=REQUEST,
+        fingerprint="0" * 64,
+        shard_items=1,
+        priority="normal",
+    )
+
+
+def store(storage: S3Storage, jobs: list[AcceptedJob]) -> None:
+    for one in jobs:
+        storage.put(keys.request(JobId(one.tenant, one.id)), one.model_dump_json().encode())
+
+
+def listed(storage: S3Storage, state: RedisJobStore, tenant: str, before: str = "") -> list[str]:
+    return [job_index.job_of(entry) for entry in job_index.newest_first(storage, state, tenant, before)]
+
+
+def test_many_jobs_come_newest_first(storage: S3Storage, state: RedisJobStore) -> None:
+    jobs = [job("many", number) for number in range(250)]
+    for one in jobs:
+        job_index.add(state, one)
+    assert listed(storage, state, "many") == [one.id for one in reversed(jobs)]
+
+
+def test_jobs_of_one_moment_have_an_order_too(storage: S3Storage, state: RedisJobStore) -> None:
+    jobs = [job("moment", 0) for _ in range(5)]
+    for one in jobs:
+        job_index.add(state, one)
+    first, *rest = listed(storage, state, "moment")
+    entry = next(job_index.entry(one) for one in jobs if one.id == first)
+    assert listed(storage, state, "moment", before=entry) == rest
+
+
+def test_adding_a_job_again_changes_nothing(storage: S3Storage, state: RedisJobStore) -> None:
+    one = job("again", 0)
+    job_index.add(state, one)
+    job_index.add(state, one)
+    assert listed(storage, state, "again") == [one.id]
+
+
+def test_what_redis_forgot_is_read_from_the_store_once(storage: S3Storage, state: RedisJobStore) -> None:
+    old, new = job("forgot", 0), job("forgot", 1)
+    store(storage, [old])
+    job_index.add(state, new)
+    assert listed(storage, state, "forgot") == [new.id, old.id]
+    storage.delete([keys.request(JobId("forgot", old.id))])
+    assert listed(storage, state, "forgot") == [new.id, old.id]
+
+
+def test_the_store_alone_gives_the_same_order(storage: S3Storage) -> None:
+    jobs = [job("store", number) for number in (3, 1, 2)]
+    store(storage, jobs)
+    nobody = open_state(NOBODY)
+    by_age = [jobs[0].id, jobs[2].id, jobs[1].id]
+    assert listed(storage, nobody, "store") == by_age
+    assert listed(storage, nobody, "store", before=job_index.entry(jobs[0])) == by_age[1:]
+
+
+def test_a_listing_goes_on_where_redis_falls_silent(storage: S3Storage, redis_url: str, state: RedisJobStore) -> None:
+    jobs = [job("silent", number) for number in range(job_index.PAGE + 5)]
+    store(storage, jobs)
+    entries = job_index.newest_first(storage, state, "silent")
+    begun = list(islice(entries, job_index.PAGE))
+    state.client.connection_pool.disconnect()
+    state.client.connection_pool.connection_kwargs["port"] = 9
+    found = [job_index.job_of(entry) for entry in [*begun, *entries]]
+    assert found == [one.id for one in reversed(jobs)]
+
+
+def test_tenants_do_not_see_each_other(storage: S3Storage, state: RedisJobStore) -> None:
+    job_index.add(state, job("ann", 0))
+    assert listed(storage, state, "an") == []
+    assert listed(storage, state, "bob") == []
