@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import AliasChoices, BaseModel, Field
 
 from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_rows
-from heatmill.errors import InvalidRequest, RequestError
+from heatmill.errors import InvalidRequest, JobNotFound, RequestError
 from heatmill.schemas import (
     ItemRequest,
     Job,
@@ -261,4 +261,6 @@ class Client:
 
 
 def _path(job_id: str) -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}"
+    if not job_id.isalnum():
+        raise JobNotFound(f"there is no job {job_id!r}")
+    return f"/v1/jobs/{job_id}"

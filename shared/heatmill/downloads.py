@@ -24,7 +24,7 @@ ITEMS_AT_A_TIME = 64
 # Most file systems allow names of 255 bytes.
 MAX_ITEM_BYTES = 120
 MAX_PART_BYTES = 50
-OVERLAY_ALPHA = 0.5
+OVERLAY_ALPHA = 0.6
 PICTURE_PIXELS = 448
 
 OnFetch = Callable[[int], None]
@@ -151,7 +151,8 @@ def _lasting(row: Row) -> dict[str, object]:
 
 def _laid_over(photo: bytes, heatmap: bytes) -> bytes:
     with Image.open(BytesIO(photo)) as below, Image.open(BytesIO(heatmap)) as above:
-        picture = overlay(below, above, (0, 0, *below.size), OVERLAY_ALPHA, max(below.size))
+        # The photo in grey: every colour of the overlay is then the heatmap's.
+        picture = overlay(below.convert("L"), above, (0, 0, *below.size), OVERLAY_ALPHA, max(below.size))
     encoded = BytesIO()
     picture.save(encoded, "PNG")
     return encoded.getvalue()

@@ -15,6 +15,10 @@ from heatmill.schemas import Job
 PAGE = "index.html"
 # Browsers get slow beyond some thousand pictures.
 MAX_ITEMS = 200
+COMPLETENESS = (
+    "Completeness error: a heatmap's values should add up to the change in score that it explains; this is by how much "
+    "they miss it. Where that is too much, the heatmap is marked imprecise; more steps help."
+)
 
 
 def write_gallery(directory: Path, job: Job) -> Path:
@@ -24,13 +28,15 @@ def write_gallery(directory: Path, job: Job) -> Path:
         OSError: The folder does not hold fetched results, or cannot be written.
     """
     items = (list(rows) for _, rows in groupby(read_fetched(directory), key=lambda row: row.index))
-    sections = [_section(rows) for rows in islice(items, MAX_ITEMS)]
-    more = sum(1 for _ in items)
+    shown = list(islice(items, MAX_ITEMS))
+    left_out = sum(1 for _ in items)
+    rows = [row for item in shown for row in item]
     page = _template().substitute(
         title="What the model looked at",
         summary=escape(_summary(job)),
-        sections="\n".join(sections),
-        footer=escape(_footer(job, len(sections), more)),
+        legend="\n".join(_legend(rows)),
+        sections="\n".join(map(_section, shown)),
+        notes="\n".join(f"<p>{escape(note)}</p>" for note in _notes(job, rows, left_out)),
     )
     with whole_file(directory / PAGE) as file:
         file.write(page.encode())
@@ -47,9 +53,21 @@ def _summary(job: Job) -> str:
     return f"{job.model}, explained by {methods}. {job.counts.succeeded} results{failed}."
 
 
-def _footer(job: Job, shown: int, more: int) -> str:
-    cut = f"The first {shown} of {shown + more} items are shown. " if more else ""
-    return f"{cut}Job {job.id}, {job.created_at:%Y-%m-%d %H:%M} UTC. What is what, with all checks: results.jsonl."
+def _legend(rows: list[FetchedRow]) -> Iterator[str]:
+    """What the colours say; a heatmap whose zero is not at the palette's start has a sign."""
+    signs = {row.heatmap.zero_index > 0 for row in rows if row.heatmap is not None}
+    if False in signs:
+        yield '<span>matters little<i class="magnitude"></i>matters much</span>'
+    if True in signs:
+        yield '<span>against the class<i class="signed"></i>for the class</span>'
+
+
+def _notes(job: Job, rows: list[FetchedRow], left_out: int) -> Iterator[str]:
+    if left_out:
+        yield f"{left_out} more items are not shown here."
+    if any("completeness_error" in row.checks for row in rows):
+        yield COMPLETENESS
+    yield f"Job {job.id}, {job.created_at:%Y-%m-%d %H:%M} UTC. results.jsonl says what is what, and how it was made."
 
 
 def _section(rows: list[FetchedRow]) -> str:

@@ -21,9 +21,11 @@ def checks_text(row: Row) -> str:
     if row.error is not None:
         return f"failed: {row.error.detail or row.error.title}"
     checks = sorted(row.checks.items(), key=lambda check: check[0] != FIRST)
-    measured = [f"{name.replace('_', ' ')} {_value(value)}" for name, value in checks]
+    measured = [f"{name.replace('_', ' ')} {_value(name, value)}" for name, value in checks]
     return ", ".join(filter(None, (row.verdict, *measured)))
 
 
-def _value(value: object) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+def _value(name: str, value: object) -> str:
+    if name == FIRST and isinstance(value, float):
+        return f"{value:.1%}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

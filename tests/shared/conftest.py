@@ -1,0 +1,105 @@
+"""The real API, served over HTTP; what workers would do is done by the tests."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from heatmill import keys
+from heatmill.catalogue import load_catalogue
+from heatmill.cli import main
+from heatmill.dispatch import Dispatcher
+from heatmill.keys import JobId
+from heatmill.progress import job_state, read_job
+from heatmill.schemas import Row
+from heatmill.settings import Settings
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_api.app import create_app
+from heatmill_api.services import Services
+from tests.api.requests import commit, png
+
+Run = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running service."""
+
+    url: str
+    storage: S3Storage
+    state: RedisJobStore
+
+    def commit(self, job_id: str, *rows: Row, shard: int = 0) -> None:
+        """Commit a shard, as a worker does."""
+        job = JobId("default", job_id)
+        commit(self.storage, job, shard, *rows)
+        failed = sum(row.error is not None for row in rows)
+        self.state.commit(job, shard, len(rows) - failed, failed)
+
+    def finish(self, job_id: str) -> None:
+        """End a job, as the control worker does."""
+        job = JobId("default", job_id)
+        current = read_job(self.storage, self.state, job)
+        cancelled = self.storage.exists(keys.cancelled(job))
+        left = (current.counts.total or 0) - current.counts.done if cancelled else 0
+        counts = current.counts.model_copy(update={"cancelled": left})
+        state = job_state(counts, started=True)
+        final = current.model_copy(update={"state": state, "done": True, "progress": 1.0, "counts": counts})
+        self.storage.write_once(keys.final(job), final.model_dump_json().encode())
+        self.state.forget(job)
+
+    def explain(self, job_id: str, *rows: Row) -> None:
+        """All of a job's work."""
+        self.commit(job_id, *rows)
+        self.finish(job_id)
+
+
+class Quiet(WSGIRequestHandler):
+    """Without a line for every request."""
+
+    def log(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def served(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Iterator[Served]:
+    """The API, for as long as a test."""
+    # Trying racing writes takes a while; other tests do.
+    storage.__dict__["has_conditional_writes"] = True
+    app = create_app(Services(storage, state, dispatcher, load_catalogue(), settings))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield Served(f"http://127.0.0.1:{server.server_port}", storage, state)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def run(served: Served) -> Run:
+    """Runs a command against the service."""
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner(env={"HEATMILL_URL": served.url}).invoke(main, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three photos, one of them deeper, and of something else."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("b.png", "a.JPG", "deep/c.png"):
+        (folder / name).write_bytes(png(Image.new("RGB", (20, 20), "green")) + name.encode())
+    (folder / "notes.txt").write_text("not a photo")
+    return folder

@@ -1,0 +1,186 @@
+"""The command line against the real API: what it prints, where, and how it ends."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from heatmill import records
+from heatmill.cli import main
+from heatmill.keys import JobId
+from heatmill.schemas import Problem
+from tests.api.requests import MODEL, picture, row
+from tests.shared.conftest import Run, Served
+
+BROKEN = Problem(type="t", title="Image unreadable", detail="the file is damaged")
+PROGRAM = str(Path(sys.executable).with_name("heatmill"))
+NOBODY = "http://127.0.0.1:9"
+
+
+def submitted(run: Run, *arguments: object) -> dict[str, Any]:
+    """The job that a submission printed."""
+    result = run("submit", *arguments, "--method", "saliency", "--json")
+    assert result.exit_code == 0, result.output
+    job: dict[str, Any] = json.loads(result.stdout)
+    return job
+
+
+def items(served: Served, job: dict[str, Any]) -> list[Any]:
+    return list(records.load_request(served.storage, JobId("default", job["id"])).request.items or ())
+
+
+def test_a_folder_is_submitted_with_all_its_images_named_from_the_folder_on(
+    run: Run, served: Served, photos: Path
+) -> None:
+    job = submitted(run, photos)
+    assert [item.id for item in items(served, job)] == ["a.JPG", "b.png", "deep/c.png"]
+    assert job["model"] == MODEL
+
+
+def test_files_folders_manifests_and_uris_go_into_one_job(
+    run: Run, served: Served, photos: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "list.jsonl"
+    upload = f"upload://{64 * 'a'}"
+    lines = [{"image": "photos/b.png", "target": "tabby"}, {"id": "known", "image": upload}]
+    manifest.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    job = submitted(run, photos / "a.JPG", manifest, f"upload://{64 * 'b'}", "--target", 7)
+    assert [(item.id, item.target) for item in items(served, job)] == [
+        ("a.JPG", 7),
+        ("photos/b.png", 281),
+        ("known", 7),
+        (64 * "b", 7),
+    ]
+
+
+def test_what_submit_is_told_arrives(run: Run, photos: Path) -> None:
+    result = run(
+        *("submit", photos / "b.png", "--json", "--top-k", 3, "--priority", "bulk", "--metadata", "a=b=c"),
+        *("--method", "integrated_gradients:steps=7,baseline=black", "--method", "grad_cam"),
+    )
+    job = json.loads(result.stdout)
+    assert job["methods"][0]["params"] == {"steps": 7, "baseline": "black"}
+    assert [method["name"] for method in job["methods"]] == ["integrated_gradients", "grad_cam"]
+    assert (job["counts"]["total"], job["priority"], job["metadata"]) == (6, "bulk", {"a": "b=c"})
+
+
+def test_submit_says_what_to_do_next_and_keeps_stdout_for_the_job(run: Run, photos: Path) -> None:
+    result = run("submit", photos, "--method", "saliency")
+    assert result.exit_code == 0
+    job = result.stdout.split()[0]
+    assert f"heatmill status {job}" in result.stderr
+    assert "uploaded: 3 of 3" in result.stderr
+
+
+def test_results_are_one_document_with_the_job_and_its_rows(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos)
+    served.explain(job["id"], row(0), row(1), row(2, status="failed", target=None, error=BROKEN))
+    result = run("results", job["id"], "--json")
+    document = json.loads(result.stdout)
+    assert (document["job"]["state"], [one["index"] for one in document["results"]]) == ("partly_failed", [0, 1, 2])
+    assert (result.exit_code, result.stderr) == (1, "")
+
+
+def test_results_without_any_row_are_a_document_too(run: Run, photos: Path) -> None:
+    assert json.loads(run("results", submitted(run, photos)["id"], "--json").stdout)["results"] == []
+
+
+def test_results_are_a_table_for_people(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos)
+    checks = {"completeness_error": 0.01}
+    failed = row(2, item="[red]x", status="failed", target=None, error=BROKEN)
+    served.explain(job["id"], row(0), row(1, checks=checks, verdict="ok"), failed)
+    text = run("results", job["id"]).stdout
+    for expected in ("photo-0", "cat", "50.0%", "ok, completeness error 1.0%", "[red]x", "failed: the file is damaged"):
+        assert expected in text
+
+
+@pytest.mark.parametrize(("failures", "code"), [((), 0), ((1,), 1), ((0, 1, 2), 1)])
+def test_the_exit_code_tells_whether_all_succeeded(
+    run: Run, served: Served, photos: Path, failures: tuple[int, ...], code: int
+) -> None:
+    job = submitted(run, photos)
+    assert run("status", job["id"]).exit_code == 0
+    served.explain(
+        job["id"], *(row(n, **({"status": "failed", "error": BROKEN} if n in failures else {})) for n in range(3))
+    )
+    assert run("status", job["id"], "--json").exit_code == code
+    assert run("results", job["id"]).exit_code == code
+
+
+def test_submit_with_wait_gives_job_and_results(served: Served, photos: Path) -> None:
+    environment = {"HEATMILL_URL": served.url}
+    arguments = ("submit", photos / "b.png", "--method", "saliency", "--wait", "--json")
+    with subprocess.Popen(
+        [PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as program:
+        served.explain(only_job(served), row(0))
+        stdout, stderr = program.communicate(timeout=60)
+    document = json.loads(stdout)
+    assert (program.returncode, stderr) == (0, b"")
+    assert (document["job"]["state"], document["results"][0]["item"]) == ("succeeded", "photo-0")
+
+
+def test_a_cancelled_job_ends_with_one(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos)
+    assert json.loads(run("cancel", job["id"], "--json").stdout)["id"] == job["id"]
+    served.finish(job["id"])
+    assert run("status", job["id"]).exit_code == 1
+    again = run("cancel", job["id"])
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "Job finished" in again.stderr
+
+
+def test_fetch_writes_heatmaps_overlays_and_a_gallery(run: Run, served: Served, photos: Path, tmp_path: Path) -> None:
+    job = submitted(run, photos / "b.png")
+    name = JobId("default", job["id"])
+    served.explain(job["id"], row(0, heatmap=picture(served.storage, name, 0, "0000.saliency.1")))
+    result = run("fetch", job["id"], tmp_path / "out", "--overlay")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "photo-0.photo.png",
+        "photo-0.saliency.0-cat.overlay.png",
+        "photo-0.saliency.0-cat.png",
+        "index.html",
+        "results.jsonl",
+    }
+
+
+def test_fetch_of_a_running_job_says_that_there_is_more_to_come(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run("fetch", submitted(run, photos)["id"], tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (0, f"0 results in {tmp_path / 'out'}/\n")
+    assert "still runs" in result.stderr
+
+
+def test_lists_are_lists_of_objects(run: Run, photos: Path) -> None:
+    job = submitted(run, photos, "--metadata", "team=red")
+    assert {"grad_cam", "saliency"} <= {one["name"] for one in json.loads(run("methods", "--json").stdout)}
+    assert MODEL in {one["name"] for one in json.loads(run("models", "--json").stdout)}
+    assert json.loads(run("jobs", "--json", "--metadata", "team=red").stdout)[0]["id"] == job["id"]
+    assert job["id"] in run("jobs").stdout
+    assert "steps=50" in run("methods").stdout
+    assert "224 x 224" in run("models").stdout
+
+
+def test_help_lists_every_command() -> None:
+    text = CliRunner().invoke(main, ["--help"]).stdout
+    for command in ("up", "demo", "submit", "status", "results", "cancel", "fetch", "methods", "models", "jobs"):
+        assert f"\n  {command} " in text
+
+
+def only_job(served: Served) -> str:
+    """The id of the job that some process is about to submit."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if found := served.state.open_jobs():
+            return found[0].job
+        time.sleep(0.05)
+    raise AssertionError("nothing was submitted")
