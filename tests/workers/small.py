@@ -10,6 +10,9 @@ from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loaders import torchvision
 from heatmill_workers.models.loading import prepare
 
+# Tests share the machine, and on small models threads wait for each other: 43 s instead of minutes beside other work.
+torch.set_num_threads(1)
+
 CPU = torch.device("cpu")
 LABELS = tuple(f"class {index}" for index in range(10))
 
