@@ -111,6 +111,7 @@ def test_data_survive_a_stop_and_a_kill_and_other_ports(folder: Path) -> None:
     with started(folder, "servers", until="ready") as parent:
         kill(parent.pid)
         parent.wait()
+    assert eventually(lambda: running_in(folder) == {})
     port = httpx.URL(first["HEATMILL_S3_ENDPOINT"]).port or 0
     with closing(socket.create_server((LOOPBACK, port))), Stack(servers(folder)) as stack:
         assert stack.environment["HEATMILL_S3_ENDPOINT"] != first["HEATMILL_S3_ENDPOINT"]
@@ -156,6 +157,15 @@ def test_an_impatient_second_ctrl_c_leaves_nothing(folder: Path) -> None:
             time.sleep(0.1)
         parent.wait(20)
     assert eventually(lambda: running_in(folder) == {})
+
+
+@pytest.mark.faults
+def test_a_stack_starts_at_once_where_another_was_killed(folder: Path) -> None:
+    with started(folder, "servers", until="ready") as parent:
+        kill(parent.pid)
+        with Stack(servers(folder)) as stack:
+            remember(stack, b"kept")
+            assert recall(stack) == (b"kept", b"kept")
 
 
 @needs_linux

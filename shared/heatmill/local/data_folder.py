@@ -4,8 +4,10 @@ import fcntl
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from heatmill.local.errors import DataFolderInUse, LocalStackError
 from heatmill.local.object_store import Credentials, ObjectStorePorts
 from heatmill.local.ports import free_ports, is_free
+
+# A stack that was killed needs a moment until its servers are dead.
+LOCK_SECONDS = 1.0
 
 
 class Remembered(BaseModel):
@@ -26,9 +31,17 @@ class Remembered(BaseModel):
     object_store_ports: ObjectStorePorts
 
 
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder that is ours alone as long as the lock is open somewhere."""
+
+    path: Path
+    lock: int
+
+
 @contextmanager
-def data_folder(wanted: Path | None) -> Iterator[Path]:
-    """The folder, ours alone; a temporary one, removed at the end, where none is wanted.
+def data_folder(wanted: Path | None) -> Iterator[DataFolder]:
+    """The folder; a temporary one, removed at the end, where none is wanted.
 
     Raises:
         DataFolderInUse: Another stack has it.
@@ -41,8 +54,9 @@ def data_folder(wanted: Path | None) -> Iterator[Path]:
     except OSError as error:
         raise LocalStackError(f"the data folder {folder} cannot be made: {error}") from error
     try:
-        with _locked(folder):
-            yield folder
+        with (folder / "lock").open("a") as lock:
+            _lock(lock.fileno(), folder)
+            yield DataFolder(folder, lock.fileno())
     finally:
         if wanted is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -69,17 +83,19 @@ def remembered(folder: Path) -> Remembered:
     return current
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("a") as lock:
+def _lock(lock: int, folder: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
         try:
+            # The kernel gives it back when the last process that has it open ends, however it ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DataFolderInUse(
-                f"another heatmill runs on {folder}; choose another data folder, or stop it"
-            ) from error
-        # The kernel gives the lock back when this process ends, however it ends.
-        yield
+            if time.monotonic() > deadline:
+                message = f"another heatmill runs on {folder}; choose another data folder, or stop it"
+                raise DataFolderInUse(message) from error
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _made_up() -> Remembered:

@@ -56,6 +56,11 @@ class Layout:
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
+    def logs(self) -> Path:
+        """One file per part."""
+        return self.folder / "logs"
+
+    @property
     def settings(self) -> dict[str, str | None]:
         """Fields of `Settings` that the stack decides, as text."""
         models = self.options.models_file

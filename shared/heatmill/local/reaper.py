@@ -2,18 +2,21 @@
 
 A child dies with its parent (see `child.py`), but not that child's own children: Celery's timer is one that would go
 on. So a process of its own is told every process group by pipe. When the pipe closes, because the stack stopped or was
-killed, it kills the groups that are left.
+killed, it kills the groups that are left. Until then it keeps the data folder locked.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 ENDED_SECONDS = 10.0
+# Killed processes are gone at once, but their entries stay for as long as their new parent, often an idle one, takes.
+DEATH_SECONDS = 0.4
 
 
 class Reaper:
@@ -21,9 +24,10 @@ class Reaper:
 
     Args:
         folder: Where the process runs.
+        lock: A file that stays open until all is dead.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: int) -> None:
         self._popen = subprocess.Popen(
             (sys.executable, "-I", "-S", __file__),
             cwd=folder,
@@ -31,6 +35,7 @@ class Reaper:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=(lock,),
             text=True,
             start_new_session=True,
         )
@@ -64,9 +69,19 @@ def main(lines: Iterable[str]) -> None:
     for line in lines:
         change = groups.add if line.startswith("+") else groups.discard
         change(int(line[1:]))
-    for group in groups:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+    deadline = time.monotonic() + DEATH_SECONDS
+    while groups and time.monotonic() < deadline:
+        groups = {group for group in groups if _kill(group)}
+        time.sleep(0.01)
+
+
+def _kill(group: int) -> bool:
+    """Whether there was anything to kill."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 if __name__ == "__main__":

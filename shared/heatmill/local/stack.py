@@ -13,6 +13,7 @@ from heatmill.local.errors import LocalStackError
 from heatmill.local.layout import BUCKET, SOURCES, Layout, StackOptions
 from heatmill.local.object_store import Buckets, endpoint
 from heatmill.local.ports import port_near
+from heatmill.local.reaper import Reaper
 from heatmill.local.supervisor import Supervisor
 
 START_SECONDS = 60.0
@@ -106,8 +107,8 @@ class Stack:
 
     def _live(self) -> None:
         try:
-            with data_folder(self.options.data_dir) as folder, self._laid_out(folder) as layout:
-                self._run(layout)
+            with data_folder(self.options.data_dir) as folder, self._laid_out(folder.path) as layout:
+                self._run(layout, Reaper(layout.logs, folder.lock))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits in start()
             self._failure = error
         finally:
@@ -124,8 +125,8 @@ class Stack:
         finally:
             layout.remembered.object_store_ports.remove_sockets()
 
-    def _run(self, layout: Layout) -> None:
-        supervisor = Supervisor(layout.folder / "logs", self._should_stop, self._say)
+    def _run(self, layout: Layout, reaper: Reaper) -> None:
+        supervisor = Supervisor(layout.logs, reaper, self._should_stop, self._say)
         known = layout.remembered
         try:
             url = endpoint(known.object_store_ports.s3)

@@ -82,16 +82,17 @@ class Supervisor:
 
     Args:
         logs: A folder for the parts' logs.
+        reaper: Kills what this cannot stop; closed at the end.
         should_stop: Asked all the time, also while parts start.
         say: Tells the operator something.
     """
 
-    def __init__(self, logs: Path, should_stop: Callable[[], bool], say: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path, reaper: Reaper, should_stop: Callable[[], bool], say: Callable[[str], None]) -> None:
         self._logs = logs
+        self._reaper = reaper
         self._should_stop = should_stop
         self._say = say
         self._tiers: list[list[Kept]] = []
-        self._reaper = Reaper(logs)
 
     def start(self, parts: Sequence[Part]) -> None:
         """Start a tier; it is stopped before those that were started earlier."""
