@@ -9,7 +9,7 @@ from string import Template
 from urllib.parse import quote
 
 from heatmill.downloads import FetchedRow, read_fetched, whole_file
-from heatmill.row_text import checks_text, class_text, probability_text
+from heatmill.row_text import checks_text, class_text, verdict_text
 from heatmill.schemas import Job
 
 PAGE = "index.html"
@@ -72,12 +72,16 @@ def _notes(job: Job, rows: list[FetchedRow], left_out: int) -> Iterator[str]:
 
 def _section(rows: list[FetchedRow]) -> str:
     """One item: its photo, then its results."""
-    classes = dict.fromkeys(f"{class_text(row)} {probability_text(row)}" for row in rows if row.target is not None)
-    figures = [*_photo(rows), *(_result(row, names_class=len(classes) > 1) for row in rows)]
-    return (
-        f"<section>\n<h2>{escape(rows[0].item)} <small>{escape(', '.join(classes))}</small></h2>\n"
-        f'<div class="pictures">\n{chr(10).join(figures)}\n</div>\n</section>'
-    )
+    classes = dict.fromkeys(class_text(row) for row in rows if row.target is not None)
+    heading = f"<h2>{escape(rows[0].item)} <small>{escape(', '.join(classes))}</small></h2>"
+    if all(row.error is not None for row in rows):
+        content = "\n".join(
+            f'<p class="failed">{escape(reason)}</p>' for reason in dict.fromkeys(map(verdict_text, rows))
+        )
+    else:
+        figures = [*_photo(rows), *(_result(row, names_class=len(classes) > 1) for row in rows)]
+        content = '<div class="pictures">\n' + "\n".join(figures) + "\n</div>"
+    return f"<section>\n{heading}\n{content}\n</section>"
 
 
 def _photo(rows: list[FetchedRow]) -> Iterator[str]:
@@ -86,7 +90,7 @@ def _photo(rows: list[FetchedRow]) -> Iterator[str]:
 
 
 def _result(row: FetchedRow, *, names_class: bool) -> str:
-    title = f"{row.method}: {class_text(row)}" if names_class else row.method
+    title = f"{row.method}: {row.target.label}" if names_class and row.target else row.method
     name = row.files.get("overlay") or row.files.get("heatmap")
     picture = _image(name, f"{row.method} of {row.item}") if name else '<div class="missing">no heatmap</div>'
     return _figure(picture, title, checks_text(row), "failed" if row.error else row.verdict or "")

@@ -80,6 +80,20 @@ def test_a_service_that_is_not_there_ends_with_three() -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_stack_that_is_not_installed_says_how_to_install_it(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "heatmill.local.stack", None)
+    result = CliRunner().invoke(main, [command])
+    assert result.exit_code == 3
+    assert "pip install 'heatmill[local]'" in result.stderr
+
+
+def test_the_command_line_loads_without_what_only_the_service_needs() -> None:
+    heavy = "redis boto3 celery flask torch numpy skimage structlog pydantic_settings jsonschema"
+    script = f"import sys, heatmill.cli; print(*set('{heavy}'.split()) & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"
+
+
 def test_a_url_that_is_none_is_a_wrong_request() -> None:
     assert process("status", "x", "--url", "localhost:8000").returncode == 2
 

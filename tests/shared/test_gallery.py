@@ -90,8 +90,9 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 def test_a_failed_item_says_why(tmp_path: Path) -> None:
     error = Problem(type="t", title="Image unreadable", detail="the file is damaged")
-    page = written(tmp_path, fetched("a", status="failed", error=error))
-    assert {"no heatmap", "failed: the file is damaged"} <= set(page.texts)
+    failed = [fetched("a", status="failed", method=method, error=error) for method in ("saliency", "grad_cam")]
+    assert written(tmp_path, *failed).texts.count("failed: the file is damaged") == 1
+    assert {"no heatmap", "failed: the file is damaged"} <= set(written(tmp_path, fetched("a"), *failed).texts)
 
 
 def test_classes_are_named_at_each_heatmap_where_there_are_more_than_one(tmp_path: Path) -> None:

@@ -110,13 +110,14 @@ def end_as(job: Job) -> NoReturn:
 
 def _with_faults(error: RequestError) -> str:
     """Title and detail, and where in the request each fault is."""
-    faults = [fault for fault in map(_fault, error.errors) if fault not in str(error)]
+    faults = [fault for fault in (_fault(entry, str(error)) for entry in error.errors) if fault]
     more = [f"... and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
     return "\n  ".join([f"{error.title}: {error}", *faults[:MAX_FAULTS], *more])
 
 
-def _fault(entry: dict[str, object]) -> str:
-    place = str(entry.get("pointer") or entry.get("parameter") or "")
-    if "line" in entry:
-        place = f"line {entry['line']}"
-    return f"at {place}: {entry.get('detail', '')}" if place else str(entry.get("detail", ""))
+def _fault(entry: dict[str, object], told: str) -> str:
+    """One fault: where it is, and what it is unless that has been told."""
+    place = f"line {entry['line']}" if "line" in entry else str(entry.get("pointer") or entry.get("parameter") or "")
+    detail = str(entry.get("detail", ""))
+    parts = (f"at {place}" if place else "", "" if detail in told else detail)
+    return ": ".join(filter(None, parts))

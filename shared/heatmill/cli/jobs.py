@@ -140,4 +140,5 @@ def _next_step(job: Job) -> str:
 
 
 def _counted(tell: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
-    return None if tell is None else lambda fetched: tell(fetched, total)
+    # A job that runs may have more by now than when it was asked.
+    return None if tell is None else lambda fetched: tell(fetched, max(fetched, total))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from heatmill.cli.progress import line
 from heatmill.downloads import FetchedRow
-from heatmill.row_text import checks_text, class_text, probability_text
+from heatmill.row_text import class_text, verdict_text
 from heatmill.schemas import Job, Row
 
 MAX_ROWS = 200
@@ -42,7 +42,9 @@ def print_job_and_rows(job: Job, rows: Iterable[Row]) -> None:
 def print_rows(rows: Iterable[Row]) -> None:
     """Print a table of results."""
     shown = list(islice(rows, MAX_ROWS + 1))
-    print_table(("item", "class", "probability", "method", "checks", "heatmap"), map(_cells, shown[:MAX_ROWS]))
+    columns = ("item", "class", "method", "checks")
+    with_files = any(isinstance(row, FetchedRow) for row in shown)
+    print_table((*columns, "heatmap") if with_files else columns, map(_cells, shown[:MAX_ROWS]))
     if len(shown) > MAX_ROWS:
         click.echo(f"... and more than these {MAX_ROWS}; --json prints all, `heatmill fetch` downloads them")
 
@@ -58,7 +60,9 @@ def print_job(job: Job) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table; cells are never read as rich's markup."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     _console().print(table)
@@ -66,8 +70,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
     style = "red" if row.error is not None else VERDICT_STYLES.get(row.verdict or "", "")
-    file = row.files.get("overlay", row.files.get("heatmap", "")) if isinstance(row, FetchedRow) else ""
-    return row.item, class_text(row), probability_text(row), row.method, Text(checks_text(row), style), file
+    cells = (row.item, class_text(row), row.method, Text(verdict_text(row), style))
+    return (*cells, row.files.get("heatmap", "")) if isinstance(row, FetchedRow) else cells
 
 
 def _console() -> Console:

@@ -1,9 +1,10 @@
 """How far long work is: a bar on a terminal, a line every few seconds elsewhere, nothing beside JSON. On stderr."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -21,13 +22,15 @@ class Lines:
     """Prints at most one line every few seconds, and the last one always."""
 
     console: Console
-    _printed_at: float = field(default=-LINE_SECONDS)
+    _printed_at: float = -math.inf
+    _printed: str = ""
 
     def show(self, text: str, *, is_last: bool) -> None:
-        """Print a line, if it is time."""
-        if is_last or time.monotonic() - self._printed_at >= LINE_SECONDS:
+        """Print a line, if it is time; the last one always, but not twice."""
+        is_time = time.monotonic() - self._printed_at >= LINE_SECONDS
+        if is_time or (is_last and text != self._printed):
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-            self._printed_at = time.monotonic()
+            self._printed_at, self._printed = time.monotonic(), text
 
 
 @contextmanager
