@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from heatmill.storage import ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 HEADER_BYTES = 1024
+HEADER_READERS = 16
 
 
 def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
@@ -101,7 +103,8 @@ def committed_numbers(storage: S3Storage, job: JobId, start: int = 0) -> Iterato
 def committed(storage: S3Storage, job: JobId) -> Committed:
     """What all commit records add up to: the truth that Redis' counts are a copy of."""
     numbers = tuple(committed_numbers(storage, job))
-    headers = [load_header(storage, job, number) for number in numbers]
+    with ThreadPoolExecutor(HEADER_READERS) as pool:
+        headers = list(pool.map(lambda number: load_header(storage, job, number), numbers))
     return Committed(
         shards=numbers,
         succeeded=sum(header.succeeded for header in headers if header),

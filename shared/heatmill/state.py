@@ -23,6 +23,7 @@ from heatmill.schemas import Counts, Plan
 OPEN_JOBS = "heatmill:open"
 TURNS = "heatmill:turns"
 PACE = "heatmill:pace"
+NOTE_SECONDS = 86_400
 
 T = TypeVar("T")
 Refusal = Literal["unknown", "committed", "cancelled", "claimed"]
@@ -114,9 +115,7 @@ class RedisJobStore:
 
     def cancel(self, job: JobId) -> None:
         """Stop sending; workers notice at their next batch."""
-        with translated():
-            if self.client.exists(key(job, "job")):
-                self.client.hset(key(job, "job"), "cancelled", "1")
+        self._run("cancel", job)
 
     def is_cancelled(self, job: JobId) -> bool:
         """Whether the caller asked to stop."""
@@ -147,10 +146,11 @@ class RedisJobStore:
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
         names = ("job", "committed", "inflight", "claims", "attempts", "current", "crashed", "planner")
-        with translated():
-            self.client.delete(*(key(job, name) for name in names))
-            self.client.srem(OPEN_JOBS, str(job))
-            self.client.hdel(TURNS, str(job))
+        with translated(), self.client.pipeline() as together:
+            together.delete(*(key(job, name) for name in names))
+            together.srem(OPEN_JOBS, str(job))
+            together.hdel(TURNS, str(job))
+            together.execute()
 
     def open_jobs(self) -> list[JobId]:
         """Jobs that are known and not terminal."""
@@ -183,8 +183,11 @@ class RedisJobStore:
 
     def note_item(self, job: JobId, shard: int, index: int) -> None:
         """Write down which item is about to be processed, so that a crash names it."""
-        with translated():
-            self.client.hset(key(job, "current"), str(shard), index)
+        with translated(), self.client.pipeline() as together:
+            together.hset(key(job, "current"), str(shard), str(index))
+            # A worker that has lost its claim may write after the job was forgotten.
+            together.expire(key(job, "current"), NOTE_SECONDS)
+            together.execute()
 
     def blame_noted(self, job: JobId, shard: int) -> frozenset[int]:
         """The items that were being processed when a worker died, the last one noted included."""
@@ -193,6 +196,7 @@ class RedisJobStore:
             noted = self.client.hget(key(job, "current"), str(shard))
             if noted is not None:
                 self.client.sadd(name, f"{shard}:{noted!s}")
+                self.client.expire(name, NOTE_SECONDS)
                 self.client.hdel(key(job, "current"), str(shard))
             blamed = [str(entry).split(":") for entry in self.client.smembers(name)]
         return frozenset(int(index) for number, index in blamed if int(number) == shard)

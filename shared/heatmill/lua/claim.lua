@@ -9,7 +9,11 @@ if redis.call('HEXISTS', KEYS[2], 'cancelled') == 1 then return 'cancelled' end
 local holder = redis.call('HGET', KEYS[5], ARGV[2])
 if holder then
   local token, deadline = holder:match('^(.*) (%d+)$')
-  if tonumber(deadline) > now and token ~= ARGV[3] then return 'claimed' end
+  if tonumber(deadline) > now then
+    if token ~= ARGV[3] then return 'claimed' end
+    -- Our own claim, sent again since its answer was lost: the same attempt.
+    return tonumber(redis.call('HGET', KEYS[6], ARGV[2]) or 1)
+  end
 end
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[3] .. ' ' .. (now + ARGV[4]))
 redis.call('ZADD', KEYS[4], now + ARGV[4], ARGV[2])

@@ -3,6 +3,8 @@
 -- ARGV: name, shard, token, time in ms
 if redis.call('EXISTS', KEYS[2]) == 0 then return 1 end
 if redis.call('HEXISTS', KEYS[2], 'cancelled') == 1 then return 0 end
+-- Another worker's commit ends this one's work too; and what is committed must not look as if it were at work.
+if redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 then return 0 end
 local holder = redis.call('HGET', KEYS[5], ARGV[2])
 if holder and holder:match('^(.*) %d+$') ~= ARGV[3] then return 0 end
 local time = redis.call('TIME')

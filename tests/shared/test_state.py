@@ -1,0 +1,340 @@
+"""The Lua scripts on a real Redis: one shard has one holder, counts once, and is never forgotten."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from heatmill.errors import QueueUnavailable
+from heatmill.keys import JobId
+from heatmill.local.ports import LOOPBACK, free_ports
+from heatmill.schemas import MethodRequest, Plan
+from heatmill.state import Claim, Committed, RedisJobStore, open_state
+
+JOB = JobId("tenant", "job")
+OTHER = JobId("tenant", "other")
+LONG = 60.0
+SHORT = 0.2
+SUMMARY = {"model": "m"}
+
+
+def plan(shards: int) -> Plan:
+    return Plan(shards=shards, items=shards, results=shards, model="m", methods=(MethodRequest(name="x"),), top_k=1)
+
+
+def known(state: RedisJobStore, shards: int = 3, committed: Committed | None = None) -> None:
+    state.register(JOB, SUMMARY, plan(shards), committed or Committed())
+
+
+def counts(state: RedisJobStore) -> tuple[int, int, int]:
+    """Committed shards, succeeded and failed results."""
+    progress = state.progress(JOB)
+    assert progress is not None
+    return progress.committed, progress.counts.succeeded, progress.counts.failed
+
+
+def taken(state: RedisJobStore) -> list[int]:
+    """All that can be sent now."""
+    return list(iter(lambda: state.take(JOB, LONG), None))
+
+
+def test_a_job_that_nobody_registered_is_unknown(state: RedisJobStore) -> None:
+    assert state.progress(JOB) is None
+    assert state.take(JOB, LONG) is None
+    assert state.claim(JOB, 0, "a", LONG) == "unknown"
+    assert state.open_jobs() == []
+
+
+def test_a_registered_job_has_its_summary_and_no_counts(state: RedisJobStore) -> None:
+    state.register(JOB, SUMMARY, None, Committed())
+    progress = state.progress(JOB)
+    assert progress is not None
+    assert (progress.summary, progress.counts.total, progress.shards, progress.started_at) == (
+        SUMMARY,
+        None,
+        None,
+        None,
+    )
+    assert state.open_jobs() == [JOB]
+    assert state.take(JOB, LONG) is None
+
+
+def test_registering_again_adds_the_plan_and_keeps_counts_and_claims(state: RedisJobStore) -> None:
+    state.register(JOB, SUMMARY, None, Committed())
+    known(state)
+    assert state.take(JOB, LONG) == 0
+    assert isinstance(state.claim(JOB, 0, "a", LONG), Claim)
+    state.commit(JOB, 0, succeeded=2, failed=1)
+    state.cancel(JOB)
+    state.register(JOB, {"model": "another"}, plan(99), Committed((1, 2), 50, 50))
+    progress = state.progress(JOB)
+    assert progress is not None
+    assert (progress.shards, progress.summary, progress.cancelled) == (3, SUMMARY, True)
+    assert counts(state) == (1, 2, 1)
+
+
+def test_shards_are_sent_once_each_and_in_order(state: RedisJobStore) -> None:
+    known(state, shards=5)
+    assert taken(state) == [0, 1, 2, 3, 4]
+    assert state.outstanding(JOB) == 5
+
+
+def test_a_shard_that_nobody_claims_is_sent_again(state: RedisJobStore) -> None:
+    known(state, shards=1)
+    assert state.take(JOB, SHORT) == 0
+    assert state.take(JOB, SHORT) is None
+    time.sleep(SHORT)
+    assert state.outstanding(JOB) == 0
+    assert state.take(JOB, SHORT) == 0
+
+
+def test_feeders_at_the_same_time_never_get_the_same_shard(state: RedisJobStore) -> None:
+    known(state, shards=200)
+    with ThreadPoolExecutor(8) as pool:
+        shares = list(pool.map(lambda _: taken(state), range(8)))
+    assert sorted(number for share in shares for number in share) == list(range(200))
+
+
+def test_committed_shards_are_never_sent(state: RedisJobStore) -> None:
+    known(state, shards=4, committed=Committed((0, 2), 2, 0))
+    assert taken(state) == [1, 3]
+    assert counts(state) == (2, 2, 0)
+
+
+def test_one_worker_holds_a_shard(state: RedisJobStore) -> None:
+    known(state)
+    assert state.claim(JOB, 0, "a", LONG) == Claim("a", 1)
+    assert state.claim(JOB, 0, "b", LONG) == "claimed"
+    assert state.claim(JOB, 1, "b", LONG) == Claim("b", 1)
+
+
+def test_workers_at_the_same_time_have_one_winner(state: RedisJobStore) -> None:
+    known(state)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: state.claim(JOB, 0, f"worker {number}", LONG), range(8)))
+    assert sum(isinstance(answer, Claim) for answer in answers) == 1
+
+
+def test_a_claim_sent_twice_is_one_attempt(state: RedisJobStore) -> None:
+    known(state)
+    assert state.claim(JOB, 0, "a", LONG) == Claim("a", 1)
+    assert state.claim(JOB, 0, "a", LONG) == Claim("a", 1)
+
+
+def test_a_claim_runs_out_without_a_heartbeat_and_attempts_are_counted(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "a", SHORT)
+    assert working(state) == 1
+    time.sleep(SHORT)
+    assert working(state) == 0
+    assert state.claim(JOB, 0, "b", LONG) == Claim("b", 2)
+
+
+def test_a_heartbeat_keeps_the_claim_and_the_shard_from_being_sent(state: RedisJobStore) -> None:
+    known(state, shards=1)
+    state.take(JOB, LONG)
+    state.claim(JOB, 0, "a", SHORT)
+    for _ in range(4):
+        time.sleep(SHORT / 2)
+        assert state.heartbeat(JOB, 0, "a", SHORT)
+    assert state.claim(JOB, 0, "b", LONG) == "claimed"
+    assert state.take(JOB, LONG) is None
+
+
+def test_a_dead_workers_shard_is_sent_again_when_its_claim_runs_out(state: RedisJobStore) -> None:
+    known(state, shards=1)
+    state.take(JOB, LONG)
+    state.claim(JOB, 0, "a", SHORT)
+    time.sleep(SHORT)
+    assert state.take(JOB, LONG) == 0
+
+
+def test_a_zombie_cannot_keep_or_release_what_another_holds(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "zombie", SHORT)
+    time.sleep(SHORT)
+    state.claim(JOB, 0, "b", LONG)
+    assert not state.heartbeat(JOB, 0, "zombie", LONG)
+    state.release(JOB, 0, "zombie", 0)
+    assert state.claim(JOB, 0, "c", LONG) == "claimed"
+    assert state.heartbeat(JOB, 0, "b", LONG)
+
+
+def test_a_zombie_may_come_back_while_nobody_else_has_come(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "slow", SHORT)
+    time.sleep(SHORT)
+    assert state.heartbeat(JOB, 0, "slow", LONG)
+    assert state.claim(JOB, 0, "b", LONG) == "claimed"
+
+
+def test_a_zombies_commit_counts_and_ends_the_other_workers_work(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "b", LONG)
+    state.commit(JOB, 0, succeeded=1, failed=0)
+    assert not state.heartbeat(JOB, 0, "b", LONG)
+    assert working(state) == 0
+    assert state.outstanding(JOB) == 0
+
+
+def test_a_released_shard_is_sent_again_later_and_its_attempt_is_not_counted(state: RedisJobStore) -> None:
+    known(state, shards=1)
+    state.take(JOB, LONG)
+    state.claim(JOB, 0, "a", LONG)
+    state.release(JOB, 0, "a", SHORT)
+    assert working(state) == 0
+    assert state.take(JOB, LONG) is None
+    time.sleep(SHORT)
+    assert state.take(JOB, LONG) == 0
+    assert state.claim(JOB, 0, "b", LONG) == Claim("b", 1)
+
+
+def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 1, "a", LONG)
+    for _ in range(3):
+        state.commit(JOB, 1, succeeded=4, failed=1)
+    assert counts(state) == (1, 4, 1)
+    assert state.claim(JOB, 1, "b", LONG) == "committed"
+    assert (working(state), state.outstanding(JOB)) == (0, 0)
+
+
+def test_a_late_shard_that_was_committed_is_not_sent_again(state: RedisJobStore) -> None:
+    known(state, shards=1)
+    state.take(JOB, SHORT)
+    state.commit(JOB, 0, 1, 0)
+    time.sleep(SHORT)
+    assert state.take(JOB, LONG) is None
+
+
+def test_cancelling_stops_sending_and_claiming_and_ends_work_in_progress(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "a", LONG)
+    state.cancel(JOB)
+    assert state.is_cancelled(JOB)
+    assert state.take(JOB, LONG) is None
+    assert state.claim(JOB, 1, "b", LONG) == "cancelled"
+    assert not state.heartbeat(JOB, 0, "a", LONG)
+    state.release(JOB, 0, "a", 0)
+    assert working(state) == 0
+
+
+def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
+    state.register(OTHER, SUMMARY, None, Committed())
+    known(state)
+    for shard in range(2):
+        state.take(JOB, LONG)
+        state.claim(JOB, shard, "a", LONG)
+        state.note_item(JOB, shard, 7)
+        state.blame_noted(JOB, shard)
+        state.note_item(JOB, shard, 8)
+    state.commit(JOB, 0, 1, 0)
+    state.count_turn(JOB)
+    state.hold_plan(JOB, "p", LONG)
+    state.forget(JOB)
+    assert state.open_jobs() == [OTHER]
+    assert str(JOB) not in state.turns()
+    assert [name for name in state.client.scan_iter() if str(JOB) in str(name)] == []
+
+
+def test_turns_tell_who_was_served_last(state: RedisJobStore) -> None:
+    assert state.turns() == {}
+    first, second = state.count_turn(JOB), state.count_turn(OTHER)
+    assert first < second
+    assert state.turns() == {"tenant/": second, str(JOB): first, str(OTHER): second}
+
+
+def test_items_are_blamed_for_the_workers_that_died_over_them(state: RedisJobStore) -> None:
+    known(state)
+    assert state.blame_noted(JOB, 0) == frozenset()
+    state.note_item(JOB, 0, 3)
+    state.note_item(JOB, 0, 4)
+    state.note_item(JOB, 1, 9)
+    assert state.blame_noted(JOB, 0) == {4}
+    state.note_item(JOB, 0, 5)
+    state.clear_note(JOB, 0)
+    assert state.blame_noted(JOB, 0) == {4}
+    assert state.blame_noted(JOB, 1) == {9}
+
+
+def test_one_planner_at_a_time_until_its_time_is_over(state: RedisJobStore) -> None:
+    assert state.hold_plan(JOB, "a", SHORT)
+    assert state.hold_plan(JOB, "a", SHORT)
+    assert not state.hold_plan(JOB, "b", SHORT)
+    time.sleep(SHORT)
+    assert state.hold_plan(JOB, "b", SHORT)
+
+
+def test_a_models_pace_is_remembered(state: RedisJobStore) -> None:
+    assert state.pace("m") is None
+    state.set_pace("m", 0.0123)
+    assert state.pace("m") == pytest.approx(0.0123)
+
+
+CALLS: dict[str, Callable[[RedisJobStore], object]] = {
+    "take": lambda state: state.take(JOB, LONG),
+    "claim": lambda state: state.claim(JOB, 0, "a", LONG),
+    "heartbeat": lambda state: state.heartbeat(JOB, 0, "a", LONG),
+    "release": lambda state: state.release(JOB, 0, "a", 0),
+    "commit": lambda state: state.commit(JOB, 0, 1, 0),
+    "cancel": lambda state: state.cancel(JOB),
+    "is_cancelled": lambda state: state.is_cancelled(JOB),
+    "progress": lambda state: state.progress(JOB),
+    "forget": lambda state: state.forget(JOB),
+    "outstanding": lambda state: state.outstanding(JOB),
+    "note_item": lambda state: state.note_item(JOB, 0, 1),
+    "blame_noted": lambda state: state.blame_noted(JOB, 0),
+    "clear_note": lambda state: state.clear_note(JOB, 0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_call_on_a_forgotten_job_half_creates_it(state: RedisJobStore, name: str) -> None:
+    known(state)
+    state.take(JOB, LONG)
+    state.claim(JOB, 0, "a", LONG)
+    state.client.flushall()
+    CALLS[name](state)
+    assert state.progress(JOB) is None
+    assert state.open_jobs() == []
+    assert all(state.client.ttl(entry) > 0 for entry in state.client.scan_iter())
+
+
+def test_work_in_progress_survives_a_wipe(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "a", LONG)
+    state.client.flushall()
+    assert state.heartbeat(JOB, 0, "a", LONG), "before repair has come"
+    known(state)
+    assert state.heartbeat(JOB, 0, "a", LONG), "after it"
+    assert state.claim(JOB, 0, "b", LONG) == "claimed"
+    assert taken(state) == [1, 2], "what is at work is not sent again"
+    state.release(JOB, 0, "a", 0)
+    assert state.claim(JOB, 0, "b", LONG) == Claim("b", 1), "attempts never go below the first"
+
+
+def test_a_shard_committed_while_a_rebuild_was_reading_is_found_in_the_end(state: RedisJobStore) -> None:
+    read_before = Committed((0,), 1, 0)
+    state.commit(JOB, 1, 1, 0)  # its record is stored; Redis knows no such job and counts nothing
+    known(state, committed=read_before)
+    assert counts(state) == (1, 1, 0)
+    assert taken(state) == [1, 2], "it is sent again"
+    assert isinstance(state.claim(JOB, 1, "b", LONG), Claim)
+    state.commit(JOB, 1, 1, 0)  # by whoever finds the record
+    assert counts(state) == (2, 2, 0)
+
+
+def test_a_redis_that_is_away_is_unavailable() -> None:
+    away = open_state(f"redis://{LOOPBACK}:{free_ports(1)[0]}/0")
+    with closing(away.client):
+        for call in (*CALLS.values(), RedisJobStore.open_jobs, RedisJobStore.turns, RedisJobStore.ping):
+            with pytest.raises(QueueUnavailable, match="does not answer"):
+                call(away)
+
+
+def working(state: RedisJobStore) -> int:
+    progress = state.progress(JOB)
+    assert progress is not None
+    return progress.working
