@@ -1,0 +1,132 @@
+"""Any order of planning, work, deaths and wipes: what Redis says never contradicts the store, and all work is done."""
+
+from typing import ClassVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from heatmill.keys import JobId
+from heatmill.schemas import MethodRequest, Plan
+from heatmill.state import Claim, Committed, RedisJobStore
+
+JOB = JobId("tenant", "job")
+SHARDS = 4
+PLAN = Plan(shards=SHARDS, items=SHARDS, results=SHARDS * 3, model="m", methods=(MethodRequest(name="x"),), top_k=1)
+LONG, OVER = 60.0, 0.0
+SHARD = st.integers(0, SHARDS - 1)
+WORKER = st.sampled_from(["a", "b"])
+SECONDS = st.sampled_from([LONG, OVER])
+
+
+def test_counts_follow_the_records_whatever_happens(state: RedisJobStore) -> None:
+    Cluster.state = state
+    run_state_machine_as_test(
+        Cluster,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        ),
+    )
+
+
+class Cluster(RuleBasedStateMachine):
+    """One job; `records` stands for the commit records in the store."""
+
+    state: ClassVar[RedisJobStore]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: dict[int, tuple[int, int]] = {}
+        self.stale: Committed | None = None
+        self.state.client.flushall()
+
+    @rule()
+    def wipe(self) -> None:
+        self.state.client.flushall()
+
+    @rule()
+    def start_rebuilding(self) -> None:
+        self.stale = self.stored()
+
+    @precondition(lambda self: self.stale is not None)
+    @rule()
+    def end_rebuilding(self) -> None:
+        assert self.stale is not None
+        self.state.register(JOB, {}, PLAN, self.stale)
+
+    @rule(seconds=SECONDS)
+    def send(self, seconds: float) -> None:
+        shard = self.state.take(JOB, seconds)
+        assert shard is None or 0 <= shard < SHARDS
+
+    @rule(shard=SHARD, worker=WORKER, seconds=SECONDS)
+    def claim(self, shard: int, worker: str, seconds: float) -> None:
+        answer = self.state.claim(JOB, shard, worker, seconds)
+        if isinstance(answer, Claim):
+            assert answer.attempt >= 1
+
+    @rule(shard=SHARD, worker=WORKER, seconds=SECONDS)
+    def heartbeat(self, shard: int, worker: str, seconds: float) -> None:
+        self.state.heartbeat(JOB, shard, worker, seconds)
+
+    @rule(shard=SHARD, worker=WORKER)
+    def release(self, shard: int, worker: str) -> None:
+        self.state.release(JOB, shard, worker, OVER)
+
+    @rule(shard=SHARD, failed=st.integers(0, 3))
+    def store_record(self, shard: int, failed: int) -> None:
+        """The record is write-once: whoever comes second has written nothing."""
+        self.records.setdefault(shard, (3 - failed, failed))
+
+    @rule(shard=SHARD)
+    def tell(self, shard: int) -> None:
+        if shard in self.records:
+            self.state.commit(JOB, shard, *self.records[shard])
+
+    @invariant()
+    def redis_never_says_more_than_the_store(self) -> None:
+        progress = self.state.progress(JOB)
+        if progress is None:
+            assert self.state.open_jobs() == []
+            return
+        stored = self.stored()
+        assert progress.committed <= len(stored.shards)
+        assert progress.counts.succeeded <= stored.succeeded
+        assert progress.counts.failed <= stored.failed
+        assert progress.counts.done == progress.committed * 3
+
+    def teardown(self) -> None:
+        """From any state the timer's repair and the workers bring the job to its end."""
+        self.state.register(JOB, {}, PLAN, self.stored())
+        self._work_through()
+        progress = self.state.progress(JOB)
+        assert progress is not None
+        stored = self.stored()
+        assert stored.shards == tuple(range(SHARDS))
+        assert progress.committed == SHARDS
+        assert (progress.counts.succeeded, progress.counts.failed) == (stored.succeeded, stored.failed)
+
+    def stored(self) -> Committed:
+        shards = tuple(sorted(self.records))
+        return Committed(
+            shards, sum(self.records[shard][0] for shard in shards), sum(self.records[shard][1] for shard in shards)
+        )
+
+    def _work_through(self) -> None:
+        self._end_all_deadlines()
+        while (shard := self.state.take(JOB, LONG)) is not None:
+            assert isinstance(self.state.claim(JOB, shard, "last", LONG), Claim)
+            self.records.setdefault(shard, (3, 0))
+            self.state.commit(JOB, shard, *self.records[shard])
+
+    def _end_all_deadlines(self) -> None:
+        """Time passes: what was sent or claimed for long is late now."""
+        names = f"heatmill:{{{JOB}}}:"
+        for shard in self.state.client.zrange(f"{names}inflight", 0, -1):
+            self.state.client.zadd(f"{names}inflight", {str(shard): 1})
+        for shard, holder in self.state.client.hgetall(f"{names}claims").items():
+            self.state.client.hset(f"{names}claims", str(shard), f"{str(holder).split()[0]} 1")
