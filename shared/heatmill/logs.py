@@ -5,7 +5,6 @@ import sys
 
 import structlog
 
-
 # Libraries that tell of every message, connection or credential at INFO.
 TALKATIVE = ("celery", "kombu", "botocore", "boto3", "urllib3")
 

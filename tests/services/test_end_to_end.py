@@ -15,7 +15,7 @@ from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
 from tests.workers.photos import noise, photo
 
-METHODS = [
+METHODS: list[dict[str, Any]] = [
     {"name": "saliency"},
     {"name": "grad_cam"},
     {"name": "integrated_gradients", "params": {"steps": 2}},
