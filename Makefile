@@ -36,7 +36,7 @@ methods: setup   ## write what is made from code: methods.json, models.json, the
 	$(BIN)/python -m heatmill_api.openapi
 
 lock: setup   ## requirements.lock from pyproject.toml, keeping versions that still fit
-	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --no-annotate -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --no-annotate -q -o requirements.lock
 
 clean:    ## remove what the targets above made, but for the data of `up`
 	rm -rf .venv dist heatmill-demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
