@@ -13,9 +13,9 @@ MAP = ROOT / "docs" / "architecture.md"
 MOST_LINES_OF_THE_MAP = 120
 # What the map names as a whole.
 WHOLE_FOLDERS = {"cli", "local", "explainers", "loaders"}
-# Where a lock or a page would send everybody; and folders that are not this repository's.
+# Hosts that serve packages, and folders of one machine; each differs elsewhere.
 FOREIGN = re.compile(
-    r"https?://[a-z0-9.-]*(pypi|pythonhosted|artifactory|nexus)[a-z0-9.-]*|\.library\b|/work/", re.IGNORECASE
+    r"https?://[a-z0-9.-]*(pypi|pythonhosted|artifactory|nexus)|\.lib[r]ary\b|/work/|/home/", re.IGNORECASE
 )
 SELF = Path(__file__).relative_to(ROOT)
 
@@ -68,6 +68,10 @@ def test_nothing_names_a_package_host_or_a_folder_of_another_machine() -> None:
         for match in FOREIGN.finditer((ROOT / file).read_text("utf-8", errors="ignore"))
     ]
     assert not found
+
+
+def test_the_lock_names_no_host() -> None:
+    assert "://" not in (ROOT / "requirements.lock").read_text("utf-8")
 
 
 def test_imports_point_one_way() -> None:
