@@ -1,0 +1,34 @@
+"""Accepted jobs for tests that only need one."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from heatmill import keys
+from heatmill.keys import JobId
+from heatmill.schemas import AcceptedJob, JobRequest
+from heatmill.storage import S3Storage
+
+SOURCE = {"uri": "s3://bucket/prefix/"}
+
+
+def accepted_job(shard_items: int = 2, **request: Any) -> AcceptedJob:
+    """A job of its own id."""
+    if "items" not in request:
+        request = {"source": SOURCE, **request}
+    return AcceptedJob(
+        id=uuid4().hex,
+        tenant="tenant",
+        created_at=datetime.now(UTC),
+        request=JobRequest.model_validate({"model": "m", "methods": [{"name": "a"}, {"name": "b"}], **request}),
+        fingerprint="0" * 64,
+        shard_items=shard_items,
+        priority="normal",
+    )
+
+
+def store(storage: S3Storage, accepted: AcceptedJob) -> JobId:
+    """Accept it."""
+    job = JobId(accepted.tenant, accepted.id)
+    storage.write_once(keys.request(job), accepted.model_dump_json().encode())
+    return job

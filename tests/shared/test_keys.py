@@ -1,0 +1,50 @@
+"""Object keys are functions of ids; what one job owns, no other job reaches."""
+
+import pytest
+
+from heatmill import keys
+from heatmill.keys import JobId
+
+JOB = JobId("tenant", "job")
+
+
+def test_keys_are_what_the_design_says() -> None:
+    assert keys.open_marker(JOB) == "open/tenant/job"
+    assert keys.request(JOB) == "tenant/jobs/job/job.json"
+    assert keys.plan(JOB) == "tenant/jobs/job/plan.json"
+    assert keys.shard(JOB, 7) == "tenant/jobs/job/shards/000007.jsonl"
+    assert keys.commit(JOB, 7) == "tenant/jobs/job/results/000007.jsonl"
+    assert keys.table(JOB, 0) == "tenant/jobs/job/results.parquet"
+    assert keys.table(JOB, 2) == "tenant/jobs/job/results-002.parquet"
+    assert keys.heatmap(JOB, 7, "0001.m.0") == "tenant/jobs/job/heatmaps/000007/0001.m.0.png"
+    assert keys.attribution(JOB, 7, "0001.m.0") == "tenant/jobs/job/attributions/000007/0001.m.0.npy"
+    assert keys.cancelled(JOB) == "tenant/jobs/job/cancelled"
+    assert keys.final(JOB) == "tenant/jobs/job/final.json"
+    assert keys.blob("tenant", "0" * 64) == f"tenant/blobs/{'0' * 64}"
+
+
+def test_a_job_id_can_be_read_back() -> None:
+    assert JobId.parse(str(JOB)) == JOB
+    assert JobId.parse(keys.open_marker(JOB).removeprefix(keys.OPEN_PREFIX)) == JOB
+
+
+def test_text_that_is_no_job_id_is_an_error() -> None:
+    for text in ("job", "a/b/c"):
+        with pytest.raises(ValueError, match="unpack"):
+            JobId.parse(text)
+
+
+@pytest.mark.parametrize("number", [0, 7, 999_999])
+def test_a_shards_number_can_be_read_from_its_commit(number: int) -> None:
+    assert keys.commit_number(keys.commit(JOB, number)) == number
+
+
+def test_tables_are_not_among_the_commits() -> None:
+    assert not keys.table(JOB, 0).startswith(keys.commits(JOB))
+    assert not keys.table(JOB, 1).startswith(keys.commits(JOB))
+
+
+def test_no_jobs_prefix_is_the_start_of_anothers() -> None:
+    ids = [JobId("t", "a"), JobId("t", "ab"), JobId("ta", "b"), JobId("t", "a0")]
+    for one in ids:
+        assert [other for other in ids if keys.request(other).startswith(one.prefix)] == [one]

@@ -1,0 +1,120 @@
+"""The durable records: what was written is what is read, and counts are what the records add up to."""
+
+import hashlib
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heatmill import keys, records
+from heatmill.errors import JobNotFound
+from heatmill.keys import JobId
+from heatmill.schemas import Counts, Item, Job, MethodRequest, Problem, Row
+from heatmill.state import Committed
+from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
+from tests.shared.accepted import accepted_job, store
+
+PROBLEM = Problem(type="t", title="x", detail='line\n separator\u2028 "quoted" снег ☃')
+
+
+def row(index: int, status: str = "succeeded") -> Row:
+    error = PROBLEM if status == "failed" else None
+    return Row.model_validate(
+        {"item": f"id\u2028 {index}", "index": index, "method": "m", "rank": 0, "status": status, "error": error}
+    )
+
+
+@pytest.fixture
+def job(storage: S3Storage) -> JobId:
+    return store(storage, accepted_job())
+
+
+def commit(storage: S3Storage, job: JobId, shard: int, rows: list[Row], worker: str = "w") -> None:
+    _, record = records.commit_record(shard, rows, 1.23456, worker)
+    storage.write_once(keys.commit(job, shard), record)
+
+
+def test_an_accepted_job_is_read_as_it_was_written(storage: S3Storage) -> None:
+    accepted = accepted_job(items=[{"image": "s3://b/снег.png", "target": 0}], top_k=2)
+    assert records.load_request(storage, store(storage, accepted)) == accepted
+
+
+def test_what_is_not_there_is_none_or_says_so(storage: S3Storage) -> None:
+    nothing = JobId("tenant", "nothing")
+    with pytest.raises(JobNotFound, match="there is no job nothing"):
+        records.load_request(storage, nothing)
+    with pytest.raises(ObjectMissing):
+        records.load_shard(storage, nothing, 0)
+    with pytest.raises(ObjectMissing):
+        list(records.load_rows(storage, nothing, 0))
+    assert records.load_plan(storage, nothing) is None
+    assert records.load_final(storage, nothing) is None
+    assert records.load_header(storage, nothing, 0) is None
+    assert records.committed(storage, nothing) == Committed()
+
+
+def test_a_terminal_job_is_read_as_it_was_written(storage: S3Storage, job: JobId) -> None:
+    final = Job(
+        id=job.job,
+        state="partly_failed",
+        done=True,
+        progress=1.0,
+        counts=Counts(total=2, succeeded=1, failed=1),
+        created_at=datetime.now(UTC),
+        model="m",
+        methods=(MethodRequest(name="x"),),
+        priority="bulk",
+        error=PROBLEM,
+    )
+    storage.write_once(keys.final(job), final.model_dump_json().encode())
+    assert records.load_final(storage, job) == final
+
+
+def test_a_shards_items_are_read_as_they_were_written_and_stay(storage: S3Storage, job: JobId) -> None:
+    items = (
+        Item(index=0, id="first\u2028", image="s3://b/a b.png"),
+        Item(index=1, id="снег", image="upload://0", target=0),
+        Item(index=2, id="line 3", error=PROBLEM),
+    )
+    records.store_shard(storage, job, 0, items)
+    records.store_shard(storage, job, 0, items)
+    assert records.load_shard(storage, job, 0) == items
+    with pytest.raises(WriteConflict):
+        records.store_shard(storage, job, 0, items[:2])
+
+
+def test_a_commit_record_is_a_header_and_its_rows(storage: S3Storage, job: JobId) -> None:
+    rows = [row(0), row(1, "failed"), row(2)]
+    header, record = records.commit_record(4, rows, 1.23456, "worker")
+    storage.write_once(keys.commit(job, 4), record)
+    assert (header.shard, header.succeeded, header.failed, header.seconds, header.worker) == (4, 2, 1, 1.235, "worker")
+    assert header.sha256 == hashlib.sha256(record.split(b"\n", 1)[1]).hexdigest()
+    assert records.load_header(storage, job, 4) == header
+    assert list(records.load_rows(storage, job, 4)) == rows
+
+
+def test_a_header_is_found_without_reading_the_rows_whatever_the_worker_is_called(
+    storage: S3Storage, job: JobId
+) -> None:
+    commit(storage, job, 0, [row(number) for number in range(50)], worker="п" * 255)
+    commit(storage, job, 1, [])
+    headers = [records.load_header(storage, job, number) for number in range(2)]
+    assert [header and (header.succeeded, len(header.worker)) for header in headers] == [(50, 255), (0, 1)]
+
+
+def test_commits_add_up_in_order(storage: S3Storage, job: JobId) -> None:
+    for shard, failed in ((10, 0), (2, 1), (0, 2)):
+        commit(storage, job, shard, [row(0)] + [row(number, "failed") for number in range(failed)])
+    assert records.committed(storage, job) == Committed((0, 2, 10), succeeded=3, failed=3)
+    assert list(records.committed_numbers(storage, job)) == [0, 2, 10]
+    assert list(records.committed_numbers(storage, job, start=2)) == [2, 10]
+    assert list(records.committed_numbers(storage, job, start=3)) == [10]
+
+
+@given(statuses=st.lists(st.sampled_from(["succeeded", "failed"]), max_size=20))
+def test_every_row_is_counted_once(statuses: list[str]) -> None:
+    header, record = records.commit_record(0, [row(n, status) for n, status in enumerate(statuses)], 0.0, "w")
+    assert header.succeeded == statuses.count("succeeded")
+    assert header.failed == statuses.count("failed")
+    assert record.count(b"\n") == len(statuses) + 1
