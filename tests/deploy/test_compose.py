@@ -24,14 +24,15 @@ from tests.services.fixtures import service
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text("utf-8"))
+MINIO: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.minio.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("api", "control", "explain")
 START_SECONDS = 30
 
 
-def test_both_files_follow_the_compose_specification() -> None:
+def test_all_files_follow_the_compose_specification() -> None:
     schema = ("--builtin-schema", "vendor.compose-spec")
-    files = ("docker-compose.yml", "docker-compose.gpu.yml")
+    files = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.minio.yml")
     found = subprocess.run(
         [program("check-jsonschema"), *schema, *files], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -92,6 +93,16 @@ def test_every_variable_is_explained_in_the_example() -> None:
     asked = set(re.findall(r"\$\{([A-Z0-9_]+)", (ROOT / "docker-compose.yml").read_text("utf-8")))
     explained = set(re.findall(r"^([A-Z0-9_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE))
     assert asked == explained
+
+
+def test_minio_takes_the_place_of_the_store_under_the_same_address_and_buckets() -> None:
+    (name,) = MINIO["services"]
+    store = MINIO["services"][name]
+    assert PINNED.match(store["image"])
+    assert SERVICES["api"]["environment"]["HEATMILL_S3_ENDPOINT"] == f"http://{name}:8333"
+    assert "--address :8333" in store["command"][0]
+    assert {"/data/heatmill", "/data/sources"} <= set(store["command"][0].split())
+    assert [volume.split(":")[0] for volume in store["volumes"]] == list(MINIO["volumes"])
 
 
 def test_the_gpu_file_changes_services_that_exist() -> None:

@@ -85,7 +85,7 @@ def test_a_shard_that_nobody_claims_is_sent_again(state: RedisJobStore) -> None:
     known(state, shards=1)
     assert state.take(JOB, SHORT) == 0
     assert state.take(JOB, SHORT) is None
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert state.outstanding(JOB) == 0
     assert state.take(JOB, SHORT) == 0
 
@@ -127,7 +127,7 @@ def test_a_claim_runs_out_without_a_heartbeat_and_attempts_are_counted(state: Re
     known(state)
     state.claim(JOB, 0, "a", SHORT)
     assert working(state) == 1
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert working(state) == 0
     assert state.claim(JOB, 0, "b", LONG) == Claim("b", 2)
 
@@ -147,14 +147,14 @@ def test_a_dead_workers_shard_is_sent_again_when_its_claim_runs_out(state: Redis
     known(state, shards=1)
     state.take(JOB, LONG)
     state.claim(JOB, 0, "a", SHORT)
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert state.take(JOB, LONG) == 0
 
 
 def test_a_zombie_cannot_keep_or_release_what_another_holds(state: RedisJobStore) -> None:
     known(state)
     state.claim(JOB, 0, "zombie", SHORT)
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     state.claim(JOB, 0, "b", LONG)
     assert not state.heartbeat(JOB, 0, "zombie", LONG)
     state.release(JOB, 0, "zombie", 0)
@@ -165,7 +165,7 @@ def test_a_zombie_cannot_keep_or_release_what_another_holds(state: RedisJobStore
 def test_a_zombie_may_come_back_while_nobody_else_has_come(state: RedisJobStore) -> None:
     known(state)
     state.claim(JOB, 0, "slow", SHORT)
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert state.heartbeat(JOB, 0, "slow", LONG)
     assert state.claim(JOB, 0, "b", LONG) == "claimed"
 
@@ -186,7 +186,7 @@ def test_a_released_shard_is_sent_again_later_and_its_attempt_is_not_counted(sta
     state.release(JOB, 0, "a", SHORT)
     assert working(state) == 0
     assert state.take(JOB, LONG) is None
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert state.take(JOB, LONG) == 0
     assert state.claim(JOB, 0, "b", LONG) == Claim("b", 1)
 
@@ -205,7 +205,7 @@ def test_a_late_shard_that_was_committed_is_not_sent_again(state: RedisJobStore)
     known(state, shards=1)
     state.take(JOB, SHORT)
     state.commit(JOB, 0, 1, 0)
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert state.take(JOB, LONG) is None
 
 
@@ -263,7 +263,7 @@ def test_one_planner_at_a_time_until_its_time_is_over(state: RedisJobStore) -> N
     assert state.hold_plan(JOB, "a", SHORT)
     assert state.hold_plan(JOB, "a", SHORT)
     assert not state.hold_plan(JOB, "b", SHORT)
-    time.sleep(SHORT)
+    time.sleep(SHORT * 1.5)
     assert state.hold_plan(JOB, "b", SHORT)
 
 
