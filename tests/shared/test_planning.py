@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from heatmill import keys
@@ -18,7 +18,11 @@ from tests.shared.accepted import accepted_job
 
 # On a real store: the fixture is the same for every example, and every example has a job of its own.
 ON_A_STORE = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    database=None,
+    phases=[Phase.generate],  # shrinking takes minutes here
 )
 NAMES = st.lists(st.integers(0, 40).map(lambda number: f"{number:02}"), unique=True, max_size=12).map(sorted)
 
