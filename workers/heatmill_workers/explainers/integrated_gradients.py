@@ -14,14 +14,10 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
+from heatmill_workers.engine.completeness import completeness
 from heatmill_workers.engine.gradients import input_gradients, select, target_logits
-from heatmill_workers.explainer import Attributions, Measured, explains
+from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
-
-TOLERATED_ERROR = 0.05
-# Below it the relative error says nothing: the logit hardly differs from the baseline's, and there is nothing to share
-# out. The verdict is then "imprecise", and the error is relative to this number, which keeps it finite.
-SMALLEST_DIFFERENCE = 0.01
 
 
 class Params(BaseModel):
@@ -43,7 +39,7 @@ def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, pa
     difference = _logit_difference(model, images, targets, baseline)
     sums = attributions.sum((1, 2, 3), dtype=torch.float64).cpu()
     measured = [
-        _completeness(float(total), float(change), params.steps)
+        completeness(float(total), float(change), steps=params.steps)
         for total, change in zip(sums, difference.cpu(), strict=True)
     ]
     return Attributions(attributions, measured)
@@ -106,10 +102,3 @@ def _logit_difference(model: LoadedModel, images: Tensor, targets: Tensor, basel
     with torch.no_grad():
         start = model.module(baseline.expand(1, -1, *images.shape[2:]).contiguous())
     return ends - select(start.expand(len(images), -1), targets)
-
-
-def _completeness(total: float, difference: float, steps: int) -> Measured:
-    error = abs(total - difference) / max(abs(difference), SMALLEST_DIFFERENCE)
-    precise = error <= TOLERATED_ERROR and abs(difference) >= SMALLEST_DIFFERENCE
-    checks = {"completeness_error": error, "logit_difference": difference, "steps": steps}
-    return Measured(checks, "ok" if precise else "imprecise")

@@ -1,0 +1,26 @@
+"""Whether attributions sum to what they share out: one rule for every method whose values should.
+
+Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks (2017), proposition 1: the values sum to the target's
+logit on the image less that on the baseline.
+"""
+
+from heatmill_workers.explainer import Measured
+
+TOLERATED_ERROR = 0.05
+# Below it the relative error says nothing: the logit hardly differs from the baseline's, and there is nothing to share
+# out. The verdict is then "imprecise", and the error is relative to this number, which keeps it finite.
+SMALLEST_DIFFERENCE = 0.01
+
+
+def completeness(total: float, difference: float, **checks: float | int | str) -> Measured:
+    """The relative completeness error of one image, and the verdict on it.
+
+    Args:
+        total: Sum of the attribution.
+        difference: The target's logit on the image less that on the baseline.
+        checks: What else the method found out; kept beside the error.
+    """
+    error = abs(total - difference) / max(abs(difference), SMALLEST_DIFFERENCE)
+    precise = error <= TOLERATED_ERROR and abs(difference) >= SMALLEST_DIFFERENCE
+    found = {"completeness_error": error, "logit_difference": difference, **checks}
+    return Measured(found, "ok" if precise else "imprecise")
