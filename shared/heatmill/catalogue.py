@@ -17,7 +17,7 @@ from jsonschema.exceptions import ValidationError
 
 from heatmill import labels
 from heatmill.errors import InvalidRequest, MethodNotSupported, TargetUnknown, UnknownMethod, UnknownModel
-from heatmill.models import ModelSpec, read_models, spec_labels
+from heatmill.models import CAPABILITIES, ModelSpec, read_models, spec_labels
 
 NAMES_IN_A_MESSAGE = 10
 
@@ -129,7 +129,7 @@ class Catalogue:
         if missing:
             others = ", ".join(other.name for other in self.methods if set(other.needs) <= (supports or set()))
             raise MethodNotSupported(
-                f"{method} needs a {missing[0]}, which {model} does not have; it supports {others}"
+                f"{method} needs {CAPABILITIES[missing[0]]}, which {model} does not have; it supports {others}"
             )
 
     def target_index(self, model: str, target: int | str) -> int:

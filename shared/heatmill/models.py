@@ -1,6 +1,7 @@
 """What an operator writes about a model. The API reads it to know what exists, the workers to load it."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,15 @@ from heatmill.labels import read_labels
 
 Channels = tuple[float, float, float]
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
+
+# What a model may have and a method may need, and how a message puts it after "needs".
+CAPABILITIES: Mapping[str, str] = {
+    "spatial layer": "a spatial layer",
+    "attention": "attention between all patches",
+    "operations": "operations that can be followed one by one",
+}
+# A compiled file runs as one piece: what happens inside of it is nobody's to see.
+OPAQUE_LOADERS = frozenset({"torch_export", "torchscript"})
 
 
 class Preprocessing(BaseModel):
@@ -47,6 +57,11 @@ class ModelSpec(BaseModel):
     def builds(self) -> str:
         """The loader's own name of the architecture."""
         return self.architecture or self.name
+
+    @property
+    def opaque(self) -> bool:
+        """Whether only the logits and their gradients can be had."""
+        return self.loader in OPAQUE_LOADERS
 
 
 def read_models(path: Path) -> tuple[ModelSpec, ...]:

@@ -39,7 +39,7 @@ def test_the_bundled_model_is_described() -> None:
     model = STOCK.model("efficientnet_lite0")
 
     assert (model.spec.loader, model.input_size, len(model.labels)) == ("bundled", (224, 224), 1000)
-    assert model.supports == frozenset({"spatial layer"})
+    assert model.supports == frozenset({"spatial layer", "operations"})
 
 
 def test_an_unknown_method_is_told_the_closest() -> None:
@@ -128,7 +128,7 @@ def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None
     )
 
     birds = catalogue.model("birds")
-    assert (birds.input_size, birds.labels, birds.supports) == ((224, 224), ("wren", "robin"), frozenset())
+    assert (birds.input_size, birds.labels, birds.supports) == ((224, 224), ("wren", "robin"), frozenset({"operations"}))
     assert catalogue.target_index("birds", "robin") == 1
     assert len(catalogue.models) == len(STOCK.models) + 1
 

@@ -33,12 +33,13 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMethod, UnsupportedOperation
+from heatmill.models import CAPABILITIES
 from heatmill_workers.models.loaded import LoadedModel
 
 EXPLAINERS = "heatmill_workers.explainers"
 ENTRY_POINTS = "heatmill.explainers"
 
-Capability = Literal["spatial layer"]
+Capability = Literal["spatial layer", "attention", "operations"]
 Picture = Literal["signed", "magnitude", "positive"]
 Verdict = Literal["ok", "imprecise"] | None
 Checks = Mapping[str, float | int | str]
@@ -189,7 +190,7 @@ def _first_line(docstring: str | None) -> str:
 
 def _check_supported(known: Explainer, model: LoadedModel) -> None:
     if missing := sorted(set(known.needs) - model.supports):
-        raise UnsupportedOperation(f"{known.name} needs a {missing[0]}, which {model.name} does not have")
+        raise UnsupportedOperation(f"{known.name} needs {CAPABILITIES[missing[0]]}, which {model.name} does not have")
 
 
 def _params(known: Explainer, params: Mapping[str, Any]) -> BaseModel:

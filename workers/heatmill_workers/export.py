@@ -73,7 +73,7 @@ def _torchvision_model(name: str) -> Entry:
         module = torchvision.architecture(name, 1000, preprocessing.input_size[0])
     image = torch.empty(1, 3, *preprocessing.input_size, device="meta")
     cut = find_cut(module.to("meta").eval().requires_grad_(False), image)
-    return _model(name, "torchvision", preprocessing, ["spatial layer"] if cut else [])
+    return _model(name, "torchvision", preprocessing, ["operations", "spatial layer"] if cut else ["operations"])
 
 
 def _model(name: str, loader: str, preprocessing: Preprocessing, supports: list[str]) -> Entry:

@@ -54,7 +54,7 @@ def test_weights_come_from_a_file(tmp_path: Path, file: str, save: Callable[[nn.
 
     assert model.digest == digest(module)
     assert (model.name, model.labels, model.device, model.dtype) == ("birds", LABELS, CPU, torch.float32)
-    assert model.supports == {"spatial layer"}
+    assert model.supports == {"spatial layer", "operations"}
     assert model.preprocessing.input_size == (SIDE, SIDE)
 
 

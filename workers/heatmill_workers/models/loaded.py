@@ -28,6 +28,7 @@ class LoadedModel:
         digest: sha256 of the weights, as loaded.
         labels: K class names.
         cut: Its last spatial map; None where it has none.
+        opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
     """
 
@@ -39,12 +40,14 @@ class LoadedModel:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     cut: Cut | None
+    opaque: bool
     batch_sizes: BatchSizes
 
     @property
     def supports(self) -> frozenset[str]:
         """The capabilities that methods may need."""
-        return frozenset({"spatial layer"} if self.cut else ())
+        found = {"spatial layer": self.cut is not None, "operations": not self.opaque}
+        return frozenset(name for name, has in found.items() if has)
 
     @property
     def nbytes(self) -> int:

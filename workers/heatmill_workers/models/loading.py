@@ -43,7 +43,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device) -> LoadedModel:
     image = torch.zeros(1, 3, *preprocessing.input_size, device=device)
     _check_classes(spec, _try_forward(spec, module, image), labels)
     try:
-        cut = find_cut(module, image, spec.cam_layer)
+        cut = None if spec.opaque else find_cut(module, image, spec.cam_layer)
     except ValueError as error:
         raise ModelUnavailable(f"model {spec.name}: `cam_layer` in models.toml: {error}") from error
     return LoadedModel(
@@ -55,6 +55,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device) -> LoadedModel:
         labels=labels,
         preprocessing=preprocessing,
         cut=cut,
+        opaque=spec.opaque,
         batch_sizes=BatchSizes(device),
     )
 
