@@ -99,17 +99,16 @@ class Layout:
         program = services.api(self._run_folder, self.port, self.environment)
         return [Part(program, API_GRACE_SECONDS, partial(services.api_answers, self.port))]
 
-    def workers(self) -> list[Part]:
-        """The control worker and the explain workers."""
-        environment = self.environment
-        programs = [
-            services.control_worker(self._run_folder, environment),
-            *(
-                services.explain_worker(number + 1, self._run_folder, environment)
-                for number in range(self.options.workers)
-            ),
+    def explain_workers(self) -> list[Part]:
+        """As many as were asked for."""
+        return [
+            Part(services.explain_worker(number, self._run_folder, self.environment), WORKER_GRACE_SECONDS)
+            for number in range(1, self.options.workers + 1)
         ]
-        return [Part(program, WORKER_GRACE_SECONDS) for program in programs]
+
+    def control_worker(self) -> list[Part]:
+        """One."""
+        return [Part(services.control_worker(self._run_folder, self.environment), WORKER_GRACE_SECONDS)]
 
     @property
     def _run_folder(self) -> Path:

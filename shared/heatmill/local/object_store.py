@@ -1,7 +1,7 @@
 """SeaweedFS, as the S3-compatible object store."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 REGION = "us-east-1"
+# SeaweedFS' own maintenance looks for its admin server here, whatever it was told.
+ADMIN_OFFSET = 10_000
+ADMIN_CANDIDATES = 16
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class ObjectStorePorts:
     @classmethod
     def choose(cls) -> "ObjectStorePorts":
         """Ports that nobody uses now."""
-        return cls(*free_ports(10))
+        admin = next(port for port in free_ports(ADMIN_CANDIDATES) if is_free(port + ADMIN_OFFSET))
+        others = cls(*free_ports(10, apart_from={admin}))
+        return replace(others, admin=admin, admin_grpc=admin + ADMIN_OFFSET)
 
     @property
     def are_free(self) -> bool:
@@ -93,6 +98,8 @@ def object_store(
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",
+        # With it a restart elects a leader at leisure; where that takes longer than 0.2 s, nothing can be read for 5 s.
+        "-master.resumeState=false",
         # Every bucket takes several volumes, and disk space / volume size is how many there can be.
         "-master.volumeSizeLimitMB=64",
         "-volume.preStopSeconds=0",
@@ -131,8 +138,9 @@ class Buckets:
             for name in self._names:
                 if name not in known:
                     self._client.create_bucket(Bucket=name)
-                # Listening comes before being able to store: the parts of SeaweedFS find each other after that.
-                self._client.put_object(Bucket=name, Key="probe/start", Body=b"")
+                # Listening comes before being able to store: the parts of SeaweedFS find each other after that. An
+                # empty object would not show it.
+                self._client.put_object(Bucket=name, Key="probe/start", Body=b"x")
                 self._client.delete_object(Bucket=name, Key="probe/start")
         except (BotoCoreError, ClientError):
             return False

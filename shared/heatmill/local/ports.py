@@ -2,18 +2,19 @@
 
 import random
 import socket
+from collections.abc import Collection
 from contextlib import closing
 
 LOOPBACK = "127.0.0.1"
 # Below the ports that Linux (32768-60999) and macOS (49152-65535) give to outgoing connections: one of those could
 # sit on a server's port while the server is being restarted.
-CANDIDATES = range(20_000, 32_000)
+CANDIDATES = range(12_000, 22_000)
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, apart_from: Collection[int] = ()) -> list[int]:
     """This many different ports."""
     candidates = random.sample(CANDIDATES, len(CANDIDATES))
-    free = (port for port in candidates if is_free(port))
+    free = (port for port in candidates if port not in apart_from and is_free(port))
     return [next(free) for _ in range(count)]
 
 

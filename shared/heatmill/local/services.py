@@ -9,7 +9,9 @@ from pathlib import Path
 from heatmill.local.ports import LOOPBACK
 from heatmill.local.processes import Program
 
-ANSWER_SECONDS = 2.0
+# Its socket takes requests long before the program behind it is loaded: those are given up soon.
+ALIVE_SECONDS = 0.3
+READY_SECONDS = 5.0
 
 
 def api(folder: Path, port: int, environment: Mapping[str, str]) -> Program:
@@ -36,9 +38,13 @@ def explain_worker(number: int, folder: Path, environment: Mapping[str, str]) ->
 
 def api_answers(port: int) -> bool:
     """Whether the API and what it stands on are ready."""
-    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=ANSWER_SECONDS)) as connection:
+    return _answers(port, "/livez", ALIVE_SECONDS) and _answers(port, "/readyz", READY_SECONDS)
+
+
+def _answers(port: int, path: str, seconds: float) -> bool:
+    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=seconds)) as connection:
         try:
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False

@@ -135,8 +135,10 @@ class Stack:
                 supervisor.wait_for_answers(START_SECONDS)
             if self.options.services:
                 supervisor.start(layout.api())
-                supervisor.start(layout.workers())
+                supervisor.start(layout.explain_workers())
                 supervisor.wait_for_answers(START_SECONDS)
+                # Last, since on two cores it would slow down those that the first job needs sooner.
+                supervisor.start_more(layout.control_worker())
             self._settled.set()
             supervisor.keep_up()
         finally:

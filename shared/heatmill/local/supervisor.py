@@ -96,12 +96,16 @@ class Supervisor:
 
     def start(self, parts: Sequence[Part]) -> None:
         """Start a tier; it is stopped before those that were started earlier."""
-        tier: list[Kept] = []
-        self._tiers.append(tier)
+        self._tiers.append([])
+        self.start_more(parts)
+
+    def start_more(self, parts: Sequence[Part]) -> None:
+        """Start parts that belong to the last tier."""
+        tier = self._tiers[-1]
         for part in parts:
             if not self._should_stop():
                 # One by one: what runs already is stopped also where the next cannot be started.
-                tier.append(Kept(part, self._logs, self._reaper))  # noqa: PERF401
+                tier.append(Kept(part, self._logs, self._reaper))
 
     def wait_for_answers(self, seconds: float) -> None:
         """Wait until every part answers, or the stack is to stop.
