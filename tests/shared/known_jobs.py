@@ -1,0 +1,37 @@
+"""A job that Redis knows, and what it says of it."""
+
+from heatmill.keys import JobId
+from heatmill.schemas import MethodRequest, Plan
+from heatmill.state import Committed, RedisJobStore
+
+JOB = JobId("tenant", "job")
+OTHER = JobId("tenant", "other")
+LONG = 60.0
+SHORT = 0.2
+SUMMARY = {"model": "m"}
+
+
+def plan(shards: int) -> Plan:
+    return Plan(shards=shards, items=shards, results=shards, model="m", methods=(MethodRequest(name="x"),), top_k=1)
+
+
+def known(state: RedisJobStore, shards: int = 3, committed: Committed | None = None) -> None:
+    state.register(JOB, SUMMARY, plan(shards), committed or Committed())
+
+
+def counts(state: RedisJobStore) -> tuple[int, int, int]:
+    """Committed shards, succeeded and failed results."""
+    progress = state.progress(JOB)
+    assert progress is not None
+    return progress.committed, progress.counts.succeeded, progress.counts.failed
+
+
+def taken(state: RedisJobStore) -> list[int]:
+    """All that can be sent now."""
+    return list(iter(lambda: state.take(JOB, LONG), None))
+
+
+def working(state: RedisJobStore) -> int:
+    progress = state.progress(JOB)
+    assert progress is not None
+    return progress.working

@@ -1,0 +1,71 @@
+"""A Redis that was wiped, or is away: no half jobs, work in progress goes on, and nothing is lost."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from heatmill.errors import QueueUnavailable
+from heatmill.local.ports import LOOPBACK, free_ports
+from heatmill.state import Claim, Committed, RedisJobStore, open_state
+from tests.shared.known_jobs import JOB, LONG, counts, known, taken
+
+CALLS: dict[str, Callable[[RedisJobStore], object]] = {
+    "take": lambda state: state.take(JOB, LONG),
+    "claim": lambda state: state.claim(JOB, 0, "a", LONG),
+    "heartbeat": lambda state: state.heartbeat(JOB, 0, "a", LONG),
+    "release": lambda state: state.release(JOB, 0, "a", 0),
+    "commit": lambda state: state.commit(JOB, 0, 1, 0),
+    "cancel": lambda state: state.cancel(JOB),
+    "is_cancelled": lambda state: state.is_cancelled(JOB),
+    "progress": lambda state: state.progress(JOB),
+    "forget": lambda state: state.forget(JOB),
+    "outstanding": lambda state: state.outstanding(JOB),
+    "note_item": lambda state: state.note_item(JOB, 0, 1),
+    "blame_noted": lambda state: state.blame_noted(JOB, 0),
+    "clear_note": lambda state: state.clear_note(JOB, 0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_call_on_a_forgotten_job_half_creates_it(state: RedisJobStore, name: str) -> None:
+    known(state)
+    state.take(JOB, LONG)
+    state.claim(JOB, 0, "a", LONG)
+    state.client.flushall()
+    CALLS[name](state)
+    assert state.progress(JOB) is None
+    assert state.open_jobs() == []
+    assert all(state.client.ttl(entry) > 0 for entry in state.client.scan_iter())
+
+
+def test_work_in_progress_survives_a_wipe(state: RedisJobStore) -> None:
+    known(state)
+    state.claim(JOB, 0, "a", LONG)
+    state.client.flushall()
+    assert state.heartbeat(JOB, 0, "a", LONG), "before repair has come"
+    known(state)
+    assert state.heartbeat(JOB, 0, "a", LONG), "after it"
+    assert state.claim(JOB, 0, "b", LONG) == "claimed"
+    assert taken(state) == [1, 2], "what is at work is not sent again"
+    state.release(JOB, 0, "a", 0)
+    assert state.claim(JOB, 0, "b", LONG) == Claim("b", 1), "attempts never go below the first"
+
+
+def test_a_shard_committed_while_a_rebuild_was_reading_is_found_in_the_end(state: RedisJobStore) -> None:
+    read_before = Committed((0,), 1, 0)
+    state.commit(JOB, 1, 1, 0)  # its record is stored; Redis knows no such job and counts nothing
+    known(state, committed=read_before)
+    assert counts(state) == (1, 1, 0)
+    assert taken(state) == [1, 2], "it is sent again"
+    assert isinstance(state.claim(JOB, 1, "b", LONG), Claim)
+    state.commit(JOB, 1, 1, 0)  # by whoever finds the record
+    assert counts(state) == (2, 2, 0)
+
+
+def test_a_redis_that_is_away_is_unavailable() -> None:
+    away = open_state(f"redis://{LOOPBACK}:{free_ports(1)[0]}/0")
+    with closing(away.client):
+        for call in (*CALLS.values(), RedisJobStore.open_jobs, RedisJobStore.turns, RedisJobStore.ping):
+            with pytest.raises(QueueUnavailable, match="does not answer"):
+                call(away)
