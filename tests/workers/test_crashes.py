@@ -47,7 +47,17 @@ def test_each_further_deadly_item_costs_one_attempt_more(state: RedisJobStore) -
 
 
 def test_a_shard_that_kills_before_any_item_is_given_up_after_the_limit(state: RedisJobStore) -> None:
-    assert attempt(state, 4, set()) == ["blamed"] * 4
+    with pytest.raises(WorkerCrashed, match="each of 3 attempts"):
+        attempt(state, 4, set())
+
+
+def test_a_shard_full_of_deadly_items_is_given_up_too(state: RedisJobStore) -> None:
+    deadly = {0, 1, 2, 3}
+    state.client.sadd(f"heatmill:{{{JOB}}}:crashed", *(f"0:{index}" for index in range(10, 20)))
+    for number in range(2, 7):
+        assert attempt(state, number, deadly)[-1] in ("died", "blamed")
+    with pytest.raises(WorkerCrashed):
+        attempt(state, 7, deadly)
 
 
 def test_an_attempt_that_was_given_back_blames_nobody(state: RedisJobStore) -> None:

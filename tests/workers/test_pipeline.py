@@ -1,10 +1,14 @@
 """A shard from claim to commit: the real model, real storage, real Redis, no Celery."""
 
 import hashlib
+import io
 import time
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
+from PIL import Image
+from torch import Tensor
 
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
@@ -17,6 +21,8 @@ from heatmill.settings import Settings
 from heatmill.state import Committed, RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers.control import Control, feed, plan
+from heatmill_workers.explainer import Attributions, Explainer, register
+from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import Worker, process_shard
 from tests.workers.jobs import accept, sent, upload
@@ -207,17 +213,91 @@ def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
     assert not worker.storage.exists(keys.commit(job, 0))
 
 
-def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: ModelStore) -> None:
+    class TakenOver:
+        """Hands out the model after another worker has taken the shard."""
+
+        def get(self, name: str) -> LoadedModel:
+            worker.state.client.hset(f"heatmill:{{{job}}}:claims", "0", "theirs 9999999999999")
+            return models.get(name)
+
     job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
 
-    def taken_over(*_: object) -> bool:
-        return False
+    process_shard(replace(worker, models=cast("ModelStore", TakenOver())), job, 0)
 
-    monkeypatch.setattr(worker.state, "heartbeat", taken_over)
+    assert not worker.storage.exists(keys.commit(job, 0))
+    assert worker.state.client.hget(f"heatmill:{{{job}}}:claims", "0") == "theirs 9999999999999"
+
+
+def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
+    worker: Worker, models: ModelStore
+) -> None:
+    class Cancelled:
+        """Hands out the model after the job was cancelled."""
+
+        def get(self, name: str) -> LoadedModel:
+            worker.state.cancel(job)
+            return models.get(name)
+
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    process_shard(replace(worker, models=cast("ModelStore", Cancelled())), job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+    progress = worker.state.progress(job)
+    assert progress
+    assert progress.working == 0
+
+
+def test_a_model_that_breaks_in_an_unforeseen_way_fails_the_items_and_not_the_worker(worker: Worker) -> None:
+    class Broken:
+        """Fails like nothing that is foreseen."""
+
+        def get(self, name: str) -> LoadedModel:
+            raise ZeroDivisionError(name)
+
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    process_shard(replace(worker, models=cast("ModelStore", Broken())), job, 0)
+
+    errors = [row.error for row in rows_of(worker, job)]
+    assert all(error and error.type.endswith("internal_error") for error in errors)
+    assert "ZeroDivisionError" in str(errors[0])
+
+
+def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    for attempt in ("first", "second", "third"):
+        worker.state.claim(job, 0, attempt, 0.001)
+        time.sleep(0.01)
 
     process_shard(worker, job, 0)
 
-    assert not worker.storage.exists(keys.commit(job, 0))
+    assert all(row.error and row.error.type.endswith("worker_crashed") for row in rows_of(worker, job))
+
+
+def test_an_explainer_that_breaks_on_one_image_fails_that_image_alone(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grad_cam = register()["grad_cam"]
+
+    def breaks_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
+        if (images > 2).all((1, 2, 3)).any():
+            raise ZeroDivisionError("white")
+        return grad_cam.function(model, images, targets, params)
+
+    monkeypatch.setitem(
+        cast("dict[str, Explainer]", register()), "grad_cam", replace(grad_cam, function=breaks_on_white)
+    )
+    white = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(white, "PNG")
+    items = [{"id": "noise", "image": upload(worker.storage, noise(1))}]
+    items.append({"id": "white", "image": upload(worker.storage, white.getvalue())})
+    job = planned(worker, items=items, methods=[{"name": "grad_cam"}])
+
+    process_shard(worker, job, 0)
+
+    assert {row.item: row.status for row in rows_of(worker, job)} == {"noise": "succeeded", "white": "failed"}
 
 
 def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:

@@ -7,19 +7,23 @@ from heatmill_workers.claims import ClaimedShard
 
 
 class CrashWatch:
-    """What is known about the crashes of one shard's earlier attempts.
+    """What is known about the deaths over one shard's earlier attempts.
 
     Args:
         state: Where the notes are.
         shard: Its attempt says whether a worker has died over this shard before.
-        max_attempts: After as many attempts that died before any item could be blamed, all items are.
+        max_attempts: How many attempts may die. Each item that was found out allows for one more, up to as many again.
+
+    Raises:
+        WorkerCrashed: The limit is reached: no attempt is made any more.
     """
 
     def __init__(self, state: RedisJobStore, shard: ClaimedShard, max_attempts: int) -> None:
         self._state, self._shard = state, shard
         self.is_suspicious = shard.claim.attempt > 1
         self._blamed = state.blame_noted(shard.job, shard.number) if self.is_suspicious else frozenset()
-        self._all_blamed = shard.claim.attempt > max_attempts + len(self._blamed)
+        if shard.claim.attempt > max_attempts + min(len(self._blamed), max_attempts):
+            raise WorkerCrashed(f"a worker died on each of {shard.claim.attempt - 1} attempts at this item's shard")
 
     def enter(self, item: Item) -> None:
         """Note that this item is processed next.
@@ -27,7 +31,7 @@ class CrashWatch:
         Raises:
             WorkerCrashed: It was being processed when an earlier worker died.
         """
-        if item.index in self._blamed or self._all_blamed:
+        if item.index in self._blamed:
             raise WorkerCrashed(f"the worker died while it processed item {item.id!r}")
         if self.is_suspicious:
             self._state.note_item(self._shard.job, self._shard.number, item.index)

@@ -13,7 +13,7 @@ import torch
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.dispatch import Dispatcher
-from heatmill.errors import ClaimLost, ItemError, QueueUnavailable, TransientError
+from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailable, TransientError
 from heatmill.image_uris import SourceRules
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item, Plan, Row
@@ -23,10 +23,11 @@ from heatmill.storage import S3Storage, WriteConflict, open_storage
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.images import ImageLimits
+from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.prepare import Photos
-from heatmill_workers.rows import Outcome, ResultWriter, explain_items, failed_rows
+from heatmill_workers.rows import Answer, Outcome, ResultWriter, explain_items, failed_rows
 from heatmill_workers.stages import Behind, ahead, groups
 
 RETRY_SECONDS = 5.0
@@ -36,6 +37,8 @@ GROUP_ITEMS = 16
 GROUPS_AHEAD = 2
 GROUPS_BEHIND = 2
 STORE_THREADS = 8
+# A shorter time says more about the machine's mood than about the model.
+PACE_SECONDS = 0.5
 
 log = structlog.get_logger()
 
@@ -85,13 +88,23 @@ def process_shard(worker: Worker, job: JobId, number: int) -> None:
             header = records.load_header(worker.storage, job, number) or _explain(worker, shard, ours)
     except ClaimLost as error:
         log.info("given up", reason=str(error))
-        return
+        _give_back(worker, shard, 0.0)
     except TransientError as error:
         log.warning("put off", error=str(error))
-        worker.state.clear_note(job, number)
-        worker.state.release(job, number, claim.token, RETRY_SECONDS)
-        return
-    _tell(worker, job, header)
+        _give_back(worker, shard, RETRY_SECONDS)
+    else:
+        _tell(worker, job, header)
+
+
+def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float) -> None:
+    """End the claim, where it is still ours; where Redis is away, it runs out."""
+    try:
+        worker.state.clear_note(shard.job, shard.number)
+        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds)
+        # A cancelled job waits for its last claim to end.
+        worker.dispatcher.feed()
+    except QueueUnavailable as error:
+        log.warning("not given back", error=str(error))
 
 
 def _tell(worker: Worker, job: JobId, header: CommitHeader) -> None:
@@ -108,17 +121,46 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
     plan = records.load_plan(worker.storage, shard.job)
     if plan is None:
         raise ClaimLost("the plan is gone: the job was deleted")
+    if plan.makes_map and shard.number == plan.shards:
+        return _map(worker, shard, ours, plan)
     items = records.load_shard(worker.storage, shard.job, shard.number)
-    try:
-        model = worker.models.get(plan.model)
-    except ItemError as error:
-        rows = [row for item in items for row in failed_rows(item, plan, error)]
-    else:
-        rows = _rows(worker, shard, ours, _Work(plan, items, model))
+    rows = _rows_or_errors(worker, shard, ours, (plan, items))
     ours.check()
     header = _commit(worker, shard, rows, time.monotonic() - started)
     log.info("committed", succeeded=header.succeeded, failed=header.failed, seconds=header.seconds)
     return header
+
+
+def _rows_or_errors(
+    worker: Worker, shard: ClaimedShard, ours: HeldShard, task: tuple[Plan, tuple[Item, ...]]
+) -> list[Row]:
+    """All rows of a shard. What stops all of its items, the model first of all, is the error of each."""
+    plan, items = task
+    reason: ItemError
+    try:
+        # Before the model is loaded: that may be what kills the worker.
+        watch = CrashWatch(worker.state, shard, worker.settings.max_attempts)
+        return _rows(worker, shard, ours, _Work(plan, items, worker.models.get(plan.model), watch))
+    except ItemError as error:
+        reason = error
+    except TransientError:
+        raise
+    except Exception as error:
+        log.exception("shard failed")
+        reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")
+    return [row for item in items for row in failed_rows(item, plan, reason)]
+
+
+def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> CommitHeader:
+    """The unit after the last shard: all features become one map, and a commit record without rows says so."""
+    started = time.monotonic()
+    work = MapWork(worker.storage, shard.job, plan, ours.check)
+    if shard.claim.attempt > worker.settings.max_attempts:
+        give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
+    else:
+        make_map(work)
+    ours.check()
+    return _commit(worker, shard, [], time.monotonic() - started)
 
 
 @dataclass(frozen=True)
@@ -126,38 +168,49 @@ class _Work:
     plan: Plan
     items: tuple[Item, ...]
     model: LoadedModel
+    watch: CrashWatch
 
 
 def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> list[Row]:
     """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
     settings = worker.settings
-    watch = CrashWatch(worker.state, shard, settings.max_attempts)
     photos = Photos(
         storage=worker.storage,
         rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket),
         limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         model=work.model,
-        watch=watch,
+        watch=work.watch,
     )
     writer = ResultWriter(worker.storage, shard.job, shard.number, work.items[0].index, work.model)
     rows: list[Row] = []
     with ThreadPoolExecutor(settings.decode_threads) as decoders, ThreadPoolExecutor(STORE_THREADS) as storers:
-        size, depth = (1, 0) if watch.is_suspicious else (GROUP_ITEMS, GROUPS_AHEAD)
-        stored: Behind[Outcome | Row, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
+        size, depth = (1, 0) if work.watch.is_suspicious else (GROUP_ITEMS, GROUPS_AHEAD)
+        stored: Behind[Answer, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
         for group in ahead(decoders, photos.prepare, groups(work.items, size), depth):
             ours.check()
-            pace = time.monotonic()
-            rows += stored.send(explain_items(group, work.plan, work.model))
-            _note_pace(worker, work, len(group), time.monotonic() - pace)
+            started = time.monotonic()
+            results = list(explain_items(group, work.plan, work.model))
+            _note_pace(worker, work, results, time.monotonic() - started)
+            rows += stored.send(results)
         rows += stored.finish()
-    order = [method.name for method in work.plan.methods]
+    writer.store_features()
+    order = [method.name for method in work.plan.methods] + ([work.plan.map.method] if work.plan.map else [])
     return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
 
 
-def _note_pace(worker: Worker, work: _Work, items: int, seconds: float) -> None:
-    passes = sum(worker.catalogue.passes(method.name, method.params) for method in work.plan.methods)
-    if items == GROUP_ITEMS:
-        worker.state.set_pace(work.plan.model, seconds / (items * passes * work.plan.top_k))
+def _note_pace(worker: Worker, work: _Work, results: list[Answer], seconds: float) -> None:
+    """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm."""
+    passes = sum(
+        worker.catalogue.passes(result.method.name, result.method.params)
+        for result in results
+        if isinstance(result, Outcome)
+    )
+    if not passes or seconds < PACE_SECONDS:
+        return
+    try:
+        worker.state.set_pace(work.plan.model, seconds / passes)
+    except QueueUnavailable as error:
+        log.warning("pace not noted", error=str(error))
 
 
 def _commit(worker: Worker, shard: ClaimedShard, rows: list[Row], seconds: float) -> CommitHeader:

@@ -47,7 +47,7 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
 
 def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:
     """Every object with an image's ending; its key below the prefix is its id."""
-    start_after = "" if after is None else prefix + after.id
+    start_after = "" if after is None else after.image.removeprefix(f"s3://{source.bucket}/")
     listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(IMAGE_ENDINGS))
     first = 0 if after is None else after.index + 1
     for index, key in enumerate(listed, first):
