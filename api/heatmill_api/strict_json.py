@@ -3,13 +3,17 @@
 import json
 import math
 import re
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from heatmill.errors import InvalidRequest, MalformedRequest
+from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
 
 # Where a half of a surrogate pair may stand: such a text cannot be written as UTF-8 again.
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 MAX_INTEGER_DIGITS = 18
+# In all objects of a body together: every unknown one costs a fault, and the largest request has 30,000.
+MAX_NAMES = 50_000
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -19,11 +23,12 @@ def parse_object(text: bytes) -> dict[str, Any]:
         MalformedRequest: Not JSON as RFC 8259 and I-JSON have it: bad UTF-8, NaN, a number out of range, a name
             given twice, nesting too deep.
         InvalidRequest: JSON, but not an object.
+        TooLarge: More names than any request has.
     """
     try:
         value = json.loads(
             text.decode(),
-            object_pairs_hook=_distinct,
+            object_pairs_hook=_Names().distinct,
             parse_constant=_refuse_constant,
             parse_float=_finite,
             parse_int=_bounded,
@@ -41,12 +46,22 @@ def parse_object(text: bytes) -> dict[str, Any]:
     return value
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return value
+@dataclass
+class _Names:
+    """Counts the names of a body while it is read."""
+
+    count: int = 0
+
+    def distinct(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object's pairs as a dict."""
+        self.count += len(pairs)
+        if self.count > MAX_NAMES:
+            raise TooLarge(f"the body's objects have more than {MAX_NAMES:,} names together, the limit")
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
+            raise ValueError(f"the name {repeated!r} is given twice")
+        return value
 
 
 def _refuse_constant(text: str) -> NoReturn:

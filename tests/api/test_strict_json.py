@@ -2,8 +2,8 @@
 
 import pytest
 
-from heatmill.errors import InvalidRequest, MalformedRequest
-from heatmill_api.strict_json import parse_object
+from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
+from heatmill_api.strict_json import MAX_NAMES, parse_object
 
 
 def test_an_object_is_read_as_it_stands() -> None:
@@ -43,3 +43,16 @@ def test_what_another_parser_would_read_differently_is_refused(text: bytes) -> N
 def test_json_that_is_not_an_object_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidRequest):
         parse_object(text)
+
+
+@pytest.mark.timeout(5)
+def test_a_repeated_name_among_many_is_found_at_once() -> None:
+    names = [f'"{number}": 1' for number in range(MAX_NAMES - 1)]
+    with pytest.raises(MalformedRequest, match="'7' is given twice"):
+        parse_object(f"{{{', '.join([*names, names[7]])}}}".encode())
+
+
+def test_more_names_than_any_request_has_are_refused() -> None:
+    small = ", ".join('{"a": 1}' for _ in range(MAX_NAMES))
+    with pytest.raises(TooLarge, match="50,000 names"):
+        parse_object(f'{{"items": [{small}]}}'.encode())
