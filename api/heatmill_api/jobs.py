@@ -59,7 +59,7 @@ def submit_job() -> Response:
     """
     here = services()
     key = _idempotency_key()
-    submission = read_submission(request, here.settings.max_upload_files)
+    submission = read_submission(request, here.settings)
     if submission.request.validate_only:
         return _validated(resolve(submission.request, here.catalogue, source_rules()))
     acceptance = _accept(submission, key)

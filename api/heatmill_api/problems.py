@@ -92,7 +92,7 @@ def faulty(errors: Iterable[dict[str, object]]) -> InvalidRequest:
     """The error for these faults; the first of them is its message."""
     listed = list(errors)
     first = listed[0]
-    more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+    more = f" (and {len(listed) - 1:,} more)" if len(listed) > 1 else ""
     place = f"{first['pointer']}: " if first.get("pointer") else ""
     return InvalidRequest(f"{place}{first['detail']}{more}", listed[:MAX_ERRORS])
 
@@ -131,12 +131,13 @@ def _expected(error: HeatmillError) -> Response:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
     if isinstance(error, TransientError):
         log.warning("unavailable", error=str(error))
+    errors: list[dict[str, object]] = getattr(error, "errors", [])
     problem = RequestProblem(
         type=problem_type(error.code),
         title=error.title,
         status=status,
         detail=_clipped(str(error)),
-        errors=[{name: _clipped(value) for name, value in fault.items()} for fault in getattr(error, "errors", [])],
+        errors=[{name: _clipped(value) for name, value in fault.items()} for fault in errors[:MAX_ERRORS]],
     )
     return _answer(problem, HEADERS.get(status, {}))
 

@@ -1,7 +1,6 @@
 """Read the body of `POST /v1/jobs`: JSON, or a form with the JSON and the images themselves."""
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from heatmill.errors import InvalidRequest, TooLarge
 from heatmill.schemas import JobRequest
+from heatmill.settings import Settings
 from heatmill_api.problems import faulty, invalid_body, pointer
 from heatmill_api.strict_json import parse_object
 
@@ -30,41 +30,47 @@ class Submission:
     files: Mapping[str, FileStorage] = field(default_factory=dict)
 
 
-def read_submission(request: Request, max_files: int) -> Submission:
+def read_submission(request: Request, settings: Settings) -> Submission:
     """The submitted job, valid by itself; the catalogue has not been asked.
 
     Raises:
         MalformedRequest: The body is not JSON.
         InvalidRequest: The body does not fit its schema; `errors` points at every fault.
-        TooLarge: More files than the limit.
+        TooLarge: More files, or more JSON, than the limit.
     """
     if request.mimetype != FORM:
-        return Submission(_job_request(read_json(request, FORM)))
-    files = _named_files(request.files.getlist("images"), max_files)
+        return Submission(_job_request(read_json(request, settings, FORM)))
+    files = _named_files(request.files.getlist("images"), settings.max_upload_files)
     digests = {name: _sha256(file) for name, file in files.items()}
-    body = parse_object(_request_part(request))
+    body = parse_object(_request_part(request, settings.max_json_bytes))
     _name_uploads(body, digests)
     return Submission(_job_request(body), {digests[name]: file for name, file in files.items()})
 
 
-def read_json(request: Request, *others: str) -> dict[str, Any]:
+def read_json(request: Request, settings: Settings, *others: str) -> dict[str, Any]:
     """A request's body as a JSON object.
 
     Args:
         request: The request.
+        settings: Have the limit.
         others: Content types that are read elsewhere, for the message.
 
     Raises:
         MalformedRequest, InvalidRequest: It is none.
+        TooLarge: More bytes than the limit; they are not read.
     """
     if request.mimetype != JSON:
         raise UnsupportedMediaType(
             f"send the body as {' or '.join((JSON, *others))}, not {request.mimetype or 'nothing'}"
         )
-    data = request.get_data(cache=False)
+    limit = request.max_content_length = min(settings.max_json_bytes, settings.max_body_bytes)
+    try:
+        data = request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise _too_much_json(limit) from error
     # Of a chunked body Werkzeug reads as much as the limit allows, and says nothing of the rest.
-    if request.content_length is None and len(data) >= (request.max_content_length or math.inf):
-        raise RequestEntityTooLarge
+    if request.content_length is None and len(data) >= limit:
+        raise _too_much_json(limit)
     return parse_object(data)
 
 
@@ -85,13 +91,21 @@ def _job_request(body: Mapping[str, Any]) -> JobRequest:
     return request
 
 
-def _request_part(request: Request) -> bytes:
+def _request_part(request: Request, max_bytes: int) -> bytes:
     """The JSON of a form, sent as a field or as a file."""
     if "request" in request.form:
-        return request.form["request"].encode("utf-8", "surrogateescape")
-    if "request" in request.files:
-        return bytes(request.files["request"].read())
-    raise InvalidRequest("the form has no part `request`; it holds the job's JSON")
+        text = request.form["request"].encode("utf-8", "surrogateescape")
+    elif "request" in request.files:
+        text = bytes(request.files["request"].read(max_bytes + 1))
+    else:
+        raise InvalidRequest("the form has no part `request`; it holds the job's JSON")
+    if len(text) > max_bytes:
+        raise _too_much_json(max_bytes)
+    return text
+
+
+def _too_much_json(limit: int) -> TooLarge:
+    return TooLarge(f"the JSON has more than {limit:,} bytes, the limit; list more items in a manifest, as `source`")
 
 
 def _named_files(files: Sequence[FileStorage], max_files: int) -> dict[str, FileStorage]:

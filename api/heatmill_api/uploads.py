@@ -72,7 +72,8 @@ def create_uploads() -> Response:
 
     Send one image, or many as `{"images": [...]}`. Images are stored by their content: what is there stays there.
     """
-    here, sent = services(), read_json(request)
+    here = services()
+    sent = read_json(request, here.settings)
     if "images" not in sent:
         return reply(_upload(here, tenant(), checked(UploadRequest, sent)))
     asked: UploadsRequest = checked(UploadsRequest, sent)

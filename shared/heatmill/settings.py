@@ -10,10 +10,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """One frozen set of values for API, control worker and explain worker.
 
-    S3 credentials come from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or whatever else boto3 finds by itself.
+    A variable that is set to nothing counts as not set. S3 credentials come from `AWS_ACCESS_KEY_ID` and
+    `AWS_SECRET_ACCESS_KEY`, or whatever else boto3 finds by itself.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HEATMILL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HEATMILL_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker and job state.")
     s3_endpoint: str | None = Field(None, description="Empty for AWS.")
@@ -29,6 +30,7 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
+    max_json_bytes: Annotated[int, Field(gt=0, description="Of the JSON in a body.")] = 8 * 2**20
     max_upload_files: Annotated[int, Field(gt=0)] = 64
     max_image_bytes: Annotated[int, Field(gt=0)] = 50 * 2**20
     max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000

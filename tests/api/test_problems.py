@@ -1,5 +1,8 @@
 """Every error is a problem."""
 
+import io
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +11,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from heatmill import errors
+from heatmill_api.app import create_app
 from heatmill_api.problems import STATUS
+from heatmill_api.services import Services
 from tests.api.requests import answered, body
+
+CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
 
 
 def check(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
@@ -53,6 +60,32 @@ def test_malformed_json_is_a_bad_request(client: FlaskClient, path: str) -> None
 def test_a_body_over_the_limit_is_refused_with_the_limit(client: FlaskClient) -> None:
     answer = client.post("/v1/jobs", data=b" " * 200_001, content_type="application/json")
     assert "200,000 bytes" in check(answer, 413, "too_large")["detail"]
+
+
+def test_json_has_a_limit_of_its_own_and_more_items_go_into_a_manifest(services: Services) -> None:
+    small = services.settings.model_copy(update={"max_json_bytes": 1000})
+    client = create_app(replace(services, settings=small)).test_client()
+    text = json.dumps(body(metadata={"note": "x" * 500, "more": "x" * 500})).encode()
+    form = {"request": text.decode(), "images": (io.BytesIO(b"x" * 2000), "a.png")}
+    for options in (
+        {"data": text, "content_type": "application/json"},
+        {"input_stream": io.BytesIO(text), "content_type": "application/json", "environ_base": CHUNKED},
+        {"data": form},
+    ):
+        detail = check(client.post("/v1/jobs", **options), 413, "too_large")["detail"]
+        assert "1,000 bytes" in detail
+        assert "manifest" in detail
+    assert client.post("/v1/jobs", json=body()).status_code == 202
+
+
+@pytest.mark.timeout(20)
+def test_an_answer_points_at_a_hundred_faults_and_counts_the_others(services: Services) -> None:
+    large = services.settings.model_copy(update={"max_body_bytes": 2**22})
+    client = create_app(replace(services, settings=large)).test_client()
+    unknown = {f"name {number}": number for number in range(40_000)}
+    problem = check(client.post("/v1/jobs", json=body() | unknown), 422, "invalid_request")
+    assert len(problem["errors"]) == 100
+    assert "39,999 more" in problem["detail"]
 
 
 def test_an_unexpected_failure_tells_nothing_of_the_inside(app: Flask) -> None:

@@ -128,7 +128,11 @@ def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None
     )
 
     birds = catalogue.model("birds")
-    assert (birds.input_size, birds.labels, birds.supports) == ((224, 224), ("wren", "robin"), frozenset({"operations"}))
+    assert (birds.input_size, birds.labels, birds.supports) == (
+        (224, 224),
+        ("wren", "robin"),
+        frozenset({"operations"}),
+    )
     assert catalogue.target_index("birds", "robin") == 1
     assert len(catalogue.models) == len(STOCK.models) + 1
 
