@@ -4,16 +4,19 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Literal
 
+import structlog
 from flask import Response
 
 from heatmill.errors import TransientError
 from heatmill.schemas import Schema
 from heatmill.storage import ObjectMissing, S3Storage
+from heatmill_api.problems import unavailable
 from heatmill_api.replies import reply
 from heatmill_api.routing import unversioned
 from heatmill_api.services import services
 
 api = unversioned("health")
+log = structlog.get_logger()
 
 
 class Liveness(Schema):
@@ -75,7 +78,8 @@ def _fault(check: Callable[[], object]) -> str:
     try:
         check()
     except TransientError as error:
-        return str(error)
+        return unavailable(error)
     except ObjectMissing as error:
-        return f"there is no bucket {error}"
+        log.warning("no bucket", bucket=str(error))
+        return "its bucket is not there"
     return ""

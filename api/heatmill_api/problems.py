@@ -19,7 +19,9 @@ from heatmill.errors import (
     JobNotFound,
     MalformedRequest,
     MethodNotSupported,
+    QueueUnavailable,
     ResultNotFound,
+    StorageUnavailable,
     TooLarge,
     TransientError,
     Unauthorized,
@@ -45,6 +47,12 @@ STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
 HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Bearer realm="heatmill"'},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
+}
+# What is said outside; what a library said of hosts and keys is for the log.
+UNAVAILABLE: Mapping[type[TransientError], str] = {
+    StorageUnavailable: "the object store does not answer as it should",
+    QueueUnavailable: "Redis does not answer",
+    TransientError: "heatmill cannot answer now",
 }
 PLAIN_WORDS = {"extra_forbidden": "unknown field", "missing": "required"}
 MAX_ERRORS = 100
@@ -102,6 +110,12 @@ def pointer(path: Iterable[int | str]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
+def unavailable(error: TransientError) -> str:
+    """What callers are told of a dependency that fails; the log gets the rest."""
+    log.warning("unavailable", error=str(error))
+    return next(UNAVAILABLE[kind] for kind in type(error).__mro__ if kind in UNAVAILABLE)
+
+
 def _words(fault: ErrorDetails) -> str:
     return PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
 
@@ -129,14 +143,13 @@ def _step(value: object, part: int | str) -> tuple[object] | None:
 
 def _expected(error: HeatmillError) -> Response:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if isinstance(error, TransientError):
-        log.warning("unavailable", error=str(error))
+    detail = f"{unavailable(error)}; try again" if isinstance(error, TransientError) else str(error)
     errors: list[dict[str, object]] = getattr(error, "errors", [])
     problem = RequestProblem(
         type=problem_type(error.code),
         title=error.title,
         status=status,
-        detail=_clipped(str(error)),
+        detail=_clipped(detail),
         errors=[{name: _clipped(value) for name, value in fault.items()} for fault in errors[:MAX_ERRORS]],
     )
     return _answer(problem, HEADERS.get(status, {}))

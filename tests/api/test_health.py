@@ -50,4 +50,5 @@ def test_what_is_down_is_told_apart(services: Services, settings: Settings) -> N
         found = {name: answer.json[name]["status"] for name in ("redis", "storage")}
         assert found == {"redis": "ok", "storage": "ok"} | {down: "down"}
         assert answer.json[down]["message"]
+        assert not any(inside in answer.text for inside in ("127.0.0.1", "http:", "not-made-yet", "Errno"))
         assert create_app(broken).test_client().get("/livez").status_code == 200

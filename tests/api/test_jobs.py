@@ -191,6 +191,8 @@ def test_nothing_is_accepted_while_the_store_is_down(services: Services, setting
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
     assert answer.content_type == "application/problem+json"
+    assert answer.json is not None
+    assert answer.json["detail"] == "the object store does not answer as it should; try again"
 
 
 def test_waiting_ends_when_the_job_does(client: FlaskClient, storage: S3Storage, state: RedisJobStore) -> None:
