@@ -80,9 +80,12 @@ def get_job(path: JobPath, query: WaitQuery) -> Response:
 
 @api.post("/jobs/<string:job>:cancel", responses={202: Job, **problems(404, 409, 503)})
 def cancel_job(path: JobPath) -> Response:
-    """Stop a job within one batch. What is done stays."""
+    """Stop a job within one batch. What is done stays; a job that is cancelled already is as it was."""
     here, job = services(), known(path.job)
-    if (current := read_job(here.storage, here.state, job)).done:
+    current = read_job(here.storage, here.state, job)
+    if current.state == "cancelled":
+        return job_reply(current, HTTPStatus.ACCEPTED)
+    if current.done:
         raise JobFinished(f"job {job.job} is {current.state} already")
     here.storage.write_once(keys.cancelled(job), b"{}")
     # A Redis that is away may come back remembering the job as it was, so this must succeed: a 503 is sent again.

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 from heatmill import keys, records
 from heatmill.keys import JobId
 from heatmill.progress import read_job
-from heatmill.schemas import Row, StoredPicture, Target
+from heatmill.schemas import JobState, Row, StoredPicture, Target
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
@@ -51,10 +51,10 @@ def row(index: int, **more: Any) -> Row:
     return Row(index=index, **{**fields, "target": Target(index=1, label="cat", probability=0.5), **more})
 
 
-def finish(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
+def finish(storage: S3Storage, state: RedisJobStore, job: JobId, end: JobState = "succeeded") -> None:
     """End a job as the control worker does."""
     current = read_job(storage, state, job)
-    final = current.model_copy(update={"state": "succeeded", "done": True, "finished_at": datetime.now(UTC)})
+    final = current.model_copy(update={"state": end, "done": True, "finished_at": datetime.now(UTC)})
     storage.write_once(keys.final(job), final.model_dump_json().encode())
     storage.delete([keys.open_marker(job)])
     state.forget(job)

@@ -246,6 +246,18 @@ def test_cancelling_leaves_a_marker_and_stops_the_sending(
     assert state.client.llen("control") == 2
 
 
+def test_cancelling_a_cancelled_job_again_gives_the_job(
+    client: FlaskClient, storage: S3Storage, state: RedisJobStore
+) -> None:
+    job = submit(client)
+    client.post(f"/v1/jobs/{job.job}:cancel")
+    finish(storage, state, job, "cancelled")
+    answer = client.post(f"/v1/jobs/{job.job}:cancel")
+    assert answer.status_code == 202
+    assert answer.json is not None
+    assert (answer.json["id"], answer.json["state"], answer.json["done"]) == (job.job, "cancelled", True)
+
+
 def test_a_finished_job_cannot_be_cancelled(client: FlaskClient, storage: S3Storage, state: RedisJobStore) -> None:
     job = submit(client)
     finish(storage, state, job)

@@ -134,9 +134,15 @@ def test_a_cancelled_job_ends_with_one(run: Run, served: Served, photos: Path) -
     assert json.loads(run("cancel", job["id"], "--json").stdout)["id"] == job["id"]
     served.finish(job["id"])
     assert run("status", job["id"]).exit_code == 1
-    again = run("cancel", job["id"])
-    assert (again.exit_code, again.stdout) == (2, "")
-    assert "Job finished" in again.stderr
+    assert run("cancel", job["id"]).exit_code == 0
+
+
+def test_a_finished_job_is_not_cancelled(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos / "b.png")
+    served.explain(job["id"], row(0))
+    late = run("cancel", job["id"])
+    assert (late.exit_code, late.stdout) == (2, "")
+    assert "Job finished" in late.stderr
 
 
 def test_fetch_writes_heatmaps_overlays_and_a_gallery(run: Run, served: Served, photos: Path, tmp_path: Path) -> None:

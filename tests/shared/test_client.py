@@ -267,8 +267,11 @@ def test_a_finished_job_cannot_be_cancelled_and_a_running_one_can(client: Client
     client.cancel(job.id)
     served.finish(job.id)
     assert client.job(job.id).state == "cancelled"
+    assert client.cancel(job.id).state == "cancelled"
+    other = submitted(client)
+    served.explain(other.id, row(0))
     with pytest.raises(JobFinished):
-        client.cancel(job.id)
+        client.cancel(other.id)
 
 
 def test_jobs_are_listed_newest_first_over_pages_and_by_metadata(client: Client) -> None:
