@@ -12,13 +12,12 @@ from uuid import uuid4
 import structlog
 from werkzeug.datastructures import FileStorage
 
-from heatmill import job_index, keys, records
+from heatmill import keys, records
 from heatmill.errors import IdempotencyKeyReused, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.planning import inline_items, shard_items, write_plan
-from heatmill.progress import summary
+from heatmill.registering import register_new
 from heatmill.schemas import AcceptedJob, JobRequest, Plan
-from heatmill.state import Committed
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 from heatmill_api.resolving import is_small
 from heatmill_api.services import Services
@@ -115,8 +114,7 @@ def start(services: Services, accepted: AcceptedJob) -> None:
     job = JobId(accepted.tenant, accepted.id)
     try:
         plan = _plan(services.storage, job, accepted)
-        services.state.register(job, summary(accepted), plan, Committed())
-        job_index.add(services.state, accepted)
+        register_new(services.state, accepted, plan)
         if plan is None:
             services.dispatcher.plan(job)
         else:

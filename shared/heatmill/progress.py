@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from heatmill import job_index, keys, records
+from heatmill import keys, records
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, Counts, Job, JobState
@@ -61,20 +61,6 @@ def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
         started_at=None,
         summary=summary(accepted),
     )
-
-
-def register(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
-    """Make Redis know what the durable records say of an open job; what it knows already stays.
-
-    Raises:
-        JobNotFound: There is no such job.
-    """
-    accepted = records.load_request(storage, job)
-    plan = records.load_plan(storage, job)
-    state.register(job, summary(accepted), plan, records.committed(storage, job))
-    job_index.add(state, accepted)
-    if storage.exists(keys.cancelled(job)):
-        state.cancel(job)
 
 
 def summary(accepted: AcceptedJob) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.keys import JobId
-from heatmill.progress import register
+from heatmill.registering import register
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore, open_state
 from heatmill.storage import S3Storage

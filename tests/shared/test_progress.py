@@ -13,6 +13,7 @@ from heatmill.keys import JobId
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.planning import inline_items, write_plan
 from heatmill.progress import job_state, open_job, read_job
+from heatmill.registering import register
 from heatmill.schemas import Counts, Item, Job, JobState, Row
 from heatmill.state import Claim, JobProgress, RedisJobStore, open_state
 from heatmill.storage import S3Storage
@@ -80,12 +81,12 @@ def test_an_unknown_job_is_not_found(storage: S3Storage, state: RedisJobStore) -
     with pytest.raises(JobNotFound):
         read_job(storage, state, JobId("tenant", "unknown"))
     with pytest.raises(JobNotFound):
-        progress.register(storage, state, JobId("tenant", "unknown"))
+        register(storage, state, JobId("tenant", "unknown"))
 
 
 def test_redis_and_the_store_tell_the_same(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
     from_store = read_job(storage, state, job)
-    progress.register(storage, state, job)
+    register(storage, state, job)
     assert read_job(storage, state, job) == from_store
     assert (from_store.state, from_store.counts) == ("queued", Counts(total=4))
     commit(storage, job, 0)
@@ -108,14 +109,14 @@ def test_a_job_whose_source_is_not_listed_yet_is_queued(storage: S3Storage, stat
     for _ in range(2):
         shown = read_job(storage, state, job)
         assert (shown.state, shown.counts.total, shown.progress) == ("queued", None, 0)
-        progress.register(storage, state, job)
+        register(storage, state, job)
 
 
 def test_a_rebuild_knows_what_is_committed_and_sends_the_rest(
     storage: S3Storage, state: RedisJobStore, job: JobId
 ) -> None:
     commit(storage, job, 0)
-    progress.register(storage, state, job)
+    register(storage, state, job)
     assert state.take(job, 60) == 1
     assert state.take(job, 60) is None
     assert state.claim(job, 0, "a", 60) == "committed"
@@ -124,13 +125,13 @@ def test_a_rebuild_knows_what_is_committed_and_sends_the_rest(
 
 def test_a_rebuild_knows_that_the_job_was_cancelled(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
     storage.put(keys.cancelled(job), b"")
-    progress.register(storage, state, job)
+    register(storage, state, job)
     assert state.is_cancelled(job)
     assert state.take(job, 60) is None
 
 
 def test_a_claimed_job_is_running_and_has_a_start(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
-    progress.register(storage, state, job)
+    register(storage, state, job)
     state.claim(job, 0, "a", 60)
     shown = read_job(storage, state, job)
     assert shown.state == "running"
@@ -153,7 +154,7 @@ def test_items_are_not_results(storage: S3Storage, state: RedisJobStore) -> None
     accepted = accepted_job(items=[{"image": "s3://b/0"}, {"image": "s3://b/1", "target": 3}], top_k=5)
     job = store(storage, accepted)
     write_plan(storage, job, accepted, lambda after: iter([Item(index=0, id="0"), Item(index=1, id="1", target=3)]))
-    progress.register(storage, state, job)
+    register(storage, state, job)
     known = state.progress(job)
     assert known is not None
     assert (known.items, known.counts.total) == (2, 2 * (5 + 1))

@@ -15,7 +15,8 @@ from heatmill.errors import ClaimLost, JobNotFound, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.planning import MAX_JOB_ITEMS, store_plan, write_plan
-from heatmill.progress import job_state, register, summary
+from heatmill.progress import job_state, summary
+from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Problem, Row, problem_type
 from heatmill.settings import Settings
 from heatmill.state import JobProgress, RedisJobStore
