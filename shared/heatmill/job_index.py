@@ -6,6 +6,8 @@ starts. The key `complete` says that the jobs from before Redis was last wiped a
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from itertools import islice
 
 from heatmill import records
 from heatmill.errors import JobNotFound, QueueUnavailable
@@ -16,6 +18,7 @@ from heatmill.storage import S3Storage
 
 READERS = 16
 PAGE = 100
+PART = 1000
 
 
 def add(state: RedisJobStore, accepted: AcceptedJob) -> None:
@@ -46,7 +49,7 @@ def newest_first(storage: S3Storage, state: RedisJobStore, tenant: str, before: 
 
 def entry(accepted: AcceptedJob) -> str:
     """The entry of a job."""
-    return f"{int(accepted.created_at.timestamp() * 1e6):017}:{accepted.id}"
+    return _entry(accepted.created_at, accepted.id)
 
 
 def job_of(text: str) -> str:
@@ -89,13 +92,19 @@ def _stored(storage: S3Storage, tenant: str, before: str) -> Iterator[str]:
 def _read_entries(storage: S3Storage, tenant: str) -> list[str]:
     def read(job: str) -> list[str]:
         try:
-            return [entry(records.load_request(storage, JobId(tenant, job)))]
+            return [_entry(records.load_created_at(storage, JobId(tenant, job)), job)]
         except JobNotFound:
             return []
 
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(read, storage.folders(f"{tenant}/jobs/"))
-        return [text for texts in found for text in texts]
+        jobs = storage.folders(f"{tenant}/jobs/")
+        # Part by part, since a pool would take all of a long list at once.
+        parts = iter(lambda: list(islice(jobs, PART)), [])
+        return [text for part in parts for texts in pool.map(read, part) for text in texts]
+
+
+def _entry(created_at: datetime, job: str) -> str:
+    return f"{int(created_at.timestamp() * 1e6):017}:{job}"
 
 
 def _entries(tenant: str) -> str:

@@ -1,8 +1,10 @@
 """The durable records of a job, read and written as what they are. No other module knows how they are encoded."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -16,6 +18,8 @@ from heatmill.storage import ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 HEADER_BYTES = 1024
+# Before it stand the job's id and tenant only, which hold no quotes.
+CREATED_AT = re.compile(rb'"created_at":"([^"]+)"')
 HEADER_READERS = 16
 
 
@@ -29,6 +33,20 @@ def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
         return AcceptedJob.model_validate_json(storage.get(keys.request(job)))
     except ObjectMissing as error:
         raise JobNotFound(f"there is no job {job.job}") from error
+
+
+def load_created_at(storage: S3Storage, job: JobId) -> datetime:
+    """When the job was accepted, from the first bytes of its record: the rest may be long.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    try:
+        head = storage.get(keys.request(job), max_bytes=HEADER_BYTES)
+    except ObjectMissing as error:
+        raise JobNotFound(f"there is no job {job.job}") from error
+    found = CREATED_AT.search(head)
+    return datetime.fromisoformat(found[1].decode()) if found else load_request(storage, job).created_at
 
 
 def load_plan(storage: S3Storage, job: JobId) -> Plan | None:

@@ -1,8 +1,11 @@
 """A tenant's jobs in order, from Redis or from the store."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from uuid import uuid4
+
+import pytest
 
 from heatmill import job_index, keys
 from heatmill.keys import JobId
@@ -66,6 +69,32 @@ def test_what_redis_forgot_is_read_from_the_store_once(storage: S3Storage, state
     assert listed(storage, state, "forgot") == [new.id, old.id]
     storage.delete([keys.request(JobId("forgot", old.id))])
     assert listed(storage, state, "forgot") == [new.id, old.id]
+
+
+def test_a_rebuild_reads_the_beginnings_of_long_records(
+    storage: S3Storage, state: RedisJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = tuple(ItemRequest(id=f"photo {number}", image="x" * 100) for number in range(100))
+    jobs = [job("long", number) for number in range(3)]
+    store(storage, [one.model_copy(update={"request": REQUEST.model_copy(update={"items": items})}) for one in jobs])
+    sizes = []
+    get = storage.get
+
+    def measured(key: str, max_bytes: int | None = None) -> bytes:
+        sizes.append(len(data := get(key, max_bytes)))
+        return data
+
+    monkeypatch.setattr(storage, "get", measured)
+    assert listed(storage, state, "long") == [one.id for one in reversed(jobs)]
+    assert max(sizes) <= 1024
+
+
+def test_a_record_in_another_order_is_listed_too(storage: S3Storage, state: RedisJobStore) -> None:
+    one = job("order", 0)
+    fields = one.model_dump(mode="json")
+    text = json.dumps({"request": fields["request"], **fields}, indent=1)
+    storage.put(keys.request(JobId("order", one.id)), text.encode())
+    assert list(job_index.newest_first(storage, state, "order")) == [job_index.entry(one)]
 
 
 def test_the_store_alone_gives_the_same_order(storage: S3Storage) -> None:
