@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from itertools import islice
 
 from flask import Response
 from PIL import Image
@@ -21,6 +22,8 @@ from heatmill_api.services import Services, services, source_rules
 PNG = "image/png"
 # What a heatmap is shown at over its photo, where no size is asked for.
 OVERLAY_SIZE = 448
+# Shards that are searched for an item whose position nobody knows.
+MAX_SEARCHED = 64
 
 api = versioned("pictures", "results")
 
@@ -37,7 +40,7 @@ class PictureQuery(Parameters):
     """How to show it."""
 
     rank: int = Field(0, ge=0, description="0 for the item's own target or its most probable class.")
-    index: int | None = Field(None, ge=0, description="The row's `index`: found at once where the item's id is not.")
+    index: int | None = Field(None, ge=0, description="The row's `index`: needed where a job with a `source` is long.")
     overlay: float | None = Field(None, ge=0, le=1, description="Lay the heatmap over the photo; 1 hides the photo.")
     size: int | None = Field(None, ge=16, le=1024, description="Longer side in pixels.")
 
@@ -70,7 +73,8 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) ->
     Raises:
         ResultNotFound: There is none, or not yet.
     """
-    for number in _candidates(here, job, path.item, query.index):
+    candidates = list(islice(_candidates(here, job, path.item, query.index), MAX_SEARCHED + 1))
+    for number in candidates[:MAX_SEARCHED]:
         try:
             rows = list(records.load_rows(here.storage, job, number))
         except ObjectMissing:
@@ -79,9 +83,10 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) ->
             wanted = (path.item, path.method, query.rank, row.index if query.index is None else query.index)
             if (row.item, row.method, row.rank, row.index) == wanted:
                 return number, row
-    raise ResultNotFound(
-        f"job {job.job} has no result of {path.method} for {path.item!r} at rank {query.rank}, or not yet"
-    )
+    where = f"job {job.job} has no result of {path.method} for {path.item!r} at rank {query.rank}"
+    if len(candidates) > MAX_SEARCHED:
+        raise ResultNotFound(f"{where} in its first {MAX_SEARCHED} shards; give the row's `index` to find it elsewhere")
+    raise ResultNotFound(f"{where}, or not yet")
 
 
 def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[int]:

@@ -8,12 +8,13 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from heatmill import keys
+from heatmill import keys, records
 from heatmill.keys import JobId
 from heatmill.planning import inline_items, store_plan
 from heatmill.records import store_shard
 from heatmill.schemas import Item, ItemRequest, Plan, Problem
 from heatmill.storage import S3Storage
+from heatmill_api import pictures
 from heatmill_api.services import Services
 from tests.api.requests import body, commit, picture, png, row, submit, upload
 
@@ -131,6 +132,24 @@ def test_the_items_of_a_source_are_found_by_id_and_by_index(
     assert decoded(get(client, job, "key-1", overlay=0.0)).size == (448, 448)
     assert get(client, job, "key-1", index=size).status_code == 200
     assert get(client, job, "key-1", index=0).status_code == 404
+
+
+def test_the_search_for_an_item_ends_and_asks_for_its_index(
+    client: FlaskClient, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "MAX_SEARCHED", 2)
+    answer = client.post("/v1/jobs", json=body() | {"items": None, "source": {"uri": "s3://photos/default/"}})
+    assert answer.json is not None
+    job = JobId("default", answer.json["id"])
+    size = records.load_request(storage, job).shard_items
+    for number in range(3):
+        heatmap = picture(storage, job, number, "0000.saliency.1")
+        commit(storage, job, number, row(number * size, item=f"key-{number}", heatmap=heatmap))
+    assert get(client, job, "key-1").status_code == 200
+    late = get(client, job, "key-2")
+    assert late.status_code == 404
+    assert "first 2 shards; give the row's `index`" in late.text
+    assert get(client, job, "key-2", index=2 * size).status_code == 200
 
 
 @pytest.mark.parametrize("data", [b"not a picture", b"\x89PNG\r\n\x1a\n", b""])
