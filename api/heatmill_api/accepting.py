@@ -146,6 +146,8 @@ def _shard_items(services: Services, request: JobRequest) -> int:
     except QueueUnavailable:
         pace = None
     passes = sum(services.catalogue.passes(method.name, method.params) for method in request.methods)
+    # Without methods, for its map alone, an item still takes the pass that predicts.
+    passes = passes or 1.0
     return shard_items(passes * request.top_k * (pace or settings.seconds_per_pass), settings.shard_seconds)
 
 

@@ -142,7 +142,7 @@ def _untouched(accepted: AcceptedJob) -> JobProgress:
 
 
 def _validated(resolved: JobRequest) -> Response:
-    return reply(ValidRequest(model=resolved.model, methods=resolved.methods))
+    return reply(ValidRequest(model=resolved.model, methods=resolved.methods, map=resolved.map))
 
 
 def _wait(job: JobId, current: Job, seconds: float) -> Job:

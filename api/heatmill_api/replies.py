@@ -26,7 +26,10 @@ def job_reply(job: Job, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str
 def linked(job: Job) -> Job:
     """The job with the paths of what can be asked about it."""
     path = job_path(job.id)
-    return job.model_copy(update={"links": {"self": path, "results": f"{path}/results", "cancel": f"{path}:cancel"}})
+    links = {"self": path, "results": f"{path}/results", "cancel": f"{path}:cancel"}
+    if job.map is not None and job.map.state == "ready":
+        links["map"] = f"{path}/map"
+    return job.model_copy(update={"links": links})
 
 
 def job_path(job: str) -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidRequest, RequestError
 from heatmill.image_uris import UPLOAD, SourceRules, UriRefused
+from heatmill.planning import map_fault
 from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
 from heatmill_api.problems import MAX_ERRORS, faulty, pointer
 
@@ -27,6 +28,7 @@ def resolve(request: JobRequest, catalogue: Catalogue, rules: SourceRules) -> Jo
     if request.source is not None and (refusal := _refusal(rules, request.source.uri)):
         raise faulty([{"pointer": "/source/uri", "detail": refusal}])
     _check_priority(request)
+    _check_map(request)
     return request.model_copy(update={"methods": methods, "items": items})
 
 
@@ -94,6 +96,12 @@ def _check_priority(request: JobRequest) -> None:
     if request.priority == "interactive" and not is_small(request):
         detail = f"`interactive` is for up to {MAX_INTERACTIVE_ITEMS} items that the request names itself"
         raise faulty([{"pointer": "/priority", "detail": detail}])
+
+
+def _check_map(request: JobRequest) -> None:
+    """Refuse a map of too few items; how many a source lists is known only to the plan."""
+    if request.map is not None and request.items is not None and (fault := map_fault(len(request.items))):
+        raise faulty([{"pointer": "/map", "detail": fault.detail}])
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from uuid import uuid4
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_rows
+from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_map, fetch_rows
 from heatmill.errors import InvalidRequest, JobNotFound, RequestError
+from heatmill.job_map import JobMap
 from heatmill.schemas import (
     ItemRequest,
     Job,
@@ -110,7 +111,7 @@ class Client:
 
         Args:
             model: Its name in `models()`.
-            methods: Names, or `MethodRequest` where a method takes params.
+            methods: Names, or `MethodRequest` where a method takes params; none are needed where a map is asked for.
             images: Files on this machine. A mapping gives each its item id; else that is the file's name, or its path
                 where two have one name.
             items: Items, whose images are files on this machine, which are uploaded, or URIs.
@@ -125,7 +126,7 @@ class Client:
         if source is not None and target is not None:
             raise InvalidRequest("a source's items name their targets themselves, in its manifest")
         named = list_items(images, items, target)
-        body = request_body(model, methods, source) | options
+        body = request_body(model, methods, source, options.pop("map", None)) | options
         if named:
             body["items"] = self._stored(named, body, on_upload)
         return read_answer(self._api.send("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key}), Job)
@@ -188,6 +189,8 @@ class Client:
     ) -> int:
         """Download the heatmaps and attributions that a job has so far, and write `results.jsonl` about them.
 
+        Where the job has a map, it is written beside them, as `map.png`, `.parquet`, `.jsonl` and `.json`.
+
         Args:
             job_id: The job.
             directory: Made where it is missing; files of the same names are replaced.
@@ -201,7 +204,18 @@ class Client:
             OSError: The folder cannot be written.
         """
         photo = partial(self._photo, job_id) if overlay else None
-        return fetch_rows(self.results(job_id), Path(directory), Origin(self._download, photo), on_fetch)
+        rows = fetch_rows(self.results(job_id), Path(directory), Origin(self._download, photo), on_fetch)
+        if "map" in self.job(job_id).links:
+            fetch_map(self.map(job_id), Path(directory), self._download)
+        return rows
+
+    def map(self, job_id: str) -> JobMap:
+        """What is known of a job's map, with URLs of its files.
+
+        Raises:
+            ResultNotFound: The job has none, or not yet.
+        """
+        return read_answer(self._api.send("GET", f"{_path(job_id)}/map"), JobMap)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what is done stays.

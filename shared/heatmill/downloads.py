@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from PIL import Image
 
+from heatmill.job_map import JobMap
 from heatmill.overlay import overlay
 from heatmill.schemas import Row
 
@@ -85,6 +86,18 @@ def fetch_rows(rows: Iterable[Row], directory: Path, origin: Origin, on_fetch: O
                 if on_fetch is not None:
                     on_fetch(fetched)
     return fetched
+
+
+def fetch_map(made: JobMap, directory: Path, download: Callable[[str], bytes]) -> None:
+    """Write a map's files, and last `map.json`, which says how it was made.
+
+    Raises:
+        ServiceUnavailable: A file cannot be had.
+        OSError: The folder cannot be written.
+    """
+    for ending, url in made.urls.items():
+        _write(directory / f"map.{ending}", download(url))
+    _write(directory / "map.json", made.model_dump_json(exclude={"urls"}).encode())
 
 
 def read_fetched(directory: Path) -> Iterator[FetchedRow]:

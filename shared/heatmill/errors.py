@@ -18,6 +18,7 @@
     │   ├── UnsupportedOperation      the method has no right answer on this model
     │   ├── ModelUnavailable          the model's weights cannot be had
     │   ├── ItemTooLargeForDevice     one image alone does not fit the device
+    │   ├── MapUnavailable            no map can be made of the job's items
     │   └── WorkerCrashed             the worker died while it processed this item
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
@@ -146,6 +147,10 @@ class ModelUnavailable(ItemError):
 
 class ItemTooLargeForDevice(ItemError):
     """One item alone does not fit the device."""
+
+
+class MapUnavailable(ItemError):
+    """No map can be made of a job's items; what was asked for beside it goes on."""
 
 
 class WorkerCrashed(ItemError):

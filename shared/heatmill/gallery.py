@@ -13,6 +13,7 @@ from heatmill.row_text import checks_text, class_text, verdict_text
 from heatmill.schemas import Job
 
 PAGE = "index.html"
+MAP = "map.png"
 # Browsers get slow beyond some thousand pictures.
 MAX_ITEMS = 200
 COMPLETENESS = (
@@ -27,7 +28,7 @@ def write_gallery(directory: Path, job: Job) -> Path:
     Raises:
         OSError: The folder does not hold fetched results, or cannot be written.
     """
-    items = (list(rows) for _, rows in groupby(read_fetched(directory), key=lambda row: row.index))
+    items = (list(rows) for _, rows in groupby(_rows(directory, job), key=lambda row: row.index))
     shown = list(islice(items, MAX_ITEMS))
     left_out = sum(1 for _ in items)
     rows = [row for item in shown for row in item]
@@ -35,7 +36,7 @@ def write_gallery(directory: Path, job: Job) -> Path:
         title="What the model looked at",
         summary=escape(_summary(job)),
         legend="\n".join(_legend(rows)),
-        sections="\n".join(map(_section, shown)),
+        sections="\n".join([*_map(directory, job), *map(_section, shown)]),
         notes="\n".join(f"<p>{escape(note)}</p>" for note in _notes(job, rows, left_out)),
     )
     with whole_file(directory / PAGE) as file:
@@ -43,12 +44,18 @@ def write_gallery(directory: Path, job: Job) -> Path:
     return directory / PAGE
 
 
+def _rows(directory: Path, job: Job) -> Iterator[FetchedRow]:
+    """What was fetched, but for the points of the map, which have no pictures of their own."""
+    method = job.map and job.map.method
+    return (row for row in read_fetched(directory) if row.method != method or row.error is not None)
+
+
 def _template() -> Template:
     return Template(files("heatmill").joinpath("gallery.html").read_text("utf-8"))
 
 
 def _summary(job: Job) -> str:
-    methods = ", ".join(method.name for method in job.methods)
+    methods = ", ".join(method.name for method in job.methods) or "a map"
     failed = f", {job.counts.failed} failed" if job.counts.failed else ""
     return f"{job.model}, explained by {methods}. {job.counts.succeeded} results{failed}."
 
@@ -68,6 +75,14 @@ def _notes(job: Job, rows: list[FetchedRow], left_out: int) -> Iterator[str]:
     if any("completeness_error" in row.checks for row in rows):
         yield COMPLETENESS
     yield f"Job {job.id}, {job.created_at:%Y-%m-%d %H:%M} UTC. results.jsonl says what is what, and how it was made."
+
+
+def _map(directory: Path, job: Job) -> Iterator[str]:
+    """The job's map, where it was fetched."""
+    if job.map is not None and job.map.state == "ready" and (directory / MAP).is_file():
+        picture = f'<a href="{MAP}">{_image(MAP, "Map of the images")}</a>'
+        text = "Each point is an image; near each other are those that the model sees as alike. map.json says how well."
+        yield f'<section class="map">\n<h2>Map</h2>\n{picture}\n<p>{escape(text)}</p>\n</section>'
 
 
 def _section(rows: list[FetchedRow]) -> str:

@@ -77,6 +77,16 @@ def attribution(job: JobId, shard_number: int, name: str) -> str:
     return f"{job.prefix}attributions/{shard_number:06}/{name}.npy"
 
 
+def features(job: JobId, shard_number: int) -> str:
+    """The features of one shard's items, from which the map is made."""
+    return f"{job.prefix}features/{shard_number:06}.npy"
+
+
+def job_map(job: JobId, ending: str) -> str:
+    """The map: `json` tells of it and is written last, `jsonl` and `parquet` hold its points, `png` shows it."""
+    return f"{job.prefix}map.{ending}"
+
+
 def cancelled(job: JobId) -> str:
     """Marker: the caller asked to stop."""
     return f"{job.prefix}cancelled"

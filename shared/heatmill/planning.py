@@ -4,13 +4,18 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 
 from heatmill import keys
+from heatmill.errors import HeatmillError, MapUnavailable
 from heatmill.keys import JobId
 from heatmill.records import load_plan, load_shard, store_shard
-from heatmill.schemas import AcceptedJob, Item, ItemRequest, Plan
+from heatmill.schemas import AcceptedJob, Item, ItemRequest, JobRequest, Plan, Problem, problem_type
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 
 MAX_SHARD_ITEMS = 512
 MAX_JOB_ITEMS = 1_000_000
+# A layout of fewer says nothing.
+MIN_MAP_ITEMS = 3
+# What one worker lays out well within a shard's hard limit, and holds in memory.
+MAX_MAP_ITEMS = 50_000
 
 ListItems = Callable[[Item | None], Iterator[Item]]
 """Lists a job's items after the given one, or from the start."""
@@ -29,18 +34,21 @@ def write_plan(storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items
     """
     if (known := load_plan(storage, job)) is not None:
         return known
+    request = accepted.request
     shards = items = results = 0
     for shard in _shards(storage, job, accepted.shard_items, list_items):
         shards += 1
         items += len(shard)
-        results += sum(ranks(item, accepted.request.top_k) for item in shard) * len(accepted.request.methods)
+        results += sum(len(expected_rows(item, request)) for item in shard)
     plan = Plan(
         shards=shards,
         items=items,
         results=results,
-        model=accepted.request.model,
-        methods=accepted.request.methods,
-        top_k=accepted.request.top_k,
+        model=request.model,
+        methods=request.methods,
+        top_k=request.top_k,
+        map=request.map,
+        map_error=None if request.map is None else map_fault(items),
     )
     return store_plan(storage, job, plan)
 
@@ -57,6 +65,29 @@ def store_plan(storage: S3Storage, job: JobId, plan: Plan) -> Plan:
 def ranks(item: Item, top_k: int) -> int:
     """How many classes of an item are explained."""
     return 1 if item.target is not None else top_k
+
+
+def expected_rows(item: Item, asked: JobRequest | Plan) -> list[tuple[str, int]]:
+    """Method and rank of every row that an item gets, in their order; the map's comes last."""
+    rows = [(method.name, rank) for method in asked.methods for rank in range(ranks(item, asked.top_k))]
+    return rows if asked.map is None else [*rows, (asked.map.method, 0)]
+
+
+def map_fault(items: int) -> Problem | None:
+    """Why no map can be made of so many items, if so."""
+    if MIN_MAP_ITEMS <= items <= MAX_MAP_ITEMS:
+        return None
+    return map_problem(f"a map takes {MIN_MAP_ITEMS} to {MAX_MAP_ITEMS:,} items; here are {items:,}")
+
+
+def map_problem(detail: str) -> Problem:
+    """The problem that stands where a map would."""
+    return as_problem(MapUnavailable(detail))
+
+
+def as_problem(error: HeatmillError) -> Problem:
+    """An error as it stands in a durable record."""
+    return Problem(type=problem_type(error.code), title=error.title, detail=str(error))
 
 
 def inline_items(requests: Iterable[ItemRequest]) -> ListItems:

@@ -6,7 +6,7 @@ from typing import Any
 from heatmill import keys, records
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
-from heatmill.schemas import AcceptedJob, Counts, Job, JobState
+from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapStatus
 from heatmill.state import JobProgress, RedisJobStore
 from heatmill.storage import S3Storage
 
@@ -60,6 +60,7 @@ def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
         cancelled=storage.exists(keys.cancelled(job)),
         started_at=None,
         summary=summary(accepted),
+        makes_map=plan is not None and plan.makes_map,
     )
 
 
@@ -69,9 +70,23 @@ def summary(accepted: AcceptedJob) -> dict[str, Any]:
         "created_at": accepted.created_at.isoformat(),
         "model": accepted.request.model,
         "methods": [method.model_dump() for method in accepted.request.methods],
+        "map": None if accepted.request.map is None else accepted.request.map.model_dump(),
         "priority": accepted.priority,
         "metadata": accepted.request.metadata,
     }
+
+
+def map_status(storage: S3Storage, job: JobId, *, cancelled: bool) -> MapStatus | None:
+    """What became of the map of a job that is complete; None where none was asked for."""
+    plan = records.load_plan(storage, job)
+    asked = records.load_request(storage, job).request.map
+    if asked is None:
+        return None
+    made = records.load_map(storage, job)
+    error = (made and made.error) or (plan and (plan.map_error or plan.error)) or None
+    if made is not None and error is None:
+        return MapStatus(**asked.model_dump(), state="ready")
+    return MapStatus(**asked.model_dump(), state="cancelled" if cancelled and error is None else "failed", error=error)
 
 
 def open_job(job: JobId, progress: JobProgress) -> Job:

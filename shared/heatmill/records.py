@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from heatmill import keys
 from heatmill.errors import JobNotFound
+from heatmill.job_map import JobMap
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row
 from heatmill.state import Committed
@@ -57,6 +58,11 @@ def load_plan(storage: S3Storage, job: JobId) -> Plan | None:
 def load_final(storage: S3Storage, job: JobId) -> Job | None:
     """The terminal job, where it is terminal."""
     return _load(storage, keys.final(job), Job)
+
+
+def load_map(storage: S3Storage, job: JobId) -> JobMap | None:
+    """What is known of the job's map, where it is made or cannot be."""
+    return _load(storage, keys.job_map(job, "json"), JobMap)
 
 
 def load_shard(storage: S3Storage, job: JobId, number: int) -> tuple[Item, ...]:

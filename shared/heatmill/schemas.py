@@ -62,11 +62,24 @@ class SourceRequest(Schema):
         return "jsonl" if self.uri.endswith((".jsonl", ".ndjson")) else "prefix"
 
 
+class MapRequest(Schema):
+    """A map of the whole job: one point per image, close to those that the model sees as alike."""
+
+    method: Literal["tsne"]
+    perplexity: Annotated[float, Field(ge=2, le=200, allow_inf_nan=False, strict=True)] = Field(
+        30.0, description="Roughly how many neighbours an image has; lowered where the job has few images."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+
+
 class JobRequest(Schema):
     """The body of `POST /v1/jobs`."""
 
     model: Label
-    methods: Annotated[tuple[MethodRequest, ...], Field(min_length=1, max_length=MAX_METHODS)]
+    methods: Annotated[tuple[MethodRequest, ...], Field(max_length=MAX_METHODS)] = Field(
+        (), description="At least one, unless a `map` is asked for."
+    )
+    map: MapRequest | None = None
     items: Annotated[tuple[ItemRequest, ...], Field(min_length=1, max_length=MAX_INLINE_ITEMS)] | None = None
     source: SourceRequest | None = None
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)] = Field(
@@ -84,6 +97,8 @@ class JobRequest(Schema):
     def _has_one_origin_and_distinct_names(self) -> Self:
         if (self.items is None) == (self.source is None):
             raise ValueError("give either `items` or `source`")
+        if not self.methods and self.map is None:
+            raise ValueError("give at least one of `methods`, or a `map`")
         names = [method.name for method in self.methods]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"methods are named more than once: {', '.join(sorted(repeated))}")
@@ -121,7 +136,14 @@ class Plan(Schema):
     model: str
     methods: tuple[MethodRequest, ...]
     top_k: int
+    map: MapRequest | None = None
+    map_error: "Problem | None" = Field(None, description="Why no map can be made of these items.")
     error: "Problem | None" = Field(None, description="Why the source could not be listed at all.")
+
+    @property
+    def makes_map(self) -> bool:
+        """Whether a map comes after the last shard: one more unit of work, whose number is that of the shards."""
+        return self.map is not None and self.map_error is None and self.shards > 0
 
 
 class Problem(Schema):
@@ -206,6 +228,13 @@ class Counts(Schema):
         return self.succeeded + self.failed + self.cancelled
 
 
+class MapStatus(MapRequest):
+    """The map that was asked for, and what became of it."""
+
+    state: Literal["pending", "ready", "failed", "cancelled"] = "pending"
+    error: Problem | None = Field(None, description="Why there is no map; the job's results do not depend on it.")
+
+
 class Job(Schema):
     """A job as the API shows it."""
 
@@ -221,6 +250,7 @@ class Job(Schema):
     eta_seconds: float | None = None
     model: str
     methods: tuple[MethodRequest, ...]
+    map: MapStatus | None = None
     priority: Priority
     metadata: dict[str, str] = {}
     error: Problem | None = Field(None, description="Why the whole job failed, where no item could be read at all.")
@@ -240,6 +270,7 @@ class ValidRequest(Schema):
     valid: bool = True
     model: str
     methods: tuple[MethodRequest, ...]
+    map: MapRequest | None = None
 
 
 class ResultPage(Schema):

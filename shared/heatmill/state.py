@@ -63,6 +63,7 @@ class JobProgress:
     cancelled: bool
     started_at: float | None
     summary: dict[str, Any]
+    makes_map: bool = False
 
 
 class RedisJobStore:
@@ -89,6 +90,8 @@ class RedisJobStore:
         """
         fields = {"summary": json.dumps(summary), "succeeded": committed.succeeded, "failed": committed.failed}
         planned = {} if plan is None else {"shards": plan.shards, "items": plan.items, "results": plan.results}
+        if plan is not None and plan.makes_map:
+            planned["map"] = 1
         self._run("register", job, json.dumps(fields), json.dumps(planned), *committed.shards)
 
     def take(self, job: JobId, patience_seconds: float) -> int | None:
@@ -141,6 +144,7 @@ class RedisJobStore:
             cancelled="cancelled" in fields,
             started_at=optional(fields, "started_at", float),
             summary=json.loads(fields["summary"]),
+            makes_map="map" in fields,
         )
 
     def forget(self, job: JobId) -> None:

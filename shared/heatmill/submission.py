@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from pydantic import ValidationError
 
 from heatmill.errors import InvalidRequest, TooLarge
-from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, MethodRequest, Priority
+from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, MapRequest, MethodRequest, Priority
 from heatmill.uploads import OnUpload, is_uri, name_images
 
 Images = Mapping[str, Path | str] | Sequence[Path | str]
@@ -19,14 +19,15 @@ SOME_UPLOAD = "upload://" + 64 * "0"
 class SubmitOptions(TypedDict, total=False):
     """What `Client.submit` takes beside model, methods and images.
 
-    `target` is for items that name none; `idempotency_key` is chosen by the client where none is given; `on_upload` is
-    told (images stored so far, all images).
+    `target` is for items that name none; `map` asks for a map of all items; `idempotency_key` is chosen by the client
+    where none is given; `on_upload` is told (images stored so far, all images).
     """
 
     target: int | str | None
     top_k: int
     priority: Priority
     metadata: Mapping[str, str]
+    map: MapRequest | None
     idempotency_key: str
     on_upload: OnUpload | None
 
@@ -49,9 +50,13 @@ def list_items(images: Images, items: Iterable[ItemRequest], target: int | str |
     return [item.model_copy(update={"target": target}) if item.target is None else item for item in listed]
 
 
-def request_body(model: str, methods: Iterable[str | MethodRequest], source: str | None) -> dict[str, Any]:
+def request_body(
+    model: str, methods: Iterable[str | MethodRequest], source: str | None, asked_map: MapRequest | None = None
+) -> dict[str, Any]:
     """The body without items."""
     body: dict[str, Any] = {"model": model, "methods": [_method(method) for method in methods]}
+    if asked_map is not None:
+        body["map"] = asked_map.model_dump(mode="json")
     return body if source is None else {**body, "source": {"uri": source}}
 
 

@@ -87,7 +87,7 @@ def test_a_request_that_is_only_validated_stores_nothing(
     before = list(storage.list(""))
     answer = client.post("/v1/jobs", json=body(validate_only=True), headers=KEY)
     assert answer.status_code == 200
-    assert answer.json == {"valid": True, "model": MODEL, "methods": [{"name": "saliency", "params": {}}]}
+    assert answer.json == {"valid": True, "model": MODEL, "methods": [{"name": "saliency", "params": {}}], "map": None}
     assert list(storage.list("")) == before
     assert queued(state) == 0
 

@@ -14,10 +14,10 @@ from heatmill.dispatch import Dispatcher
 from heatmill.errors import ClaimLost, JobNotFound, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
-from heatmill.planning import MAX_JOB_ITEMS, store_plan, write_plan
-from heatmill.progress import job_state, summary
+from heatmill.planning import MAX_JOB_ITEMS, as_problem, store_plan, write_plan
+from heatmill.progress import job_state, map_status, summary
 from heatmill.registering import register
-from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Problem, Row, problem_type
+from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import JobProgress, RedisJobStore
 from heatmill.storage import AccessRefused, ObjectMissing, S3Storage, WriteConflict
@@ -78,7 +78,7 @@ def is_complete(progress: JobProgress) -> bool:
     """Whether nothing will be committed any more."""
     if progress.cancelled:
         return progress.working == 0
-    return progress.shards is not None and progress.committed >= progress.shards
+    return progress.shards is not None and progress.committed >= progress.shards + progress.makes_map
 
 
 def finish(control: Control, job: JobId) -> None:
@@ -174,7 +174,8 @@ def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
         model=accepted.request.model,
         methods=accepted.request.methods,
         top_k=accepted.request.top_k,
-        error=Problem(type=problem_type(reason.code), title=reason.title, detail=str(reason)),
+        map=accepted.request.map,
+        error=as_problem(reason),
     )
 
 
@@ -207,5 +208,5 @@ def _final_job(control: Control, job: JobId, counts: Counts) -> Job:
         finished_at=finished,
         items_per_second=round(plan.items / busy, 3) if plan and busy and not cancelled else None,
         error=plan.error if plan else None,
-        **summary(accepted),
+        **summary(accepted) | {"map": map_status(control.storage, job, cancelled=cancelled)},
     )

@@ -1,25 +1,39 @@
 """From prepared photos to result rows: predict, explain every method, then render and store each result."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+import structlog
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from heatmill import keys
-from heatmill.errors import BadAttribution, HeatmillError, ItemError, RequestError, TargetUnknown
+from heatmill.errors import (
+    BadAttribution,
+    HeatmillError,
+    InternalError,
+    ItemError,
+    MapUnavailable,
+    RequestError,
+    TargetUnknown,
+)
 from heatmill.keys import JobId
-from heatmill.planning import ranks
-from heatmill.schemas import Item, MethodRequest, Plan, Problem, Row, StoredArray, StoredPicture, Target, problem_type
+from heatmill.planning import as_problem, expected_rows
+from heatmill.schemas import Item, MethodRequest, Plan, Row, StoredArray, StoredPicture, Target
 from heatmill.storage import S3Storage
 from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.features import Placed, place, store_features
 from heatmill_workers.heatmaps import encode_array, render
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.prediction import predict
+from heatmill_workers.prediction import Prediction, predict, predict_with_features
 from heatmill_workers.prepare import Prepared, Unprepared
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -40,34 +54,44 @@ class Outcome:
     explained: Explained
 
 
-def explain_items(group: Sequence[Prepared | Unprepared], plan: Plan, model: LoadedModel) -> Iterator[Outcome | Row]:
+Answer = Outcome | Placed | Row
+
+
+def explain_items(group: Sequence[Prepared | Unprepared], plan: Plan, model: LoadedModel) -> Iterator[Answer]:
     """Every result of a group of items, method by method; a failed one is a finished row already."""
     asked: list[Asked] = []
-    for item, answer in _asked(group, plan.top_k, model):
+    for item, answer in _seen(group, plan, model):
         if isinstance(answer, ItemError):
             yield from failed_rows(item, plan, answer)
-        else:
-            asked += answer
+            continue
+        asked += answer.asked
+        if plan.map is not None:
+            yield answer.placed or _failed(item, plan.map.method, 0, MapUnavailable(_reason(plan)))
     for method in plan.methods if asked else ():
         yield from _explained(method, asked, model)
 
 
 def failed_rows(item: Item, plan: Plan, error: ItemError) -> list[Row]:
     """An item that failed as a whole: one row for each result that it would have had."""
-    return [_failed(item, method, rank, error) for method in plan.methods for rank in range(ranks(item, plan.top_k))]
+    return [_failed(item, method, rank, error) for method, rank in expected_rows(item, plan)]
 
 
 @dataclass(frozen=True)
 class ResultWriter:
-    """Renders and stores results. Runs in threads, behind the device."""
+    """Renders and stores results. Runs in threads, behind the device.
+
+    Args:
+        features: Of the items that the job's map will show, by index, until all are there.
+    """
 
     storage: S3Storage
     job: JobId
     shard: int
     first_index: int
     model: LoadedModel
+    features: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
-    def store(self, outcome: Outcome | Row) -> Row:
+    def store(self, outcome: Answer) -> Row:
         """Write heatmap and attribution, and give back the row that tells of them.
 
         Raises:
@@ -75,6 +99,8 @@ class ResultWriter:
         """
         if isinstance(outcome, Row):
             return outcome
+        if isinstance(outcome, Placed):
+            return self._keep(outcome)
         asked, method = outcome.asked, outcome.method
         item = asked.photo.item
         name = f"{item.index - self.first_index:04}.{method.name}.{asked.target.index}"
@@ -104,6 +130,28 @@ class ResultWriter:
             provenance={**self._provenance, "params": method.params},
         )
 
+    def store_features(self) -> None:
+        """Write what was kept for the job's map, if anything.
+
+        Raises:
+            StorageUnavailable: The store does not answer.
+        """
+        if self.features:
+            store_features(self.storage, self.job, self.shard, self.features)
+
+    def _keep(self, placed: Placed) -> Row:
+        item = placed.photo.item
+        self.features[item.index] = placed.features
+        return Row(
+            item=item.id,
+            index=item.index,
+            method=placed.method,
+            rank=0,
+            status="succeeded",
+            target=placed.target,
+            provenance={**self._provenance, "features": placed.source},
+        )
+
     @cached_property
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -115,40 +163,74 @@ class ResultWriter:
         }
 
 
-def _asked(
-    group: Sequence[Prepared | Unprepared], top_k: int, model: LoadedModel
-) -> Iterator[tuple[Item, list[Asked] | ItemError]]:
-    """Each item's classes that are to be explained, or why there are none."""
+@dataclass(frozen=True)
+class _Seen:
+    """The classes of one item that are to be explained, and what it adds to a map that will be made."""
+
+    asked: list[Asked]
+    placed: Placed | None
+
+
+def _seen(
+    group: Sequence[Prepared | Unprepared], plan: Plan, model: LoadedModel
+) -> Iterator[tuple[Item, _Seen | ItemError]]:
+    """What the model says of each item, or why it says nothing."""
     yield from ((entry.item, entry.error) for entry in group if isinstance(entry, Unprepared))
     photos = [entry for entry in group if isinstance(entry, Prepared)]
     if not photos:
         return
     try:
-        predictions = predict(model, torch.stack([photo.image for photo in photos]))
+        predictions = _predict(photos, plan, model)
     except ItemError as error:
         yield from ((photo.item, error) for photo in photos)
         return
-    for photo, probabilities in zip(photos, predictions, strict=True):
+    for row, photo in enumerate(photos):
         try:
-            yield photo.item, _targets(photo, probabilities, top_k, model.labels)
+            yield photo.item, _answer(photo, predictions[row], plan, model)
         except ItemError as error:
             yield photo.item, error
 
 
+def _predict(photos: Sequence[Prepared], plan: Plan, model: LoadedModel) -> Prediction:
+    images = torch.stack([photo.image for photo in photos])
+    return predict_with_features(model, images) if plan.makes_map else Prediction(predict(model, images))
+
+
+def _answer(photo: Prepared, prediction: Prediction, plan: Plan, model: LoadedModel) -> _Seen:
+    asked = _targets(photo, prediction.probabilities, plan.top_k, model.labels)
+    if plan.map is None or not plan.makes_map:
+        return _Seen(asked, None)
+    return _Seen(asked, place(photo, plan.map.method, prediction, model.labels))
+
+
+def _reason(plan: Plan) -> str:
+    """Why it was known from the start that there will be no map."""
+    return "" if plan.map_error is None else plan.map_error.detail
+
+
 def _explained(method: MethodRequest, asked: Sequence[Asked], model: LoadedModel) -> Iterator[Outcome | Row]:
     """One method on every asked class; a method that cannot be right on this model fails them all."""
-    images = torch.stack([each.photo.image for each in asked])
-    targets = torch.tensor([each.target.index for each in asked])
-    answers: Sequence[Explained | HeatmillError]
-    try:
-        answers = explain(method.name, model, images, targets, method.params)
-    except (ItemError, RequestError) as error:
-        answers = [error] * len(asked)
-    for each, answer in zip(asked, answers, strict=True):
+    for each, answer in zip(asked, _answers(method, asked, model), strict=True):
         if isinstance(answer, Explained):
             yield Outcome(each, method, answer)
         else:
-            yield _failed(each.photo.item, method, each.rank, answer, each.target)
+            yield _failed(each.photo.item, method.name, each.rank, answer, each.target)
+
+
+def _answers(
+    method: MethodRequest, asked: Sequence[Asked], model: LoadedModel
+) -> Sequence[Explained | ItemError | RequestError]:
+    images = torch.stack([each.photo.image for each in asked])
+    targets = torch.tensor([each.target.index for each in asked])
+    try:
+        return explain(method.name, model, images, targets, method.params)
+    except (ItemError, RequestError) as error:
+        return [error] * len(asked)
+    except Exception as error:
+        if len(asked) > 1:
+            return [answer for each in asked for answer in _answers(method, [each], model)]
+        log.exception("explainer failed", method=method.name, item=asked[0].photo.item.id)
+        return [InternalError(f"{method.name} failed: {type(error).__name__}; the worker's log has the trace")]
 
 
 def _targets(photo: Prepared, probabilities: Tensor, top_k: int, labels: tuple[str, ...]) -> list[Asked]:
@@ -165,8 +247,6 @@ def _targets(photo: Prepared, probabilities: Tensor, top_k: int, labels: tuple[s
     ]
 
 
-def _failed(item: Item, method: MethodRequest, rank: int, error: HeatmillError, target: Target | None = None) -> Row:
-    problem = item.error or Problem(type=problem_type(error.code), title=error.title, detail=str(error))
-    return Row(
-        item=item.id, index=item.index, method=method.name, rank=rank, status="failed", target=target, error=problem
-    )
+def _failed(item: Item, method: str, rank: int, error: HeatmillError, target: Target | None = None) -> Row:
+    problem = item.error or as_problem(error)
+    return Row(item=item.id, index=item.index, method=method, rank=rank, status="failed", target=target, error=problem)

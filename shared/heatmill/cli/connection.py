@@ -104,7 +104,7 @@ def end_as(job: Job) -> NoReturn:
     Raises:
         click.exceptions.Exit: With the code.
     """
-    has_failed = job.state in {"partly_failed", "failed", "cancelled"}
+    has_failed = job.state in {"partly_failed", "failed", "cancelled"} or (job.map and job.map.state == "failed")
     raise click.exceptions.Exit(Exit.SOME_FAILED if has_failed else Exit.SUCCEEDED)
 
 

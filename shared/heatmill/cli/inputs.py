@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 from pydantic import JsonValue, ValidationError
 
-from heatmill.schemas import ItemRequest, MethodRequest
+from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
 from heatmill.uploads import IMAGE_TYPES, is_uri, name_images
 
 MANIFESTS = (".jsonl", ".ndjson")
@@ -56,17 +56,28 @@ def parse_method(text: str) -> MethodRequest:
     Raises:
         click.BadParameter: A param has no value.
     """
-    name, _, rest = text.partition(":")
-    params: dict[str, JsonValue] = {}
-    while rest:
-        param, equals, rest = rest.partition("=")
-        if not equals or not param.strip():
-            raise click.BadParameter(f"{text!r}: write NAME:param=value,param=value")
-        params[param.strip()], rest = _next_value(rest)
+    name, params = _name_and_params(text)
     try:
         return MethodRequest(name=name, params=params)
     except ValidationError as error:
         raise click.BadParameter(f"{text!r}: the name of the method: {error.errors()[0]['msg']}") from error
+
+
+def parse_map(text: str | None) -> MapRequest | None:
+    """Read `NAME` or `NAME:param=value,...`, as for `parse_method`.
+
+    Raises:
+        click.BadParameter: There is no such map, or a param is wrong.
+    """
+    if text is None:
+        return None
+    name, params = _name_and_params(text)
+    try:
+        return MapRequest.model_validate({**params, "method": name})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise click.BadParameter(f"{text!r}: {field}: {first['msg']}", param_hint="--map") from error
 
 
 def parse_target(text: str | None) -> int | str | None:
@@ -87,6 +98,17 @@ def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r}: write key=value")
         metadata[key] = value
     return metadata
+
+
+def _name_and_params(text: str) -> tuple[str, dict[str, JsonValue]]:
+    name, _, rest = text.partition(":")
+    params: dict[str, JsonValue] = {}
+    while rest:
+        param, equals, rest = rest.partition("=")
+        if not equals or not param.strip():
+            raise click.BadParameter(f"{text!r}: write NAME:param=value,param=value")
+        params[param.strip()], rest = _next_value(rest)
+    return name, params
 
 
 def _is_source(argument: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 import click
 
 from heatmill.cli.connection import Service, connected, end_as, json_option, service_options
-from heatmill.cli.inputs import parse_metadata, parse_method, parse_target, read_inputs
+from heatmill.cli.inputs import parse_map, parse_metadata, parse_method, parse_target, read_inputs
 from heatmill.cli.output import print_job, print_job_and_rows, print_json
 from heatmill.cli.progress import count_progress
 from heatmill.cli.waiting import interruptible, wait_for
@@ -25,6 +25,7 @@ class Submission(TypedDict):
     images: tuple[str, ...]
     model: str
     methods: tuple[str, ...]
+    map_text: str | None
     target: str | None
     top_k: int | None
     priority: Any
@@ -38,10 +39,15 @@ class Submission(TypedDict):
     "--method",
     "methods",
     multiple=True,
-    required=True,
     metavar="NAME[:PARAM=VALUE,...]",
     help="One of `heatmill methods`; may be given more than once. Values are JSON, or else text up to the next comma; "
     'text with commas goes in double quotes: name:param="a,b".',
+)
+@click.option(
+    "--map",
+    "map_text",
+    metavar="tsne[:PARAM=VALUE,...]",
+    help="Also lay all images out as one map; params are perplexity and seed. Needs no --method.",
 )
 @click.option("--target", help="Class to explain, index or label; by default the predicted one.")
 @click.option("--top-k", type=click.IntRange(1), help="Explain this many of the most probable classes.")
@@ -112,8 +118,11 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
     Raises:
         click.BadParameter: Something on the command line is wrong.
     """
+    if not given["methods"] and given["map_text"] is None:
+        raise click.UsageError("give --method at least once, or --map")
     methods = [parse_method(text) for text in given["methods"]]
     options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
+    options["map"] = parse_map(given["map_text"])
     if given["top_k"] is not None:
         options["top_k"] = given["top_k"]
     if given["priority"] is not None:

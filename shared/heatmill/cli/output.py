@@ -56,6 +56,8 @@ def print_job(job: Job) -> None:
     _console().print(heading, soft_wrap=True)
     if job.error is not None:
         click.echo(f"{job.error.title}: {job.error.detail}")
+    if job.map is not None and job.map.error not in (None, job.error):
+        click.echo(f"{job.map.error.title}: {job.map.error.detail}")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:

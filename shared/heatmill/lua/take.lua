@@ -26,4 +26,10 @@ while cursor < tonumber(shards) do
   end
 end
 redis.call('HSET', KEYS[2], 'cursor', cursor)
-return false
+
+-- The map comes after all shards, and its number after theirs.
+local map = tonumber(shards)
+if redis.call('HEXISTS', KEYS[2], 'map') == 0 or redis.call('GETBIT', KEYS[3], map) == 1 then return false end
+if redis.call('BITCOUNT', KEYS[3]) < map or redis.call('ZSCORE', KEYS[4], map) then return false end
+redis.call('ZADD', KEYS[4], now + ARGV[2], map)
+return map

@@ -1,0 +1,71 @@
+"""A job's map: what is known of it, and its picture."""
+
+from typing import get_args
+
+from flask import Response
+
+from heatmill import keys, records
+from heatmill.errors import ResultNotFound
+from heatmill.job_map import JobMap, MapFile
+from heatmill.keys import JobId
+from heatmill.storage import ObjectMissing
+from heatmill_api.jobs import known
+from heatmill_api.replies import reply
+from heatmill_api.routing import JobPath, problems, versioned
+from heatmill_api.services import Services, services
+
+PNG = "image/png"
+PICTURE = {"description": "The map.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}
+
+api = versioned("maps", "results")
+
+
+@api.get("/jobs/<string:job>/map", responses={200: JobMap, **problems(404, 422, 503)})
+def get_map(path: JobPath) -> Response:
+    """Read how a job's map was made, and where its files are.
+
+    `png` shows it; `parquet` and `jsonl` hold a point per item: where it lies, and the class that the model predicts.
+    """
+    here, job = services(), known(path.job)
+    made = _made(here, job)
+    seconds = here.settings.presigned_seconds
+    urls = {ending: here.storage.presigned_get(keys.job_map(job, ending), seconds) for ending in get_args(MapFile)}
+    return reply(made.model_copy(update={"urls": urls}))
+
+
+@api.get("/jobs/<string:job>/map.png", responses={200: PICTURE, **problems(404, 422, 503)})
+def get_map_picture(path: JobPath) -> Response:
+    """Get a job's map as a picture: a point per image, coloured by the class that the model predicts."""
+    here, job = services(), known(path.job)
+    _made(here, job)
+    try:
+        data = here.storage.get(keys.job_map(job, "png"))
+    except ObjectMissing as error:
+        raise ResultNotFound("the map is no longer stored") from error
+    return Response(data, headers={"Cache-Control": "private, max-age=3600, immutable"}, content_type=PNG)
+
+
+def _made(here: Services, job: JobId) -> JobMap:
+    """The map, where there is one.
+
+    Raises:
+        JobNotFound: There is no such job.
+        ResultNotFound: It has no map, or not yet; the message says which.
+    """
+    made = records.load_map(here.storage, job)
+    if made is None:
+        raise ResultNotFound(_why_not(here, job))
+    if made.error is not None:
+        raise ResultNotFound(f"job {job.job} has no map: {made.error.detail}")
+    return made
+
+
+def _why_not(here: Services, job: JobId) -> str:
+    if records.load_request(here.storage, job).request.map is None:
+        return f"job {job.job} was not asked for a map"
+    plan = records.load_plan(here.storage, job)
+    if plan is not None and plan.map_error is not None:
+        return f"job {job.job} has no map: {plan.map_error.detail}"
+    if here.storage.exists(keys.final(job)):
+        return f"job {job.job} ended before its map was made"
+    return f"the map of job {job.job} is made when all of its items are done"

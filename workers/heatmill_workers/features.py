@@ -1,0 +1,83 @@
+"""The features that a job's map is made of: caught beside the prediction, stored shard by shard."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heatmill import keys
+from heatmill.errors import BadAttribution
+from heatmill.keys import JobId
+from heatmill.schemas import Target
+from heatmill.storage import ObjectMissing, S3Storage
+from heatmill_workers.prediction import Prediction
+from heatmill_workers.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A photo that the job's map will show.
+
+    Args:
+        target: The class that the model predicts, whichever is explained.
+        method: Of the map.
+        features: (D,) float32.
+        source: What of the model they are.
+    """
+
+    photo: Prepared
+    target: Target
+    method: str
+    features: NDArray[np.float32]
+    source: str
+
+
+def place(photo: Prepared, method: str, prediction: Prediction, labels: tuple[str, ...]) -> Placed:
+    """What one photo adds to the map.
+
+    Args:
+        photo: The photo.
+        method: Of the map.
+        prediction: Of this photo alone, with features.
+        labels: The model's.
+
+    Raises:
+        BadAttribution: The features are not finite.
+    """
+    if prediction.features is None or not prediction.features.isfinite().all():
+        raise BadAttribution("the model's features of this image are not finite")
+    index = int(prediction.probabilities.argmax())
+    target = Target(index=index, label=labels[index], probability=prediction.probabilities[index].item())
+    return Placed(photo, target, method, prediction.features.numpy(), prediction.source)
+
+
+def store_features(storage: S3Storage, job: JobId, shard: int, features: Mapping[int, NDArray[np.float32]]) -> None:
+    """Write the features of a shard's items, by the items' index in the job.
+
+    Raises:
+        StorageUnavailable: The store does not answer.
+    """
+    indices = sorted(features)
+    width = len(features[indices[0]])
+    table = np.empty(len(indices), [("index", "<i8"), ("features", "<f4", (width,))])
+    table["index"] = indices
+    table["features"] = [features[index] for index in indices]
+    file = io.BytesIO()
+    np.save(file, table, allow_pickle=False)
+    storage.put(keys.features(job, shard), file.getvalue())
+
+
+def load_features(storage: S3Storage, job: JobId, shard: int) -> dict[int, NDArray[np.float32]]:
+    """What `store_features` wrote; nothing where no item of the shard could be read.
+
+    Raises:
+        StorageUnavailable: The store does not answer.
+    """
+    try:
+        data = storage.get(keys.features(job, shard))
+    except ObjectMissing:
+        return {}
+    table = np.load(io.BytesIO(data), allow_pickle=False)
+    return {int(index): features for index, features in zip(table["index"], table["features"], strict=True)}
