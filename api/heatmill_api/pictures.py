@@ -11,8 +11,9 @@ from pydantic import Field
 from heatmill import records
 from heatmill.errors import ImageTooLarge, ImageUnreadable, ResultNotFound
 from heatmill.image_uris import UriRefused, address
+from heatmill.images import ImageLimits, decode
 from heatmill.keys import JobId
-from heatmill.overlay import open_photo, overlay, resized
+from heatmill.overlay import overlay, resized
 from heatmill.schemas import Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
 from heatmill_api.jobs import known
@@ -117,12 +118,12 @@ def _over_photo(here: Services, uri: str, heatmap: tuple[StoredPicture, bytes], 
     Raises:
         ResultNotFound: The photo is not there any more, or is not what it was.
     """
-    stored, data = heatmap
+    (stored, data), settings = heatmap, here.settings
     photo = _fetch(here, uri)
     picture = Image.open(io.BytesIO(data), formats=["PNG"])
     try:
         with here.painters:
-            upright = open_photo(photo, here.settings.max_image_pixels)
+            upright = decode(photo, ImageLimits(settings.max_image_bytes, settings.max_image_pixels))
             return _png(overlay(upright, picture, stored.box, query.overlay or 0.0, query.size or OVERLAY_SIZE))
     except (ImageUnreadable, ImageTooLarge) as error:
         raise ResultNotFound(f"the heatmap's photo cannot be shown: {error}") from error

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from heatmill import keys
 from heatmill.errors import TooLarge
+from heatmill.image_types import ImageType
 from heatmill.schemas import Schema, Sha256
 from heatmill.storage import ObjectMissing
 from heatmill_api.replies import reply
@@ -18,9 +19,7 @@ from heatmill_api.submissions import JSON, checked, read_json
 MAX_UPLOADS = 1000
 READERS = 16
 
-ContentType = Literal[
-    "image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "image/gif", "application/octet-stream"
-]
+ContentType = Literal[ImageType, "application/octet-stream"]
 
 api = versioned("uploads", "uploads")
 

@@ -11,18 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.image_types import IMAGE_TYPES
 from heatmill.transport import Transport, read_answer
 
-IMAGE_TYPES = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-    ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".gif": "image/gif",
-}
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 IMAGES_PER_CALL = 100
 THREADS = 4

@@ -85,6 +85,12 @@ def test_an_overlay_lies_over_the_photo(client: FlaskClient, storage: S3Storage,
     assert half == pytest.approx((127, 127, 0), abs=1)
 
 
+def test_a_photo_is_shown_as_the_workers_decode_it(client: FlaskClient, storage: S3Storage) -> None:
+    transparent = upload(storage, png(Image.new("RGBA", (100, 100), (0, 0, 0, 0))))
+    job = explained(client, storage, {"id": "a", "image": transparent})
+    assert decoded(get(client, job, "a", overlay=0)).getpixel((10, 10)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize(
     "query", [{"overlay": 1.1}, {"overlay": "nan"}, {"size": 15}, {"size": 1025}, {"rank": -1}, {"alpha": 1}]
 )

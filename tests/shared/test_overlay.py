@@ -1,12 +1,9 @@
 """A heatmap over its photo."""
 
-import io
-
 import pytest
 from PIL import Image
 
-from heatmill.errors import ImageTooLarge, ImageUnreadable
-from heatmill.overlay import open_photo, overlay, resized
+from heatmill.overlay import overlay, resized
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
@@ -23,12 +20,6 @@ def halves() -> Image.Image:
     photo = Image.new("RGB", (200, 100), GREEN)
     photo.paste(BLUE, (100, 0, 200, 100))
     return photo
-
-
-def encoded(picture: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def test_alpha_goes_from_the_photo_to_the_heatmap() -> None:
@@ -59,32 +50,6 @@ def test_the_size_is_the_longer_side(shape: tuple[int, int], size: tuple[int, in
     assert overlay(halves(), indexed(shape), (0, 0, 50, 50), 0.5, 64).size == size
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
-def test_a_photo_of_any_mode_can_be_shown(mode: str) -> None:
-    photo = Image.new(mode, (20, 10))
-    opened = open_photo(encoded(photo, "TIFF"), 1000)
-    assert overlay(opened, indexed(), (0, 0, 10, 10), 0.5, 16).mode == "RGB"
-
-
-def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    photo = open_photo(encoded(Image.new("I;16", (4, 4), 0x8000)), 100)
-    assert photo.convert("RGB").getpixel((0, 0)) == (128, 128, 128)
-
-
-def test_a_photo_is_turned_upright() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert open_photo(encoded(halves(), "JPEG", exif=exif), 100_000).size == (100, 200)
-
-
-def test_a_photo_over_the_limit_is_not_decoded() -> None:
-    with pytest.raises(ImageTooLarge, match="200 x 100"):
-        open_photo(encoded(halves()), 19_999)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"GIF89a", b"%PDF-1.4", b"<svg/>", encoded(halves())[:-40], b"%!PS-Adobe-3.0 EPSF"]
-)
-def test_what_is_no_photo_is_refused(data: bytes) -> None:
-    with pytest.raises(ImageUnreadable):
-        open_photo(data, 100_000)
+def test_a_grayscale_photo_is_shown_in_gray() -> None:
+    shown = overlay(Image.new("L", (20, 10), 200), indexed(), (-10, 0, 10, 10), 0, 16)
+    assert (shown.getpixel((3, 8)), shown.getpixel((13, 8))) == (BLACK, (200, 200, 200))

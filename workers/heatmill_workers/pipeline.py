@@ -15,6 +15,7 @@ from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.dispatch import Dispatcher
 from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailable, TransientError
 from heatmill.image_uris import SourceRules
+from heatmill.images import ImageLimits
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item, Plan, Row
 from heatmill.settings import Settings
@@ -22,7 +23,6 @@ from heatmill.state import Claim, RedisJobStore, open_state
 from heatmill.storage import S3Storage, WriteConflict, open_storage
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.crashes import CrashWatch
-from heatmill_workers.images import ImageLimits
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from heatmill.errors import InvalidItem, ItemError
 from heatmill.image_uris import SourceRules
+from heatmill.images import ImageLimits, decode
 from heatmill.schemas import Item
 from heatmill.storage import S3Storage
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.fetching import fetch
-from heatmill_workers.images import ImageLimits, decode
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.preprocessing import Box, preprocess
 

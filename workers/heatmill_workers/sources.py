@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidItem, RequestError
+from heatmill.image_types import IMAGE_TYPES
 from heatmill.image_uris import SourceRules, UriRefused, address
 from heatmill.planning import ListItems, inline_items
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, Problem, problem_type
@@ -16,7 +17,6 @@ from heatmill.storage import S3Storage
 
 CheckLine = Callable[[int, bytes], Item]
 MAX_LINE_BYTES = 16 * 1024
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
 def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:
     """Every object with an image's ending; its key below the prefix is its id."""
     start_after = "" if after is None else after.image.removeprefix(f"s3://{source.bucket}/")
-    listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(IMAGE_ENDINGS))
+    listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(tuple(IMAGE_TYPES)))
     first = 0 if after is None else after.index + 1
     for index, key in enumerate(listed, first):
         yield Item(index=index, id=key.removeprefix(prefix) or key, image=f"s3://{source.bucket}/{key}")

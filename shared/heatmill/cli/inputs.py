@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import click
 from pydantic import JsonValue, ValidationError
 
+from heatmill.image_types import IMAGE_TYPES
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
-from heatmill.uploads import IMAGE_TYPES, is_uri, name_images
+from heatmill.uploads import is_uri, name_images
 
 MANIFESTS = (".jsonl", ".ndjson")
 

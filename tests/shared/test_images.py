@@ -3,6 +3,7 @@
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from PIL import Image
 
 from heatmill.errors import ImageTooLarge, ImageUnreadable
-from heatmill_workers.images import ImageLimits, decode
+from heatmill.images import ImageLimits, decode
 
-LIMITS = ImageLimits()
+LIMITS = ImageLimits(max_bytes=50_000_000, max_pixels=50_000_000)
 ORIENTATION = 0x0112
 WIDTH, HEIGHT = 48, 32
 
@@ -103,6 +104,16 @@ def test_sixteen_bits_are_scaled_not_clipped(image_format: str) -> None:
     assert pixels[..., 0].ravel().tolist() == list(range(256))
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_value_of_sixteen_bits_is_rounded_to_the_nearest(order: str) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    image = Image.frombytes("I;16" if order == "<" else "I;16B", (256, 256), values.astype(f"{order}u2").tobytes())
+
+    pixels = np.asarray(decode(encoded(image, "TIFF"), LIMITS))[..., 1]
+
+    assert np.array_equal(pixels, (values.astype(np.uint32) + 128) // 257)
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_a_range_are_refused(mode: str) -> None:
     with pytest.raises(ImageUnreadable, match="no stated range"):
@@ -178,7 +189,7 @@ def test_more_pixels_than_the_limit_are_refused_before_they_are_decoded() -> Non
 
 def test_more_bytes_than_the_limit_are_refused() -> None:
     with pytest.raises(ImageTooLarge, match=r"2\.0 MB; the limit is 1 MB"):
-        decode(bytes(2_000_000), ImageLimits(max_bytes=1_000_000))
+        decode(bytes(2_000_000), replace(LIMITS, max_bytes=1_000_000))
 
 
 def test_a_limit_above_pillows_own_holds_without_a_warning() -> None:
@@ -186,7 +197,7 @@ def test_a_limit_above_pillows_own_holds_without_a_warning() -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert decode(huge, ImageLimits(max_pixels=100_000_000)).size == (10_000, 9_500)
+        assert decode(huge, replace(LIMITS, max_pixels=100_000_000)).size == (10_000, 9_500)
 
 
 def test_running_out_of_memory_is_the_images_own_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@
 - EXIF orientation is applied once; what is returned is upright.
 - Grayscale is repeated into three channels; palettes are looked up; other colour spaces go through Pillow's plain
   conversion, without colour profiles (CMYK as well).
-- 16-bit grayscale is divided by 257, so that 65535 is 255. 32-bit and float pixels have no stated range
+- 16-bit grayscale is divided by 257 and rounded, so that 65535 is 255. 32-bit and float pixels have no stated range
   and are refused.
 - Transparency, in whatever form, is composited on white.
 """
@@ -14,12 +14,11 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from heatmill.errors import ImageTooLarge, ImageUnreadable
+from heatmill.image_types import FORMATS
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 # What Pillow raises on damaged bytes. 390,000 files with flipped bytes gave OSError, ValueError, SyntaxError and, where
 # warnings are errors, UserWarning; the others are in its issue tracker.
 DAMAGE = (
@@ -45,8 +44,8 @@ Image.MAX_IMAGE_PIXELS = None
 class ImageLimits:
     """What one image may cost."""
 
-    max_bytes: int = 50_000_000
-    max_pixels: int = 50_000_000
+    max_bytes: int
+    max_pixels: int
 
 
 def decode(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -101,6 +100,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255.
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    # Pillow's own conversion clips at 255. What a point makes of an integer is cut off behind the point, and no value
+    # comes within 0.5 / 257 of where floating point would cut off the wrong way.
+    return image.convert("I").point(lambda value: value * (1 / 257) + 128.5 / 257).convert("L")

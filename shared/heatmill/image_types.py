@@ -1,0 +1,21 @@
+"""The kinds of image that are read, as file names, HTTP and Pillow call them."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+ImageType = Literal["image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "image/gif"]
+
+# Pillow's names.
+FORMATS: tuple[str, ...] = tuple(name.removeprefix("image/").upper() for name in get_args(ImageType))
+
+# By the ending of a file's name, in lower case.
+IMAGE_TYPES: Mapping[str, ImageType] = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".gif": "image/gif",
+}
