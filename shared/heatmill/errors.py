@@ -15,6 +15,7 @@
     │   ├── ImageNotFound, ImageUnreadable, ImageTooLarge
     │   ├── TargetUnknown             the model has no such class
     │   ├── BadAttribution            an explainer returned something that is not finite
+    │   ├── ImageUnsuitable           the method has no answer for this image
     │   ├── UnsupportedOperation      the method has no right answer on this model
     │   ├── ModelUnavailable          the model's weights cannot be had
     │   ├── ItemTooLargeForDevice     one image alone does not fit the device
@@ -135,6 +136,10 @@ class TargetUnknown(ItemError):
 
 class BadAttribution(ItemError):
     """An explainer returned values that are not finite."""
+
+
+class ImageUnsuitable(ItemError):
+    """The method has no answer for this image, such as one that does not fall into regions."""
 
 
 class UnsupportedOperation(ItemError):

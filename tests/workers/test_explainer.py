@@ -10,6 +10,7 @@ from torch import Tensor
 from heatmill.catalogue import Passes
 from heatmill.errors import (
     BadAttribution,
+    ImageUnsuitable,
     InvalidRequest,
     ItemError,
     ItemTooLargeForDevice,
@@ -94,6 +95,16 @@ def test_a_check_that_is_not_finite_fails_its_image_only(returns: dict[str, Any]
     assert isinstance(entries[0], Explained)
     assert (entries[0].checks, entries[0].verdict) == ({"error": 0.1, "rule": "text"}, "ok")
     assert isinstance(entries[1], BadAttribution)
+
+
+def test_an_image_that_has_no_answer_fails_alone(returns: dict[str, Any]) -> None:
+    error = ImageUnsuitable("one colour")
+    returns["it"] = Attributions(torch.ones(2, 1, 2, 2), [error, Measured({"error": 0.1}, "ok")])
+
+    entries = explain("made_up", small_resnet(), photos(2), TARGETS[:2], {})
+
+    assert entries[0] is error
+    assert isinstance(entries[1], Explained)
 
 
 @pytest.mark.parametrize(

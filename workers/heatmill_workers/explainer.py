@@ -61,10 +61,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Attributions:
-    """What an explainer's function returns for a batch; `measured` has one entry per image, or none at all."""
+    """What an explainer's function returns for a batch.
+
+    Args:
+        values: One map per image, also where there is no answer.
+        measured: One entry per image, or none at all. An error stands in for an image that has no answer.
+    """
 
     values: Tensor
-    measured: Sequence[Measured] = ()
+    measured: Sequence[Measured | ItemError] = ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,9 @@ def _check_shape(known: Explainer, images: Tensor, found: Attributions) -> None:
         raise ValueError(f"{known.name} returned {found.values.dtype} {shape} for {len(images)} images")
 
 
-def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured) -> Explained | ItemError:
+def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured | ItemError) -> Explained | ItemError:
+    if isinstance(measured, ItemError):
+        return measured
     numbers = [value for value in measured.checks.values() if not isinstance(value, str)]
     if not np.isfinite(attribution).all() or not all(math.isfinite(number) for number in numbers):
         return BadAttribution(f"{known.name} came to values that are not finite on this image")

@@ -22,7 +22,10 @@ from tests.workers.small import CPU, photos, small_resnet, small_vit
 
 METHODS = sorted(register())
 # Methods whose cost has a knob run with few steps here.
-QUICK: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 4}}
+QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 4},
+    "lime": {"samples": 40, "segmentation": "grid", "segments": 9},
+}
 TARGETS = torch.tensor([3, 7, 0])
 
 
