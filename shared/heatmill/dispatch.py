@@ -19,6 +19,7 @@ CONTROL_QUEUE = "control"
 EXPLAIN = "heatmill.explain"
 PLAN = "heatmill.plan"
 FEED = "heatmill.feed"
+FINISH = "heatmill.finish"
 REPAIR = "heatmill.repair"
 
 # On Redis 0 is the highest priority; one list per step and queue.
@@ -43,8 +44,12 @@ class Dispatcher:
         self._send(PLAN, CONTROL_QUEUE, [job.tenant, job.job])
 
     def feed(self) -> None:
-        """Ask a control worker to send what may be sent, and to finish what is complete."""
+        """Ask a control worker to send what may be sent."""
         self._send(FEED, CONTROL_QUEUE, [])
+
+    def finish(self, job: JobId) -> None:
+        """Ask a control worker to finish a job that is complete."""
+        self._send(FINISH, CONTROL_QUEUE, [job.tenant, job.job])
 
     def _send(self, task: str, queue: str, arguments: list[str | int], priority: int = 0) -> None:
         with translated():

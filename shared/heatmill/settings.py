@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     )
     claim_seconds: Annotated[float, Field(gt=0, description="A claim without a heartbeat runs out.")] = 30.0
     timer_seconds: Annotated[float, Field(gt=0, description="Between two repairs.")] = 3.0
-    max_attempts: Annotated[int, Field(gt=0, description="Deaths of a worker over one shard, twice as many where items are found out.")] = 3
+    max_attempts: Annotated[
+        int, Field(gt=0, description="Deaths of a worker over one shard, twice as many where items are found out.")
+    ] = 3
     shard_limit_seconds: Annotated[int, Field(gt=0, description="Hard limit; the worker's child is killed.")] = 600
 
     model_memory_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30

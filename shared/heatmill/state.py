@@ -149,7 +149,7 @@ class RedisJobStore:
 
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
-        names = ("job", "committed", "inflight", "claims", "attempts", "current", "crashed", "planner")
+        names = ("job", "committed", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher")
         with translated(), self.client.pipeline() as together:
             together.delete(*(key(job, name) for name in names))
             together.srem(OPEN_JOBS, str(job))
@@ -177,13 +177,19 @@ class RedisJobStore:
             self.client.hset(TURNS, mapping={job.tenant + "/": turn, str(job): turn})
         return turn
 
-    def hold_plan(self, job: JobId, token: str, seconds: float) -> bool:
-        """Be, or stay, the one who lists a job's source; False while somebody else is."""
-        name = key(job, "planner")
+    def hold(self, job: JobId, role: str, token: str, seconds: float) -> bool:
+        """Be, or stay, the one who plans or finishes a job; False while somebody else is."""
+        name = key(job, role)
         with translated():
             if self.client.set(name, token, nx=True, px=milliseconds(seconds)):
                 return True
             return self.client.get(name) == token and bool(self.client.pexpire(name, milliseconds(seconds)))
+
+    def let_go(self, job: JobId, role: str, token: str) -> None:
+        """End a hold, so that the next one need not wait for its time to pass."""
+        with translated():
+            if self.client.get(key(job, role)) == token:
+                self.client.delete(key(job, role))
 
     def note_item(self, job: JobId, shard: int, index: int) -> None:
         """Write down which item is about to be processed, so that a crash names it."""
@@ -235,7 +241,7 @@ class RedisJobStore:
 
 
 def key(job: JobId, name: str) -> str:
-    """A Redis key; the braces keep a job's keys together where Redis is sharded."""
+    """A Redis key. The scripts touch keys of several jobs: this is for one Redis, not for a cluster."""
     return f"heatmill:{{{job}}}:{name}"
 
 

@@ -201,7 +201,7 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
         state.note_item(JOB, shard, 8)
     state.commit(JOB, 0, 1, 0)
     state.count_turn(JOB)
-    state.hold_plan(JOB, "p", LONG)
+    state.hold(JOB, "planner", "p", LONG)
     state.forget(JOB)
     assert state.open_jobs() == [OTHER]
     assert str(JOB) not in state.turns()
@@ -229,11 +229,11 @@ def test_items_are_blamed_for_the_workers_that_died_over_them(state: RedisJobSto
 
 
 def test_one_planner_at_a_time_until_its_time_is_over(state: RedisJobStore) -> None:
-    assert state.hold_plan(JOB, "a", SHORT)
-    assert state.hold_plan(JOB, "a", SHORT)
-    assert not state.hold_plan(JOB, "b", SHORT)
+    assert state.hold(JOB, "planner", "a", SHORT)
+    assert state.hold(JOB, "planner", "a", SHORT)
+    assert not state.hold(JOB, "planner", "b", SHORT)
     time.sleep(SHORT * 1.5)
-    assert state.hold_plan(JOB, "b", SHORT)
+    assert state.hold(JOB, "planner", "b", SHORT)
 
 
 def test_a_models_pace_is_remembered(state: RedisJobStore) -> None:

@@ -1,5 +1,6 @@
 """Jobs as the API would have accepted them, for tests of the workers."""
 
+import base64
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -50,7 +51,17 @@ def sent(state: RedisJobStore) -> list[tuple[str, int]]:
     return messages
 
 
-def _body(message: dict[str, Any]) -> bytes:
-    import base64
+def rung(state: RedisJobStore, task: str) -> set[JobId]:
+    """Take every control message off the queue: the jobs that one task was rung for."""
+    jobs = set()
+    for name in ("control", "control:0", "control:3", "control:6"):
+        while (raw := state.client.rpop(name)) is not None:
+            message = json.loads(str(raw))
+            if message["headers"]["task"] == task:
+                tenant, job = json.loads(_body(message))[0]
+                jobs.add(JobId(tenant, job))
+    return jobs
 
+
+def _body(message: dict[str, Any]) -> bytes:
     return base64.b64decode(message["body"])

@@ -2,21 +2,25 @@
 
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill.dispatch import FINISH, Dispatcher
+from heatmill.errors import ClaimLost
 from heatmill.keys import JobId
 from heatmill.progress import read_job
+from heatmill.registering import register
 from heatmill.schemas import Row, Target
 from heatmill.settings import Settings
 from heatmill.state import Claim, RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers.control import Control, feed, finish, plan, repair
-from tests.workers.jobs import accept, sent
+from tests.workers.jobs import accept, rung, sent
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]
 
@@ -38,6 +42,13 @@ def commit(control: Control, job: JobId, number: int) -> None:
     header, body = records.commit_record(number, rows, 1.0, "test")
     control.storage.write_once(keys.commit(job, number), body)
     control.state.commit(job, number, header.succeeded, header.failed)
+
+
+def settle(control: Control) -> None:
+    """Feed, then do what the control worker would: finish the jobs that it was rung for."""
+    feed(control)
+    for job in rung(control.state, FINISH):
+        finish(control, job)
 
 
 def test_a_planned_job_has_every_item_in_one_shard_and_is_fed(control: Control) -> None:
@@ -77,21 +88,72 @@ def test_feed_never_has_more_than_the_window_outstanding(control: Control) -> No
 
 
 def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> None:
-    flood = [accept(control.storage, "flood", 1, items=ITEMS) for _ in range(2)]
-    small = accept(control.storage, "small", 1, items=ITEMS[:1])
-    for job in (*flood, small):
-        plan(control, job)
-    order = [name for name, _ in sent(control.state)]
-    while len(order) < 8:
-        feed(control)
+    first, second = (accept(control.storage, "flood", 1, items=ITEMS) for _ in range(2))
+    small = accept(control.storage, "small", 1, items=ITEMS[:2])
+    narrow = replace(control, settings=control.settings.model_copy(update={"window_shards": 1}))
+    served = []
+    plan(narrow, first)
+    plan(narrow, second)
+    plan(narrow, small)
+    for _ in range(8):
         for name, shard in sent(control.state):
-            order.append(name)
+            served.append(name)
             commit(control, JobId.parse(name), shard)
-        for job in flood:
-            control.state.client.delete(f"heatmill:{{{job}}}:inflight")
+        feed(narrow)
 
-    assert str(small) in order[:5]
-    assert abs(order.count(str(flood[0])) - order.count(str(flood[1]))) <= 3
+    tenants = [name.split("/")[0] for name in served]
+    assert tenants == ["flood", "small", "flood", "small", "flood", "flood", "flood", "flood"]
+    of_flood = [name for name in served if name.startswith("flood")]
+    assert of_flood == [str(first), str(second)] * 3
+
+
+def test_a_job_of_higher_priority_is_served_first(control: Control) -> None:
+    bulk = accept(control.storage, shard_items=1, items=ITEMS, priority="bulk")
+    urgent = accept(control.storage, shard_items=1, items=ITEMS[:4], priority="interactive")
+    plan(control, bulk)
+    for _, shard in sent(control.state):
+        commit(control, bulk, shard)
+
+    plan(control, urgent)
+
+    assert sent(control.state) == [(str(urgent), 0), (str(urgent), 1), (str(urgent), 2)]
+
+
+def test_a_damaged_job_and_a_stray_marker_do_not_keep_the_others_from_being_fed(control: Control) -> None:
+    damaged, good = accept(control.storage, items=ITEMS), accept(control.storage, items=ITEMS[:2])
+    plan(control, good)
+    control.storage.put(keys.request(damaged), b"{")
+    control.storage.put(f"{keys.OPEN_PREFIX}stray", b"")
+    control.state.client.flushall()
+
+    repair(control)
+
+    assert sent(control.state) == [(str(good), 0)]
+
+
+def test_two_finishers_at_once_write_one_final_job(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    for number in range(4):
+        commit(control, job, number)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(finish, control, job) for _ in range(4)]:
+            done.result()
+
+    assert read_job(control.storage, control.state, job).state == "succeeded"
+    assert control.state.open_jobs() == []
+
+
+def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    register(control.storage, control.state, job)
+    control.state.cancel(job)
+
+    with pytest.raises(ClaimLost):
+        plan(control, job)
+
+    assert not control.storage.exists(keys.plan(job))
 
 
 def test_a_shard_that_nobody_claims_is_sent_again_when_the_patience_is_over(control: Control) -> None:
@@ -118,7 +180,7 @@ def test_finish_writes_the_table_and_the_final_job_and_forgets(control: Control)
     for number in range(4):
         commit(control, job, number)
 
-    feed(control)
+    settle(control)
 
     final = read_job(control.storage, control.state, job)
     assert (final.state, final.done, final.counts.succeeded, final.progress) == ("succeeded", True, 7, 1.0)
@@ -169,6 +231,7 @@ def test_a_finish_that_was_cut_off_after_final_json_is_completed(control: Contro
     control.storage.put(keys.open_marker(job), b"")
 
     repair(control)
+    settle(control)
 
     assert not control.storage.exists(keys.open_marker(job))
     assert control.state.open_jobs() == []
@@ -181,7 +244,7 @@ def test_a_cancelled_job_finishes_with_what_is_committed(control: Control) -> No
     control.storage.put(keys.cancelled(job), b"")
     control.state.cancel(job)
 
-    feed(control)
+    settle(control)
 
     final = read_job(control.storage, control.state, job)
     assert (final.state, final.counts.succeeded, final.counts.cancelled) == ("cancelled", 2, 5)
@@ -215,6 +278,7 @@ def test_a_source_that_lists_nothing_fails_the_job_with_the_reason(control: Cont
     job = accept(control.storage, source={"uri": uri.format(sources=sources)})
 
     plan(control, job)
+    settle(control)
 
     final = read_job(control.storage, control.state, job)
     assert final.state == "failed"

@@ -51,7 +51,8 @@ def control_settings(settings: Settings) -> dict[str, Any]:
     return {
         "task_acks_late": True,
         "worker_pool": "threads",
-        "worker_concurrency": 4,
+        # A plan or a finish of a large job takes minutes; feed must find a free thread beside several of them.
+        "worker_concurrency": 8,
         "beat_schedule": {
             "repair": {
                 "task": dispatch.REPAIR,

@@ -10,22 +10,24 @@ import structlog
 
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
-from heatmill.dispatch import Dispatcher
-from heatmill.errors import ClaimLost, JobNotFound, SourceUnreadable
+from heatmill.dispatch import PRIORITY_STEPS, Dispatcher
+from heatmill.errors import ClaimLost, HeatmillError, JobNotFound, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
-from heatmill.planning import MAX_JOB_ITEMS, as_problem, store_plan, write_plan
+from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, store_plan, write_plan
 from heatmill.progress import job_state, map_status, summary
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import JobProgress, RedisJobStore
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage import AccessRefused, ListedObject, ObjectMissing, S3Storage, WriteConflict
 from heatmill_workers.sources import Listing, items_of
 from heatmill_workers.tables import write_tables
 
 ORPHAN_AGE = timedelta(hours=1)
-PLANNER_SECONDS = 30.0
+PLANNER = "planner"
+FINISHER = "finisher"
+HOLD_SECONDS = 30.0
 
 log = structlog.get_logger()
 
@@ -44,20 +46,22 @@ class Control:
 def plan(control: Control, job: JobId) -> None:
     """List the job's items, write its shards and its plan, and start feeding."""
     token = uuid4().hex
-    if not control.state.hold_plan(job, token, PLANNER_SECONDS):
+    if not control.state.hold(job, PLANNER, token, HOLD_SECONDS):
         return
     accepted = records.load_request(control.storage, job)
     try:
         written = _write_plan(control, job, accepted, token)
-    except (UriRefused, ObjectMissing, AccessRefused, SourceUnreadable) as error:
+    except (UriRefused, SourceUnreadable) as error:
         written = store_plan(control.storage, job, _failed_plan(accepted, error))
+    finally:
+        control.state.let_go(job, PLANNER, token)
     log.info("planned", job=str(job), shards=written.shards, items=written.items, error=written.error)
     register(control.storage, control.state, job)
     feed(control)
 
 
 def feed(control: Control) -> None:
-    """Keep a bounded window of shards in the queue, round robin over tenants, then over a tenant's jobs."""
+    """Keep a bounded window of shards in the queue: by priority, then tenants in turn, then a tenant's jobs in turn."""
     state = control.state
     waiting: dict[JobId, JobProgress] = {}
     outstanding = 0
@@ -66,7 +70,7 @@ def feed(control: Control) -> None:
         if progress is None:
             continue
         if is_complete(progress):
-            finish(control, job)
+            control.dispatcher.finish(job)
             continue
         outstanding += state.outstanding(job)
         if progress.shards is not None and not progress.cancelled:
@@ -83,18 +87,15 @@ def is_complete(progress: JobProgress) -> bool:
 
 def finish(control: Control, job: JobId) -> None:
     """Write the tables and the terminal job, remove the open marker, and let Redis forget the job."""
-    storage = control.storage
-    if not storage.exists(keys.final(job)):
-        committed = records.committed(storage, job)
-        write_tables(storage, job, _all_rows(storage, job, committed.shards))
-        counts = Counts(total=None, succeeded=committed.succeeded, failed=committed.failed)
-        final = _final_job(control, job, counts)
-        try:
-            storage.write_once(keys.final(job), final.model_dump_json().encode())
-        except WriteConflict:
-            log.info("finished elsewhere", job=str(job))
-        log.info("finished", job=str(job), state=final.state, succeeded=counts.succeeded, failed=counts.failed)
-    storage.delete([keys.open_marker(job)])
+    token = uuid4().hex
+    if not control.state.hold(job, FINISHER, token, HOLD_SECONDS):
+        return
+    try:
+        if not control.storage.exists(keys.final(job)):
+            _write_final(control, job, token)
+    finally:
+        control.state.let_go(job, FINISHER, token)
+    control.storage.delete([keys.open_marker(job)])
     control.state.forget(job)
 
 
@@ -102,23 +103,31 @@ def repair(control: Control) -> None:
     """Rebuild what Redis has forgotten about open jobs, plan what was never planned, then feed."""
     known = set(control.state.open_jobs())
     for marker in control.storage.list(keys.OPEN_PREFIX):
-        job = JobId.parse(marker.key.removeprefix(keys.OPEN_PREFIX))
         try:
-            progress = control.state.progress(job) if job in known else None
-            if progress is None:
-                progress = _rebuild(control, job)
-            if progress is not None and progress.shards is None and not progress.cancelled:
-                control.dispatcher.plan(job)
-        except JobNotFound:
-            if datetime.now(UTC) - marker.modified > ORPHAN_AGE:
-                control.storage.delete([marker.key])
+            _repair_job(control, marker, known)
+        except (HeatmillError, LookupError, ValueError):
+            # A damaged record, or a stray object under open/: it is this job's trouble, not that of the others.
+            log.exception("cannot be repaired", marker=marker.key)
     feed(control)
+
+
+def _repair_job(control: Control, marker: ListedObject, known: set[JobId]) -> None:
+    job = JobId.parse(marker.key.removeprefix(keys.OPEN_PREFIX))
+    try:
+        progress = control.state.progress(job) if job in known else None
+        if progress is None:
+            progress = _rebuild(control, job)
+        if progress is not None and progress.shards is None and not progress.cancelled:
+            control.dispatcher.plan(job)
+    except JobNotFound:
+        if datetime.now(UTC) - marker.modified > ORPHAN_AGE:
+            control.storage.delete([marker.key])
 
 
 def _rebuild(control: Control, job: JobId) -> JobProgress | None:
     """Make Redis know the job again; a job that is terminal only lacks the removal of its marker."""
     if control.storage.exists(keys.final(job)):
-        finish(control, job)
+        control.dispatcher.finish(job)
         return None
     register(control.storage, control.state, job)
     log.info("rebuilt", job=str(job))
@@ -127,8 +136,13 @@ def _rebuild(control: Control, job: JobId) -> JobProgress | None:
 
 def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int) -> None:
     turns = control.state.turns()
+
+    def urgency(job: JobId) -> tuple[int, int, int]:
+        step = PRIORITY_STEPS[waiting[job].summary["priority"]]
+        return step, turns.get(f"{job.tenant}/", 0), turns.get(str(job), 0)
+
     while capacity > 0 and waiting:
-        job = min(waiting, key=lambda each: (turns.get(f"{each.tenant}/", 0), turns.get(str(each), 0)))
+        job = min(waiting, key=urgency)
         shard = control.state.take(job, control.settings.queue_patience_seconds)
         if shard is None:
             del waiting[job]
@@ -145,16 +159,33 @@ def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str)
 
     def watched(after: Item | None) -> Iterator[Item]:
         items = list_items(after)
-        if after is None:
-            items = _not_empty(items)
-        for item in items:
+        for item in _not_empty(items) if after is None else items:
             if item.index >= MAX_JOB_ITEMS:
                 raise SourceUnreadable(f"the source lists more than {MAX_JOB_ITEMS:,} items")
-            if item.index % accepted.shard_items == 0 and not control.state.hold_plan(job, token, PLANNER_SECONDS):
-                raise ClaimLost(f"another worker plans {job}")
+            if item.index % accepted.shard_items == 0:
+                _still_wanted(control, job, token)
             yield item
 
-    return write_plan(control.storage, job, accepted, watched)
+    return write_plan(control.storage, job, accepted, _readable(watched))
+
+
+def _still_wanted(control: Control, job: JobId, token: str) -> None:
+    if control.state.is_cancelled(job):
+        raise ClaimLost(f"{job} was cancelled while its source was listed")
+    if not control.state.hold(job, PLANNER, token, HOLD_SECONDS):
+        raise ClaimLost(f"another worker plans {job}")
+
+
+def _readable(list_items: ListItems) -> ListItems:
+    """Name the source where it cannot be read; what cannot be written is another matter."""
+
+    def listed(after: Item | None) -> Iterator[Item]:
+        try:
+            yield from list_items(after)
+        except (ObjectMissing, AccessRefused) as error:
+            raise SourceUnreadable(f"the source cannot be read: {error}") from error
+
+    return listed
 
 
 def _not_empty(items: Iterator[Item]) -> Iterator[Item]:
@@ -166,7 +197,7 @@ def _not_empty(items: Iterator[Item]) -> Iterator[Item]:
 
 def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
     """The plan of a job whose source cannot be listed: no shards, and the reason."""
-    reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(f"the source cannot be read: {error}")
+    reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(str(error))
     return Plan(
         shards=0,
         items=0,
@@ -179,8 +210,23 @@ def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
     )
 
 
-def _all_rows(storage: S3Storage, job: JobId, shards: tuple[int, ...]) -> Iterator[Row]:
-    return chain.from_iterable(records.load_rows(storage, job, number) for number in shards)
+def _held_rows(control: Control, job: JobId, shards: tuple[int, ...], token: str) -> Iterator[Row]:
+    """All rows, while the hold on the finish is prolonged."""
+    for number in shards:
+        control.state.hold(job, FINISHER, token, HOLD_SECONDS)
+        yield from records.load_rows(control.storage, job, number)
+
+
+def _write_final(control: Control, job: JobId, token: str) -> None:
+    storage = control.storage
+    committed = records.committed(storage, job)
+    write_tables(storage, job, _held_rows(control, job, committed.shards, token))
+    final = _final_job(control, job, Counts(total=None, succeeded=committed.succeeded, failed=committed.failed))
+    try:
+        storage.write_once(keys.final(job), final.model_dump_json().encode())
+    except WriteConflict:
+        log.info("finished elsewhere", job=str(job))
+    log.info("finished", job=str(job), state=final.state, **final.counts.model_dump())
 
 
 def _final_job(control: Control, job: JobId, counts: Counts) -> Job:

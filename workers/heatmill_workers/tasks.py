@@ -41,9 +41,15 @@ def plan_job(tenant: str, job: str) -> None:
     _controlled(lambda: controlling.plan(control_services(), JobId(tenant, job)))
 
 
+@control.task(name=dispatch.FINISH, shared=False)
+def finish_job(tenant: str, job: str) -> None:
+    """Make a complete job terminal."""
+    _controlled(lambda: controlling.finish(control_services(), JobId(tenant, job)))
+
+
 @control.task(name=dispatch.FEED, shared=False)
 def feed_queue() -> None:
-    """Send what may be sent, finish what is complete."""
+    """Send what may be sent."""
     _controlled(lambda: controlling.feed(control_services()))
 
 
