@@ -57,6 +57,23 @@ def test_black_and_white_are_colours_of_pixels_not_of_the_normalised_image(basel
     np.testing.assert_allclose(entry.attribution, wanted[0].numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_with_max_error_the_steps_of_those_that_miss_it_are_doubled() -> None:
+    coarse = explained(small_resnet(), photos(3), steps=2)
+    bound = sorted(float(entry.checks["completeness_error"]) for entry in coarse)[1]
+
+    fine = explained(small_resnet(), photos(3), steps=2, max_error=bound, max_steps=256)
+
+    assert [entry.checks["steps"] for entry in fine].count(2) == 2
+    for entry in fine:
+        assert float(entry.checks["completeness_error"]) <= bound
+        assert int(entry.checks["steps"]) in (2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def test_the_doubling_ends_at_max_steps_and_says_so() -> None:
+    for entry in explained(small_resnet(), photos(2), steps=4, max_error=1e-9, max_steps=20):
+        assert entry.checks["steps"] == 16
+
+
 class Flat(nn.Module):
     """Logits that do not depend on the image, but are differentiable."""
 

@@ -4,6 +4,9 @@ Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks (2017), proposi
 logit on the image less that on the baseline.
 """
 
+import torch
+from torch import Tensor
+
 from heatmill_workers.explainer import Measured
 
 TOLERATED_ERROR = 0.05
@@ -24,3 +27,15 @@ def completeness(total: float, difference: float, **checks: float | int | str) -
     precise = error <= TOLERATED_ERROR and abs(difference) >= SMALLEST_DIFFERENCE
     found = {"completeness_error": error, "logit_difference": difference, **checks}
     return Measured(found, "ok" if precise else "imprecise")
+
+
+def measure(values: Tensor, differences: Tensor, **checks: float | int | str) -> list[Measured]:
+    """`completeness` of each image of a batch.
+
+    Args:
+        values: (N, C, h, w).
+        differences: (N,).
+        checks: The same for every image.
+    """
+    totals = values.sum((1, 2, 3), dtype=torch.float64).tolist()
+    return [completeness(*both, **checks) for both in zip(totals, differences.tolist(), strict=True)]

@@ -1,0 +1,97 @@
+"""Multipliers are complete on everything that breaks hooks, and what has no rule is named."""
+
+import pytest
+import torch
+from captum.attr import DeepLift
+from torch import Tensor, nn
+
+from heatmill.errors import UnsupportedOperation
+from heatmill_workers.engine.deeplift.multipliers import multipliers
+from tests.workers.engine.deeplift.modules import BODIES, Net
+
+TARGETS = torch.tensor([0, 3, 4])
+
+
+def batch(seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def error(module: nn.Module, images: Tensor, baselines: Tensor) -> float:
+    """The largest completeness error of a batch, relative to the logits' change."""
+    found = multipliers(module, images, baselines, TARGETS)
+    change = (module(images) - module(baselines)).gather(1, TARGETS.unsqueeze(1)).squeeze(1)
+    total = (found * (images - baselines)).double().sum((1, 2, 3))
+    return float(((total - change) / change.abs().clamp_min(1e-2)).abs().max())
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("baseline", ["noise", "constant", "near"])
+def test_multipliers_times_changes_sum_to_the_change_of_the_logit(name: str, baseline: str) -> None:
+    baselines = {"noise": batch(1, 0.5), "constant": torch.zeros(3, 3, 16, 16), "near": batch(0) + batch(1, 1e-3)}
+
+    assert error(BODIES[name], batch(0), baselines[baseline]) < 1e-3
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_an_image_that_is_its_baseline_has_the_gradient_as_multipliers(name: str) -> None:
+    images = batch(0)
+    leaf = images.clone().requires_grad_()
+    logits = BODIES[name](leaf.clone())
+    (gradient,) = torch.autograd.grad(logits.gather(1, TARGETS.unsqueeze(1)).sum(), leaf)
+
+    found = multipliers(BODIES[name], images, images.clone(), TARGETS)
+
+    torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_on_a_plain_network_it_is_captums() -> None:
+    torch.manual_seed(0)
+    # captum's max pool is wrong after a ReLU, where a window's change is exactly zero (captum issues 1104 and 1276).
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.Sigmoid()]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 5)).eval()
+    images, baselines = batch(0), batch(1)
+    with pytest.warns(UserWarning, match="Setting forward"):
+        wanted = DeepLift(module).attribute(images.requires_grad_(), baselines.requires_grad_(), target=TARGETS)
+    for parameter in module.parameters():
+        parameter.requires_grad_(requires_grad=False)
+
+    found = (multipliers(module, images.detach(), baselines.detach(), TARGETS) * (images - baselines)).detach()
+
+    torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_papers_example_of_a_saturated_minimum() -> None:
+    """Figure 1 of the paper: y = 1 - relu(1 - i1 - i2) is flat at (1, 1), and still both inputs get a half."""
+
+    class Saturated(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return (1 - torch.relu(1 - inputs.sum((1, 2, 3)))).unsqueeze(1)
+
+    inputs = torch.tensor([1.0, 1.0]).view(1, 1, 1, 2)
+
+    found = multipliers(Saturated(), inputs, torch.zeros_like(inputs), torch.tensor([0]))
+
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("body", "operation"),
+    [
+        (lambda maps: maps.sort(1).values, "sort"),
+        (lambda maps: maps * (maps > 0), "gt"),
+        (lambda maps: torch.fft.fft2(maps).abs(), "fft_fft2"),
+        (lambda maps: torch.nn.functional.batch_norm(maps, None, None, training=True), "batch_norm"),
+        (lambda maps: torch.nn.functional.dropout(maps, 0.5, training=True), "dropout"),
+    ],
+)
+def test_an_operation_without_a_rule_is_refused_by_name(body: object, operation: str) -> None:
+    with pytest.raises(UnsupportedOperation, match=operation):
+        multipliers(Net(body), batch(0), batch(1), TARGETS)  # type: ignore[arg-type]
+
+
+def test_images_in_one_batch_do_not_mix() -> None:
+    module = BODIES["fused attention"]
+    together = multipliers(module, batch(0), batch(1), TARGETS)
+    for row in range(3):
+        alone = multipliers(module, batch(0)[row : row + 1], batch(1)[row : row + 1], TARGETS[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,99 @@
+"""DeepLIFT and deep SHAP on stock architectures: complete, and equal to the libraries where those are right."""
+
+import numpy as np
+import pytest
+import shap
+import torch
+from torch import Tensor, nn
+
+from heatmill_workers.engine.baselines import background
+from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.models.loaded import LoadedModel
+from tests.workers.small import architecture, loaded, photos, small_resnet, small_vit
+
+TARGETS = torch.tensor([3, 7, 0])
+# The rest of the table is made by `python -m benchmarks.completeness`.
+ARCHITECTURES = ["densenet121", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "convnext_tiny", "swin_t"]
+
+
+def explained(method: str, model: LoadedModel, images: Tensor, **params: object) -> list[Explained]:
+    entries = explain(method, model, images, TARGETS[: len(images)], params)
+    assert all(isinstance(entry, Explained) for entry in entries), entries
+    return [entry for entry in entries if isinstance(entry, Explained)]
+
+
+def calibrated(name: str) -> LoadedModel:
+    """Random weights, batch norm's statistics measured, and a head scaled so that images have different logits."""
+    module = architecture(name)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.reset_running_stats()
+            part.momentum = None
+    with torch.no_grad():
+        module.train()(photos(8))
+        module.eval()
+        spread = (module(photos(1)) - module(torch.zeros_like(photos(1)))).abs().max()
+        heads = [part for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv2d))]
+        heads[-1].weight.mul_(2 / spread)
+    return loaded(module)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("baseline", ["mean", "blur"])
+def test_deep_lift_is_complete_on_stock_architectures(name: str, baseline: str) -> None:
+    model = calibrated(name)
+
+    for entry in explained("deep_lift", model, photos(2), baseline=baseline):
+        change = abs(float(entry.checks["logit_difference"]))
+        assert float(entry.checks["completeness_error"]) * max(change, 0.01) < 0.01 * max(change, 0.1)
+
+
+@pytest.mark.parametrize("model", [small_resnet(), small_vit()], ids=["resnet18", "vit"])
+def test_deep_shap_is_the_mean_of_deep_lift_over_its_background(model: LoadedModel) -> None:
+    names = ("mean", "white", "blur")
+    each = [explained("deep_lift", model, photos(2), baseline=name) for name in names]
+
+    for row, entry in enumerate(explained("deep_shap", model, photos(2), background=names)):
+        wanted = np.mean([entries[row].attribution for entries in each], axis=0)
+        np.testing.assert_allclose(entry.attribution, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+        assert entry.checks["background"] == 3
+        assert float(entry.checks["completeness_error"]) < 1e-2
+
+
+def test_deep_shap_is_shaps_on_a_network_that_shap_gets_right() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(676, 10),
+    )
+    model = loaded(module)
+    images = photos(2)
+    baselines = background(model, images[:1], ["mean", "black", "white"])[:, 0]
+    found = explained("deep_shap", model, images, background=("mean", "black", "white"))
+
+    for parameter in module.parameters():
+        parameter.requires_grad_()
+    wanted = shap.DeepExplainer(module, baselines).shap_values(images.requires_grad_(), check_additivity=False)
+
+    for row, entry in enumerate(found):
+        np.testing.assert_allclose(entry.attribution, wanted[row, ..., TARGETS[row]], rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_with_its_own_arithmetic_is_explained_or_refused_by_the_name_of_what_it_computes() -> None:
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.head(images.mean((1, 2)).sort(1).values)
+            return out
+
+    errors = explain("deep_lift", loaded(Sorted()), photos(2), TARGETS[:2], {})
+
+    assert all("`sort`" in str(error) for error in errors)

@@ -1,0 +1,296 @@
+"""Rules for affine functions, which apply to both sides alike, and for functions of one value at a time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heatmill.errors import UnsupportedOperation
+from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
+
+# What a model asks of a tensor beside its values, and constants of its shape.
+METADATA = [
+    "shape",
+    "size",
+    "dim",
+    "ndim",
+    "ndimension",
+    "device",
+    "dtype",
+    "layout",
+    "is_cuda",
+    "is_cpu",
+    "is_sparse",
+    "is_quantized",
+    "is_nested",
+    "is_meta",
+    "is_leaf",
+    "requires_grad",
+    "grad_fn",
+    "is_floating_point",
+    "is_complex",
+    "numel",
+    "nelement",
+    "element_size",
+    "stride",
+    "storage_offset",
+    "is_contiguous",
+    "get_device",
+    "data_ptr",
+    "names",
+    "__len__",
+    "__hash__",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "new_tensor",
+]
+
+AFFINE = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "linear",
+    "add",
+    "__add__",
+    "__radd__",
+    "sub",
+    "subtract",
+    "__sub__",
+    "__rsub__",
+    "rsub",
+    "neg",
+    "negative",
+    "__neg__",
+    "positive",
+    "__pos__",
+    "mean",
+    "sum",
+    "cumsum",
+    "view",
+    "view_as",
+    "reshape",
+    "reshape_as",
+    "flatten",
+    "unflatten",
+    "permute",
+    "transpose",
+    "swapaxes",
+    "swapdims",
+    "movedim",
+    "moveaxis",
+    "T",
+    "mT",
+    "t",
+    "squeeze",
+    "unsqueeze",
+    "contiguous",
+    "clone",
+    "to",
+    "float",
+    "double",
+    "type_as",
+    "expand",
+    "expand_as",
+    "broadcast_to",
+    "repeat",
+    "repeat_interleave",
+    "tile",
+    "cat",
+    "concat",
+    "concatenate",
+    "stack",
+    "hstack",
+    "vstack",
+    "chunk",
+    "split",
+    "split_with_sizes",
+    "tensor_split",
+    "unbind",
+    "unsafe_chunk",
+    "__getitem__",
+    "select",
+    "narrow",
+    "index_select",
+    "gather",
+    "take_along_dim",
+    "roll",
+    "flip",
+    "rot90",
+    "masked_fill",
+    "diagonal",
+    "unfold",
+    "fold",
+    "pad",
+    "interpolate",
+    "upsample",
+    "grid_sample",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "alias",
+]
+
+# Made of straight pieces: a difference of two values is exact in the tensors' own precision.
+STRAIGHT = [
+    "relu",
+    "relu6",
+    "hardtanh",
+    "leaky_relu",
+    "prelu",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "clip",
+    "abs",
+    "threshold",
+    "hardshrink",
+    "softshrink",
+]
+SMOOTH = [
+    "gelu",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "hardswish",
+    "hardsigmoid",
+    "elu",
+    "selu",
+    "celu",
+    "softplus",
+    "mish",
+    "logsigmoid",
+    "softsign",
+    "tanhshrink",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "reciprocal",
+    "erf",
+    "sin",
+    "cos",
+]
+DROPOUT = ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
+
+# Of a smooth function, in float64: below it the derivative half-way is nearer than the quotient.
+SMALLEST_STEP = 1e-7
+
+
+@rule(*METADATA)
+def metadata(function: Function, *args: Any, **kwargs: Any) -> Any:
+    """What does not depend on the values."""
+    return function(*sides(args)[0], **kwargs)
+
+
+@rule(*AFFINE)
+def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
+    """The same on both sides; the derivative of an affine function is its multiplier."""
+    (image_args, baseline_args), (image_kwargs, baseline_kwargs) = sides(args), sides(kwargs)
+    image = function(*image_args, **image_kwargs)
+    with torch.no_grad():
+        baseline = function(*baseline_args, **baseline_kwargs)
+    return _paired(image, baseline)
+
+
+@rule("batch_norm")
+def batch_norm(function: Function, source: Pair, mean: Any, variance: Any, *args: Any, **kwargs: Any) -> Any:
+    """With running statistics it is affine."""
+    training = args[2] if len(args) > 2 else kwargs.get("training", False)
+    if training or mean is None:
+        raise UnsupportedOperation("the model computes `batch_norm` with the statistics of its batch")
+    return affine(function, source, mean, variance, *args, **kwargs)
+
+
+@rule("where")
+def where(function: Function, condition: Any, *branches: Any) -> Any:
+    """A choice that does not depend on the image."""
+    if isinstance(condition, Pair):
+        raise UnsupportedOperation("the model computes `where` with a condition that depends on the image")
+    return affine(function, condition, *branches)
+
+
+@rule(*DROPOUT)
+def dropout(function: Function, source: Pair, p: float = 0.5, training: bool = False) -> Pair:
+    """Dropout of a model in eval mode lets everything through."""
+    if training:
+        raise UnsupportedOperation("the model computes dropout as in training")
+    return Pair(source.image, source.baseline)
+
+
+@rule("detach")
+def detach(function: Function, source: Pair) -> Pair:
+    """The value stays, and so does the way that it came."""
+    return Pair(source.image, source.baseline)
+
+
+@rule(*STRAIGHT)
+def straight(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Pair:
+    """The rescale rule: change of output over change of input."""
+    with torch.no_grad():
+        value, baseline = function(source.image, *args, **kwargs), function(source.baseline, *args, **kwargs)
+        change, step = value - baseline, source.image - source.baseline
+    multiplier = _quotient(change, step, 0.0, lambda: _derivative(function, source, args, kwargs))
+    return Pair(multiplied(source.image, value, multiplier), baseline)
+
+
+@rule(*SMOOTH)
+def smooth(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Pair:
+    """The rescale rule with differences in float64: in float32 most of a small difference would be rounding."""
+    with torch.no_grad():
+        value, baseline = function(source.image, *args, **kwargs), function(source.baseline, *args, **kwargs)
+        image, start = source.image.double(), source.baseline.double()
+        change = function(image, *args, **kwargs) - function(start, *args, **kwargs)
+        step = image - start
+    multiplier = _quotient(change, step, SMALLEST_STEP, lambda: _derivative(function, source, args, kwargs))
+    return Pair(multiplied(source.image, value, multiplier.to(value.dtype)), baseline)
+
+
+@rule("pow", "__pow__")
+def power(function: Function, base: Any, exponent: Any) -> Any:
+    """A constant power."""
+    if isinstance(exponent, Tensor):
+        raise UnsupportedOperation("the model computes `pow` with a tensor as exponent")
+    return smooth(function, base, exponent)
+
+
+def _paired(image: Any, baseline: Any) -> Any:
+    if isinstance(image, Tensor):
+        return Pair(image, baseline)
+    return tuple(_paired(one, other) for one, other in zip(image, baseline, strict=True))
+
+
+def _quotient(change: Tensor, step: Tensor, smallest: float, derivative: Any) -> Tensor:
+    # Written so that a step that is not a number (both sides masked by -inf) counts as none.
+    still = ~(step.abs() > smallest)
+    quotient = change / torch.where(still, 1, step)
+    return torch.where(still, derivative().to(quotient.dtype), quotient) if still.any() else quotient
+
+
+def _derivative(function: Function, source: Pair, args: Any, kwargs: Any) -> Tensor:
+    """The derivative half-way between baseline and image."""
+    with torch.enable_grad():
+        leaf = ((source.image + source.baseline) / 2).detach().requires_grad_()
+        (derivative,) = torch.autograd.grad(function(leaf, *args, **kwargs).sum(), leaf)
+    return derivative

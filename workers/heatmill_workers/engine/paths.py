@@ -1,0 +1,81 @@
+"""Gradients along straight paths from baselines to images, packed over images and steps into full batches."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from heatmill_workers.engine.batching import in_batches
+from heatmill_workers.engine.gradients import input_gradients, target_logits
+from heatmill_workers.models.loaded import LoadedModel
+
+
+@dataclass(frozen=True)
+class Path:
+    """Where the gradients are taken.
+
+    Args:
+        points: (S,) float32, from 0 at the baseline to 1 at the image.
+        weights: (S,) float32.
+        baselines: (B, N, 3, H, W).
+        choice: (S,) int64, the baseline of each step.
+    """
+
+    points: Tensor
+    weights: Tensor
+    baselines: Tensor
+    choice: Tensor
+
+
+def path_attributions(model: LoadedModel, images: Tensor, targets: Tensor, path: Path) -> Tensor:
+    """Sum over the steps of weight x gradient x (image - baseline), (N, 3, H, W).
+
+    Row r of what is packed is step r % S of image r // S, so memory does not grow with the steps.
+
+    Args:
+        model: Any.
+        images: (N, 3, H, W), on the model's device.
+        targets: (N,) int64.
+        path: On the model's device.
+    """
+    steps = len(path.points)
+    total = torch.zeros_like(images)
+
+    def shares(rows: range) -> Tensor:
+        row = torch.arange(rows.start, rows.stop, device=images.device)
+        image, step = row // steps, row % steps
+        start = path.baselines[path.choice[step], image]
+        change = images[image] - start
+        gradients = input_gradients(model.module, start + path.points[step].view(-1, 1, 1, 1) * change, targets[image])
+        # A product instead of index_add_, whose order of summation varies on accelerators.
+        owners = torch.arange((rows.stop - 1) // steps - rows.start // steps + 1, device=images.device)
+        owned = (image - image[0] == owners.unsqueeze(1)) * path.weights[step]
+        return torch.einsum("ir,rchw->ichw", owned, gradients * change)
+
+    for rows, sums in in_batches(shares, len(images) * steps, model.batch_sizes, "path"):
+        first = rows.start // steps
+        total[first : first + len(sums)] += sums
+    return total
+
+
+def logits_of(model: LoadedModel, images: Tensor, targets: Tensor) -> Tensor:
+    """Each image's target logit, (N,), in batches, without a graph."""
+
+    def logits(rows: range) -> Tensor:
+        batch = slice(rows.start, rows.stop)
+        return target_logits(model.module, images[batch], targets[batch])
+
+    return torch.cat([values for _, values in in_batches(logits, len(images), model.batch_sizes, "predict")])
+
+
+def logit_differences(model: LoadedModel, images: Tensor, targets: Tensor, baselines: Tensor) -> Tensor:
+    """Each image's target logit, less its mean over the image's baselines, (N,).
+
+    Args:
+        model: Any.
+        images: (N, 3, H, W).
+        targets: (N,) int64.
+        baselines: (B, N, 3, H, W).
+    """
+    start = torch.stack([logits_of(model, each, targets) for each in baselines]).mean(0)
+    return logits_of(model, images, targets) - start

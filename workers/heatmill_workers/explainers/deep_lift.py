@@ -1,0 +1,35 @@
+"""DeepLIFT.
+
+Shrikumar, Greenside, Kundaje: Learning Important Features Through Propagating Activation Differences (2017), the
+rescale rule (section 3.5.1), on stock models: functions are met one by one as they are called, so that reused modules,
+in-place and functional calls, residual sums, overlapping max pools, products, norms and attention all count. One that
+has no rule is an error that names it.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from heatmill.catalogue import Passes
+from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
+from heatmill_workers.engine.completeness import measure
+from heatmill_workers.engine.deeplift.attributions import deep_attributions
+from heatmill_workers.engine.paths import logit_differences
+from heatmill_workers.explainer import Attributions, explains
+from heatmill_workers.models.loaded import LoadedModel
+
+
+class Params(BaseModel):
+    """What the image is compared with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline: Baseline = Field("mean", description=f"What the image is compared with: {DESCRIPTION}.")
+
+
+@explains(Params, picture="signed", passes=Passes(base=8, per={}), needs=("operations",))
+def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+    """How much each pixel's difference from a blank image adds to the class score."""
+    baselines = background(model, images, [params.baseline])
+    values = deep_attributions(model, images, targets, baselines)
+    differences = logit_differences(model, images, targets, baselines)
+    return Attributions(values, measure(values, differences))

@@ -1,0 +1,35 @@
+"""Deep SHAP.
+
+Lundberg, Lee: A Unified Approach to Interpreting Model Predictions (2017), section 4.2: DeepLIFT against each image of
+a background set, and the mean of that. Only the asked-for classes are explained.
+"""
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from heatmill.catalogue import Passes
+from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
+from heatmill_workers.engine.completeness import measure
+from heatmill_workers.engine.deeplift.attributions import deep_attributions
+from heatmill_workers.engine.paths import logit_differences
+from heatmill_workers.explainer import Attributions, explains
+from heatmill_workers.models.loaded import LoadedModel
+
+
+class Params(BaseModel):
+    """The background set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    background: tuple[Baseline, ...] = Field(
+        ("mean", "black", "white", "blur"), min_length=1, max_length=4, description=f"Any of: {DESCRIPTION}."
+    )
+
+
+@explains(Params, picture="signed", passes=Passes(base=29, per={}), needs=("operations",))
+def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+    """How much each pixel adds to the class score compared with a set of blank images, by DeepLIFT's rules."""
+    baselines = background(model, images, params.background)
+    values = deep_attributions(model, images, targets, baselines)
+    differences = logit_differences(model, images, targets, baselines)
+    return Attributions(values, measure(values, differences, background=len(baselines)))
