@@ -11,6 +11,7 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic.json_schema import models_json_schema
 from werkzeug.wrappers import Response as AnyResponse
 
+from heatmill.job_map import JobMap
 from heatmill.schemas import Job, JobPage, JobRequest, ResultPage, ValidRequest
 from heatmill_api import catalogue, health, uploads
 from heatmill_api.problems import RequestProblem
@@ -24,6 +25,7 @@ MODELS = (
     JobPage,
     ValidRequest,
     ResultPage,
+    JobMap,
     uploads.UploadRequest,
     uploads.UploadsRequest,
     uploads.Upload,
