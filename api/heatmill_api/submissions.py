@@ -63,7 +63,8 @@ def read_json(request: Request, settings: Settings, *others: str) -> dict[str, A
         raise UnsupportedMediaType(
             f"send the body as {' or '.join((JSON, *others))}, not {request.mimetype or 'nothing'}"
         )
-    limit = request.max_content_length = min(settings.max_json_bytes, settings.max_body_bytes)
+    limit = settings.max_json_bytes
+    limit = request.max_content_length = min(limit, request.max_content_length or limit)
     try:
         data = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
