@@ -90,14 +90,10 @@ def _method(method: Method) -> MethodView:
 
 
 def _model(model: Model) -> dict[str, Any]:
-    supports = [
-        method.name
-        for method in services().catalogue.methods
-        if model.supports is None or set(method.needs) <= model.supports
-    ]
+    supports = tuple(method.name for method in services().catalogue.methods if not model.lacks(method))
     return {
         "name": model.name,
         "input_size": model.input_size,
         "classes": len(model.labels),
-        "supports": None if model.supports is None else tuple(supports),
+        "supports": None if model.supports is None else supports,
     }

@@ -10,13 +10,14 @@ from pydantic import ConfigDict, Field, model_validator
 
 from heatmill import job_index
 from heatmill.errors import JobNotFound
+from heatmill.keys import JOB_PATTERN
 from heatmill.progress import read_job
 from heatmill.schemas import Job, JobPage, JobState
 from heatmill_api.replies import bad_page_token, linked, page_token, read_page_token, reply
 from heatmill_api.routing import Parameters, problems, versioned
 from heatmill_api.services import Services, job_id, services, tenant
 
-ENTRY = re.compile(r"[0-9]{17}:[0-9a-f]{32}")
+ENTRY = re.compile(f"[0-9]{{17}}:{JOB_PATTERN}")
 METADATA = "metadata."
 MAX_PAGE = 200
 # Jobs that one page looks at: a filter that fits few jobs makes pages short, not slow.

@@ -10,9 +10,8 @@ from pydantic import Field
 from heatmill import keys
 from heatmill.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
-from heatmill.progress import open_job, read_job, summary
-from heatmill.schemas import AcceptedJob, Counts, Job, JobRequest, ValidRequest
-from heatmill.state import JobProgress
+from heatmill.progress import open_job, progress_of, read_job
+from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
 from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
 from heatmill_api.replies import job_path, job_reply, reply
 from heatmill_api.resolving import resolve
@@ -20,9 +19,8 @@ from heatmill_api.routing import JobPath, Parameters, body, header, problems, re
 from heatmill_api.services import job_id, services, source_rules, tenant
 from heatmill_api.submissions import FORM, JSON, Submission, read_submission
 
-JOB = re.compile(r"[0-9a-f]{32}")
+JOB = re.compile(keys.JOB_PATTERN)
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-LONGEST_WAIT_SECONDS = 30
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -125,20 +123,7 @@ def _as_it_is(acceptance: Acceptance) -> Job:
     try:
         return read_job(here.storage, here.state, job)
     except (QueueUnavailable, StorageUnavailable):
-        return open_job(job, _untouched(acceptance.job))
-
-
-def _untouched(accepted: AcceptedJob) -> JobProgress:
-    return JobProgress(
-        counts=Counts(total=None),
-        items=None,
-        shards=None,
-        committed=0,
-        working=0,
-        cancelled=False,
-        started_at=None,
-        summary=summary(accepted),
-    )
+        return open_job(job, progress_of(acceptance.job))
 
 
 def _validated(resolved: JobRequest) -> Response:

@@ -17,7 +17,7 @@ from heatmill.overlay import overlay, resized
 from heatmill.schemas import Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
 from heatmill_api.jobs import known
-from heatmill_api.routing import Parameters, problems, versioned
+from heatmill_api.routing import JobPath, Parameters, problems, versioned
 from heatmill_api.services import Services, services, source_rules
 
 PNG = "image/png"
@@ -29,10 +29,9 @@ MAX_SEARCHED = 64
 api = versioned("pictures", "results")
 
 
-class PicturePath(Parameters):
+class PicturePath(JobPath):
     """Which result."""
 
-    job: str = Field(description="The job's id.", json_schema_extra={"pattern": "^[0-9a-f]{32}$"})
     item: str = Field(description="The item's id; may hold slashes.")
     method: str
 

@@ -28,6 +28,7 @@ from heatmill.errors import (
     UnknownMethod,
     UnknownModel,
 )
+from heatmill.json_pointer import pointer
 from heatmill.schemas import Problem, problem_type
 
 STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
@@ -103,11 +104,6 @@ def faulty(errors: Iterable[dict[str, object]]) -> InvalidRequest:
     more = f" (and {len(listed) - 1:,} more)" if len(listed) > 1 else ""
     place = f"{first['pointer']}: " if first.get("pointer") else ""
     return InvalidRequest(f"{place}{first['detail']}{more}", listed[:MAX_ERRORS])
-
-
-def pointer(path: Iterable[int | str]) -> str:
-    """An RFC 6901 JSON pointer."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def unavailable(error: TransientError) -> str:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidRequest, RequestError
 from heatmill.image_uris import UPLOAD, SourceRules, UriRefused
+from heatmill.json_pointer import pointer
 from heatmill.planning import map_fault
 from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
-from heatmill_api.problems import MAX_ERRORS, faulty, pointer
+from heatmill_api.problems import MAX_ERRORS, faulty
 
 MAX_INTERACTIVE_ITEMS = 16
 Fault = dict[str, object]

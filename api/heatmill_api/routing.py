@@ -1,4 +1,4 @@
-"""The only module that knows flask-openapi3: blueprints, the app object, and how a route is documented."""
+"""Blueprints, the app object, and how a route is documented. Only this and `openapi` know flask-openapi3."""
 
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +11,7 @@ from flask_openapi3.openapi import OpenAPI
 from flask_openapi3_swagger.plugins import RegisterPlugin  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field
 
+from heatmill.keys import JOB_PATTERN
 from heatmill_api.problems import RequestProblem, invalid_query
 from heatmill_api.tenants import require_key
 
@@ -28,7 +29,7 @@ class Parameters(BaseModel):
 class JobPath(Parameters):
     """Which job."""
 
-    job: str = Field(description="The job's id.", json_schema_extra={"pattern": "^[0-9a-f]{32}$"})
+    job: str = Field(description="The job's id.", json_schema_extra={"pattern": f"^{JOB_PATTERN}$"})
 
 
 class NamePath(Parameters):

@@ -12,9 +12,10 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.json_pointer import pointer
 from heatmill.schemas import JobRequest
 from heatmill.settings import Settings
-from heatmill_api.problems import faulty, invalid_body, pointer
+from heatmill_api.problems import faulty, invalid_body
 from heatmill_api.strict_json import parse_object
 
 FORM = "multipart/form-data"

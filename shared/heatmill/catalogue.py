@@ -17,6 +17,7 @@ from jsonschema.exceptions import ValidationError
 
 from heatmill import labels
 from heatmill.errors import InvalidRequest, MethodNotSupported, TargetUnknown, UnknownMethod, UnknownModel
+from heatmill.json_pointer import pointer
 from heatmill.models import CAPABILITIES, ModelSpec, read_models, spec_labels
 
 NAMES_IN_A_MESSAGE = 10
@@ -69,6 +70,10 @@ class Model:
     input_size: tuple[int, int] | None
     labels: tuple[str, ...]
     supports: frozenset[str] | None
+
+    def lacks(self, method: Method) -> list[str]:
+        """What the method needs and this model does not have; nothing where only the workers know."""
+        return [] if self.supports is None else sorted(set(method.needs) - self.supports)
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,9 @@ class Catalogue:
             UnknownModel, UnknownMethod: There is no such thing.
             MethodNotSupported: The model lacks what the method needs.
         """
-        supports, needs = self.model(model).supports, self.method(method).needs
-        missing = [] if supports is None else sorted(set(needs) - supports)
-        if missing:
-            others = ", ".join(other.name for other in self.methods if set(other.needs) <= (supports or set()))
+        known = self.model(model)
+        if missing := known.lacks(self.method(method)):
+            others = ", ".join(other.name for other in self.methods if not known.lacks(other))
             raise MethodNotSupported(
                 f"{method} needs {CAPABILITIES[missing[0]]}, which {model} does not have; it supports {others}"
             )
@@ -203,17 +207,12 @@ def _nothing_called(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _pointed(fault: ValidationError, schema: Mapping[str, Any]) -> dict[str, object]:
-    pointer = "".join(map(_escaped, fault.absolute_path))
+    where = pointer(fault.absolute_path)
     if fault.validator == "additionalProperties":
         unknown = sorted(set(fault.instance) - set(schema["properties"]))
         known = ", ".join(sorted(schema["properties"])) or "none"
-        return {"pointer": _escaped(unknown[0]), "detail": f"unknown param {unknown[0]!r}; the params are: {known}"}
-    return {"pointer": pointer, "detail": f"{pointer[1:]}: {fault.message}" if pointer else fault.message}
-
-
-def _escaped(part: str | int) -> str:
-    """One step of a JSON pointer (RFC 6901)."""
-    return "/" + str(part).replace("~", "~0").replace("/", "~1")
+        return {"pointer": pointer([unknown[0]]), "detail": f"unknown param {unknown[0]!r}; the params are: {known}"}
+    return {"pointer": where, "detail": f"{where[1:]}: {fault.message}" if where else fault.message}
 
 
 def _is_integer(field: Mapping[str, Any], value: object) -> bool:

@@ -17,6 +17,7 @@ from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_map, fetch
 from heatmill.errors import InvalidRequest, JobNotFound, RequestError
 from heatmill.job_map import JobMap
 from heatmill.schemas import (
+    LONGEST_WAIT_SECONDS,
     ItemRequest,
     Job,
     JobPage,
@@ -31,7 +32,6 @@ from heatmill.transport import Retries, Transport, read_answer, service_url
 from heatmill.uploads import OnUpload, is_uri, upload
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-LONGEST_WAIT_SECONDS = 30
 PROGRESS_SECONDS = 2
 PAUSE_SECONDS = 0.5
 # Few enough that signed URLs are used before they end.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 OPEN_PREFIX = "open/"
+JOB_PATTERN = "[0-9a-f]{32}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from heatmill.labels import read_labels
 
+# Whose weights come with the workers: what demo and submit explain where nothing else is said.
+BUNDLED_MODEL = "efficientnet_lite0"
+
 Channels = tuple[float, float, float]
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 

@@ -1,14 +1,17 @@
 """How far a job is: computed from its counts by one pure function, whoever asks."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from heatmill import keys, records
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
-from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapStatus
-from heatmill.state import JobProgress, RedisJobStore
+from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapStatus, Plan
+from heatmill.state import Committed, JobProgress, RedisJobStore
 from heatmill.storage import S3Storage
+
+NOTHING = Committed()
 
 
 def job_state(counts: Counts, *, started: bool) -> JobState:
@@ -49,15 +52,19 @@ def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
         JobNotFound: There is no such job.
     """
     accepted = records.load_request(storage, job)
-    plan = records.load_plan(storage, job)
-    committed = records.committed(storage, job)
+    found = progress_of(accepted, records.load_plan(storage, job), records.committed(storage, job))
+    return replace(found, cancelled=storage.exists(keys.cancelled(job)))
+
+
+def progress_of(accepted: AcceptedJob, plan: Plan | None = None, committed: Committed = NOTHING) -> JobProgress:
+    """What these records say of a job, on which nobody is at work."""
     return JobProgress(
         counts=Counts(total=plan.results if plan else None, succeeded=committed.succeeded, failed=committed.failed),
         items=plan.items if plan else None,
         shards=plan.shards if plan else None,
         committed=len(committed.shards),
         working=0,
-        cancelled=storage.exists(keys.cancelled(job)),
+        cancelled=False,
         started_at=None,
         summary=summary(accepted),
         makes_map=plan is not None and plan.makes_map,

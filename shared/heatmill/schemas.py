@@ -9,6 +9,8 @@ MAX_INLINE_ITEMS = 10_000
 MAX_METHODS = 16
 MAX_TOP_K = 10
 MAX_METADATA = 16
+# The longest `?wait=` of a job.
+LONGEST_WAIT_SECONDS = 30
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]

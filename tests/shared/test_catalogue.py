@@ -9,6 +9,7 @@ import pytest
 
 from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.errors import InvalidRequest, MethodNotSupported, UnknownMethod, UnknownModel
+from heatmill.models import BUNDLED_MODEL
 
 STOCK = load_catalogue()
 
@@ -36,7 +37,7 @@ def test_methods_and_models_are_sorted_by_name() -> None:
 
 
 def test_the_bundled_model_is_described() -> None:
-    model = STOCK.model("efficientnet_lite0")
+    model = STOCK.model(BUNDLED_MODEL)
 
     assert (model.spec.loader, model.input_size, len(model.labels)) == ("bundled", (224, 224), 1000)
     assert model.supports == frozenset({"spatial layer", "operations"})

@@ -14,12 +14,12 @@ from heatmill.cli.waiting import wait_for
 from heatmill.client import Client
 from heatmill.downloads import read_fetched
 from heatmill.gallery import PAGE, write_gallery
+from heatmill.models import BUNDLED_MODEL
 from heatmill.schemas import Job
 
 if TYPE_CHECKING:
     from heatmill.local.stack import Stack
 
-MODEL = "efficientnet_lite0"
 METHODS = ("saliency", "integrated_gradients", "grad_cam")
 PHOTOS = ("coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 
@@ -66,7 +66,7 @@ def bundled_photos() -> dict[str, Path]:
 
 def _explain(stack: "Stack", photos: dict[str, Path], output: Path, *, quiet: bool) -> Job:
     with Client(stack.url) as client:
-        submitted = client.submit(MODEL, METHODS, images=photos)
+        submitted = client.submit(BUNDLED_MODEL, METHODS, images=photos)
         job = wait_for(client, submitted.id, quiet=quiet)
         client.fetch(job.id, output, overlay=True)
     write_gallery(output, job)

@@ -13,10 +13,9 @@ from heatmill.cli.progress import count_progress
 from heatmill.cli.waiting import interruptible, wait_for
 from heatmill.client import Client
 from heatmill.gallery import write_gallery
+from heatmill.models import BUNDLED_MODEL
 from heatmill.schemas import Job
 from heatmill.submission import SubmitOptions
-
-MODEL = "efficientnet_lite0"
 
 
 class Submission(TypedDict):
@@ -34,7 +33,7 @@ class Submission(TypedDict):
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="PATH|URI...")
-@click.option("--model", default=MODEL, show_default=True, help="One of `heatmill models`.")
+@click.option("--model", default=BUNDLED_MODEL, show_default=True, help="One of `heatmill models`.")
 @click.option(
     "--method",
     "methods",
