@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
+from typing import Any
 
 from heatmill import keys
 from heatmill.errors import HeatmillError, MapUnavailable
@@ -40,17 +41,14 @@ def write_plan(storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items
         shards += 1
         items += len(shard)
         results += sum(len(expected_rows(item, request)) for item in shard)
-    plan = Plan(
-        shards=shards,
-        items=items,
-        results=results,
-        model=request.model,
-        methods=request.methods,
-        top_k=request.top_k,
-        map=request.map,
-        map_error=None if request.map is None else map_fault(items),
-    )
+    map_error = None if request.map is None else map_fault(items)
+    plan = new_plan(request, shards=shards, items=items, results=results, map_error=map_error)
     return store_plan(storage, job, plan)
+
+
+def new_plan(request: JobRequest, **found: Any) -> Plan:
+    """A plan of this request, with what was found of its items."""
+    return Plan(model=request.model, methods=request.methods, top_k=request.top_k, map=request.map, **found)
 
 
 def store_plan(storage: S3Storage, job: JobId, plan: Plan) -> Plan:

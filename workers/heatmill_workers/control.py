@@ -14,7 +14,7 @@ from heatmill.dispatch import PRIORITY_STEPS, Dispatcher
 from heatmill.errors import ClaimLost, HeatmillError, JobNotFound, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
-from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, store_plan, write_plan
+from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, store_plan, write_plan
 from heatmill.progress import job_state, map_status, summary
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
@@ -198,16 +198,7 @@ def _not_empty(items: Iterator[Item]) -> Iterator[Item]:
 def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
     """The plan of a job whose source cannot be listed: no shards, and the reason."""
     reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(str(error))
-    return Plan(
-        shards=0,
-        items=0,
-        results=0,
-        model=accepted.request.model,
-        methods=accepted.request.methods,
-        top_k=accepted.request.top_k,
-        map=accepted.request.map,
-        error=as_problem(reason),
-    )
+    return new_plan(accepted.request, shards=0, items=0, results=0, error=as_problem(reason))
 
 
 def _held_rows(control: Control, job: JobId, shards: tuple[int, ...], token: str) -> Iterator[Row]:
