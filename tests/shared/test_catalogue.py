@@ -61,8 +61,9 @@ def test_a_model_like_none_is_told_some_and_how_many_more() -> None:
 
 
 def test_defaults_are_filled_in() -> None:
-    assert STOCK.resolve_params("integrated_gradients", {}) == {"baseline": "mean", "steps": 50}
-    assert STOCK.resolve_params("integrated_gradients", {"steps": 7}) == {"baseline": "mean", "steps": 7}
+    defaults = {"baseline": "mean", "max_error": None, "max_steps": 800, "steps": 50}
+    assert STOCK.resolve_params("integrated_gradients", {}) == defaults
+    assert STOCK.resolve_params("integrated_gradients", {"steps": 7}) == {**defaults, "steps": 7}
     assert STOCK.resolve_params("saliency", {}) == {}
 
 
@@ -77,8 +78,8 @@ def test_a_whole_number_has_one_spelling() -> None:
         ({"steps": 1001}, "/steps", "steps: 1001 is greater than the maximum of 1000"),
         ({"steps": "many"}, "/steps", "steps: 'many' is not of type 'integer'"),
         ({"steps": True}, "/steps", "steps: True is not of type 'integer'"),
-        ({"baseline": "grey"}, "/baseline", "baseline: 'grey' is not one of ['mean', 'black', 'white']"),
-        ({"a/b": 1}, "/a~1b", "unknown param 'a/b'; the params are: baseline, steps"),
+        ({"baseline": "grey"}, "/baseline", "baseline: 'grey' is not one of ['mean', 'black', 'white', 'blur']"),
+        ({"a/b": 1}, "/a~1b", "unknown param 'a/b'; the params are: baseline, max_error, max_steps, steps"),
     ],
 )
 def test_a_wrong_param_is_pointed_at(params: dict[str, Any], pointer: str, detail: str) -> None:
@@ -99,7 +100,7 @@ def test_what_a_model_lacks_is_named_and_what_works_too() -> None:
     STOCK.check_supported("vit_b_16", "saliency")
     STOCK.check_supported("resnet50", "grad_cam")
 
-    message = "grad_cam needs a spatial layer, which vit_b_16 does not have; it supports integrated_gradients, saliency"
+    message = "grad_cam needs a spatial layer, which vit_b_16 does not have; it supports .*attention.*saliency"
     with pytest.raises(MethodNotSupported, match=message):
         STOCK.check_supported("vit_b_16", "grad_cam")
 
@@ -132,7 +133,7 @@ def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None
     assert (birds.input_size, birds.labels, birds.supports) == (
         (224, 224),
         ("wren", "robin"),
-        frozenset({"operations"}),
+        frozenset({"attention", "operations"}),
     )
     assert catalogue.target_index("birds", "robin") == 1
     assert len(catalogue.models) == len(STOCK.models) + 1

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from heatmill.models import Preprocessing
+from heatmill.errors import UnsupportedOperation
+from heatmill.models import CAPABILITIES, Preprocessing
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.spatial import Cut
+from heatmill_workers.engine.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class LoadedModel:
         digest: sha256 of the weights, as loaded.
         labels: K class names.
         cut: Its last spatial map; None where it has none.
+        tokens: How its attention is laid out; None where it does not attend between all patches.
         opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
     """
@@ -40,17 +43,33 @@ class LoadedModel:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     cut: Cut | None
+    tokens: Tokens | None
     opaque: bool
     batch_sizes: BatchSizes
 
     @property
     def supports(self) -> frozenset[str]:
         """The capabilities that methods may need."""
-        found = {"spatial layer": self.cut is not None, "operations": not self.opaque}
-        return frozenset(name for name, has in found.items() if has)
+        return capabilities(self.cut, self.tokens, opaque=self.opaque)
+
+    def attention_layout(self) -> Tokens:
+        """How its attention is laid out.
+
+        Raises:
+            UnsupportedOperation: It does not attend between all patches.
+        """
+        if self.tokens is None:
+            raise UnsupportedOperation(f"{self.name} does not have {CAPABILITIES['attention']}")
+        return self.tokens
 
     @property
     def nbytes(self) -> int:
         """Memory of parameters and buffers."""
         tensors = (*self.module.parameters(), *self.module.buffers())
         return sum(tensor.nbytes for tensor in tensors)
+
+
+def capabilities(cut: Cut | None, tokens: Tokens | None, *, opaque: bool) -> frozenset[str]:
+    """What methods may need, by what was found in a model."""
+    found = {"spatial layer": cut is not None, "attention": tokens is not None, "operations": not opaque}
+    return frozenset(name for name, has in found.items() if has)

@@ -10,6 +10,7 @@ from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, spec_labels
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.spatial import find_cut
+from heatmill_workers.engine.tokens import find_tokens
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.weights import digest
 
@@ -55,6 +56,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device) -> LoadedModel:
         labels=labels,
         preprocessing=preprocessing,
         cut=cut,
+        tokens=None if spec.opaque else find_tokens(module, image),
         opaque=spec.opaque,
         batch_sizes=BatchSizes(device),
     )

@@ -1,0 +1,155 @@
+"""The attention of a transformer's layers, per call and without hooks.
+
+Fused kernels keep no attention, and the switches that turn them off belong to the model or to the process. A
+`TorchFunctionMode` instead sees the calls of the current thread and computes fused attention in plain operations:
+
+- `scaled_dot_product_attention`, of timm and transformers,
+- `multi_head_attention_forward`, which torchvision's `nn.MultiheadAttention` calls. While a mode is active torch takes
+  none of its fast paths past it.
+
+An implementation that calls `softmax` itself shows its attention in what that puts out, if it is multiplied with the
+values as it is: heads that are mixed or gated in between attend otherwise. Every map that is kept is on the way to the
+logits, so that `autograd.grad` reaches it.
+"""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+MULTI_HEAD = signature(functional.multi_head_attention_forward)
+PRODUCTS = {"matmul", "__matmul__"}
+# What no classifier of images uses. Such a call is left to torch, and counts as attention that cannot be seen.
+NO_SIMPLE_MULTI_HEAD = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "static_v")
+
+
+class Capture(TorchFunctionMode):
+    """Lists the attention of one forward pass.
+
+    Args:
+        differentiable: Let the graph start at the first map, in a model whose parameters are frozen.
+
+    Attributes:
+        maps: (N, heads, queries, keys) of each call in order; None for attention of another form.
+        grids: (rows, columns) of the spatial maps that were there before the first attention.
+    """
+
+    def __init__(self, *, differentiable: bool = False) -> None:
+        super().__init__()
+        self.differentiable = differentiable
+        self.maps: list[Tensor | None] = []
+        self.grids: list[tuple[int, int]] = []
+        self._unconfirmed: Tensor | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return self._scaled_dot_product(*args, **kwargs)
+        if func is functional.multi_head_attention_forward:
+            return self._multi_head(args, kwargs)
+        name = getattr(func, "__name__", "")
+        if name in PRODUCTS:
+            self._confirm(args[0])
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor):
+            self._look(name, out)
+        return out
+
+    def _look(self, name: str, out: Tensor) -> None:
+        # A softmax over classes is 2-D.
+        if name == "softmax" and out.ndim > 2:
+            self._keep(None, out)
+            self._unconfirmed = self._differentiable(out)
+        elif out.ndim == 4 and not self.maps:
+            self.grids.append((out.shape[2], out.shape[3]))
+
+    def _confirm(self, factor: object) -> None:
+        """What a softmax put out is attention once it is multiplied with the values; dropout makes an alias of it."""
+        known = self._unconfirmed
+        if known is None or not isinstance(factor, Tensor) or factor.ndim != 4:
+            return
+        if (factor.shape, factor.data_ptr()) == (known.shape, known.data_ptr()):
+            self.maps[-1], self._unconfirmed = known, None
+
+    def _keep(self, attention: Tensor | None, out: Tensor) -> Tensor:
+        self.maps.append(attention)
+        self._unconfirmed = None
+        return out
+
+    def _differentiable(self, attention: Tensor) -> Tensor:
+        if self.differentiable and not attention.requires_grad:
+            attention.requires_grad_()
+        return attention
+
+    def _scaled_dot_product(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        names = ("dropout_p", "is_causal", "scale", "enable_gqa")
+        kwargs |= dict(zip(names, args, strict=False))
+        if query.ndim != 4 or any(kwargs.get(name) for name in ("dropout_p", "is_causal", "enable_gqa")):
+            out = functional.scaled_dot_product_attention(query, key, value, attn_mask, **kwargs)
+            return self._keep(None, out)
+        return self._weighted(_attention(query, key, attn_mask, kwargs.get("scale")), value)
+
+    def _weighted(self, attention: Tensor, value: Tensor) -> Tensor:
+        return self._keep(self._differentiable(attention), attention) @ value
+
+    def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        bound = MULTI_HEAD.bind(*args, **kwargs)
+        bound.apply_defaults()
+        call = bound.arguments
+        if not _is_simple(call):
+            out, weights = functional.multi_head_attention_forward(*args, **kwargs)
+            self._keep(None, out)
+            return out, weights
+        query, key, value = (
+            _heads(functional.linear(call[name], weight, bias), call["num_heads"])
+            for name, weight, bias in zip(("query", "key", "value"), *_projections(call), strict=True)
+        )
+        attention = _attention(query, key, None, None)
+        out = self._weighted(attention, value).permute(2, 0, 1, 3).flatten(2)
+        return functional.linear(out, call["out_proj_weight"], call["out_proj_bias"]), _returned(attention, call)
+
+
+def capture(module: nn.Module, images: Tensor, *, differentiable: bool = False) -> tuple[Tensor, Capture]:
+    """Logits (N, K), and what was seen on the way to them. For gradients call it under `torch.enable_grad()`."""
+    with Capture(differentiable=differentiable) as seen:
+        logits: Tensor = module(images)
+    return logits, seen
+
+
+def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """softmax(Q K^T * scale + mask), (N, heads, queries, keys)."""
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
+
+
+def _is_simple(call: dict[str, Any]) -> bool:
+    given = [name for name in NO_SIMPLE_MULTI_HEAD if call[name] is not None]
+    is_packed = call["in_proj_weight"] is not None and not call["use_separate_proj_weight"]
+    flags = call["add_zero_attn"] or call["is_causal"] or (call["training"] and call["dropout_p"] > 0)
+    return is_packed and not given and not flags and call["query"].ndim == 3
+
+
+def _projections(call: dict[str, Any]) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    bias = call["in_proj_bias"]
+    return call["in_proj_weight"].chunk(3), (None, None, None) if bias is None else bias.chunk(3)
+
+
+def _heads(tokens: Tensor, heads: int) -> Tensor:
+    """(tokens, N, width) to (N, heads, tokens, width / heads)."""
+    return tokens.reshape(*tokens.shape[:2], heads, -1).permute(1, 2, 0, 3)
+
+
+def _returned(attention: Tensor, call: dict[str, Any]) -> Tensor | None:
+    if not call["need_weights"]:
+        return None
+    return attention.mean(1) if call["average_attn_weights"] else attention

@@ -1,0 +1,50 @@
+"""Attention weighted by its gradient.
+
+Chefer, Gur, Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers
+(2021), equations 5 and 6 for self-attention: each layer's attention times the target's gradient at it, clipped at 0,
+the mean over heads, adds to the relevance that comes up from below. The identity that the relevance starts from is
+taken off at the end, as in their equation 8.
+"""
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from heatmill.catalogue import Passes
+from heatmill_workers.engine.batching import in_batches
+from heatmill_workers.engine.gradients import select
+from heatmill_workers.engine.tokens import attention_maps, on_the_grid
+from heatmill_workers.explainer import Attributions, explains
+from heatmill_workers.models.loaded import LoadedModel
+
+
+class Params(BaseModel):
+    """No params."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@explains(Params, picture="positive", passes=Passes(base=2.5, per={}), needs=("attention",))
+def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+    """Which patches a transformer's attention takes the evidence for the class from."""
+    tokens = model.attention_layout()
+
+    def weighted(rows: range) -> Tensor:
+        batch = slice(rows.start, rows.stop)
+        with torch.enable_grad():
+            logits, maps = attention_maps(model.module, images[batch], tokens, differentiable=True)
+            gradients = torch.autograd.grad(select(logits, targets[batch]).sum(), maps)
+        with torch.no_grad():
+            return on_the_grid(_relevance(maps, gradients), tokens)
+
+    batches = in_batches(weighted, len(images), model.batch_sizes, attention_gradient.name)
+    return Attributions(torch.cat([values for _, values in batches]))
+
+
+def _relevance(maps: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
+    """(N, tokens, tokens), without the identity that it starts from."""
+    identity = torch.eye(maps[0].shape[-1], device=maps[0].device)
+    total = identity
+    for layer, gradient in zip(maps, gradients, strict=True):
+        total = total + (gradient * layer).clamp(min=0).mean(1) @ total
+    return total - identity
