@@ -15,7 +15,7 @@ def stock_labels(key: str) -> tuple[str, ...]:
     """The class names that ship with heatmill, in the order of the logits.
 
     Args:
-        key: `imagenet`, the only list so far.
+        key: `imagenet` or `digits`.
     """
     return tuple(json.loads(files("heatmill").joinpath("labels", f"{key}.json").read_text("utf-8")))
 

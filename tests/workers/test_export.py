@@ -8,7 +8,7 @@ import pytest
 from torchvision.models import ResNet18_Weights
 
 from heatmill_workers import export
-from heatmill_workers.models.loaders import torchvision
+from heatmill_workers.models.loaders import bundled, torchvision
 
 STALE = "run `make methods`"
 
@@ -22,7 +22,7 @@ def test_methods_json_is_up_to_date() -> None:
 
 
 def test_models_json_names_every_classifier() -> None:
-    assert [entry["name"] for entry in stored("models.json")] == sorted(["efficientnet_lite0", *torchvision.names()])
+    assert [entry["name"] for entry in stored("models.json")] == sorted([*bundled.LABELS, *torchvision.names()])
 
 
 # One that has a spatial layer, one that has none, one that no laptop could build with weights.
@@ -31,8 +31,12 @@ def test_models_json_is_up_to_date(name: str) -> None:
     probed = {entry["name"]: entry for entry in export.models([name])}
     written = {entry["name"]: entry for entry in stored("models.json")}
 
-    assert probed == {each: written[each] for each in (name, "efficientnet_lite0")}, STALE
+    assert probed == {each: written[each] for each in (name, *bundled.LABELS)}, STALE
 
 
 def test_the_labels_are_torchvisions() -> None:
     assert stored("labels/imagenet.json") == ResNet18_Weights.DEFAULT.meta["categories"], STALE
+
+
+def test_the_labels_of_the_digits_are_digits() -> None:
+    assert stored("labels/digits.json") == list("0123456789"), STALE

@@ -12,7 +12,10 @@ from torchvision.models import ResNet18_Weights
 
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.spatial import find_cut
+from heatmill_workers.engine.tokens import find_tokens
 from heatmill_workers.explainer import Explainer, register
+from heatmill_workers.models import digits
+from heatmill_workers.models.loaded import capabilities
 from heatmill_workers.models.loaders import bundled, torchvision
 from heatmill_workers.models.loading import load
 
@@ -20,10 +23,11 @@ Entry = dict[str, Any]
 
 
 def main() -> None:
-    """Write the three files into the package."""
+    """Write the files into the package."""
     # In a checkout the package is a plain folder.
     package = Path(str(files("heatmill")))
     _write(package / "labels" / "imagenet.json", ResNet18_Weights.DEFAULT.meta["categories"])
+    _write(package / "labels" / "digits.json", digits.LABELS)
     _write(package / "methods.json", methods())
     _write(package / "models.json", models(torchvision.names()))
 
@@ -35,10 +39,9 @@ def methods() -> list[Entry]:
 
 
 def models(names: Iterable[str]) -> list[Entry]:
-    """An entry for the bundled model and for each of torchvision's, by name."""
-    stock = load(ModelSpec(name=bundled.NAME, loader="bundled"), torch.device("cpu"))
-    first = _model(bundled.NAME, "bundled", stock.preprocessing, sorted(stock.supports))
-    return sorted([first, *map(_torchvision_model, names)], key=lambda entry: str(entry["name"]))
+    """An entry for each bundled model and for each of torchvision's, by name."""
+    entries = [*map(_bundled_model, bundled.LABELS), *map(_torchvision_model, names)]
+    return sorted(entries, key=lambda entry: str(entry["name"]))
 
 
 class _WithoutWeights(TorchFunctionMode):
@@ -67,18 +70,24 @@ def _method(method: Explainer) -> Entry:
     }
 
 
+def _bundled_model(name: str) -> Entry:
+    model = load(ModelSpec(name=name, loader="bundled"), torch.device("cpu"))
+    return _model(model.name, "bundled", model.preprocessing, model.supports) | {"labels": bundled.LABELS[name]}
+
+
 def _torchvision_model(name: str) -> Entry:
     preprocessing = torchvision.published_preprocessing(name)
     with _WithoutWeights():
         module = torchvision.architecture(name, 1000, preprocessing.input_size[0])
     image = torch.empty(1, 3, *preprocessing.input_size, device="meta")
-    cut = find_cut(module.to("meta").eval().requires_grad_(False), image)
-    return _model(name, "torchvision", preprocessing, ["operations", "spatial layer"] if cut else ["operations"])
+    module = module.to("meta").eval().requires_grad_(False)
+    supports = capabilities(find_cut(module, image), find_tokens(module, image), opaque=False)
+    return _model(name, "torchvision", preprocessing, supports)
 
 
-def _model(name: str, loader: str, preprocessing: Preprocessing, supports: list[str]) -> Entry:
+def _model(name: str, loader: str, preprocessing: Preprocessing, supports: frozenset[str]) -> Entry:
     size = list(preprocessing.input_size)
-    return {"name": name, "loader": loader, "input_size": size, "labels": "imagenet", "supports": supports}
+    return {"name": name, "loader": loader, "input_size": size, "labels": "imagenet", "supports": sorted(supports)}
 
 
 def _write(path: Path, content: object) -> None:

