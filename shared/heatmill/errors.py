@@ -20,6 +20,7 @@
     │   ├── ModelUnavailable          the model's weights cannot be had
     │   ├── ItemTooLargeForDevice     one image alone does not fit the device
     │   ├── MapUnavailable            no map can be made of the job's items
+    │   ├── InternalError             heatmill, or code that an operator added, failed on this item
     │   └── WorkerCrashed             the worker died while it processed this item
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
@@ -156,6 +157,10 @@ class ItemTooLargeForDevice(ItemError):
 
 class MapUnavailable(ItemError):
     """No map can be made of a job's items; what was asked for beside it goes on."""
+
+
+class InternalError(ItemError):
+    """A fault in heatmill or in an operator's own code; the worker's log has the trace."""
 
 
 class WorkerCrashed(ItemError):
