@@ -68,6 +68,7 @@ def progress_of(accepted: AcceptedJob, plan: Plan | None = None, committed: Comm
         started_at=None,
         summary=summary(accepted),
         makes_map=plan is not None and plan.makes_map,
+        map_error=plan.map_error if plan else None,
     )
 
 
@@ -113,8 +114,15 @@ def open_job(job: JobId, progress: JobProgress) -> Job:
         if rate and progress.items and counts.total
         else None,
         eta_seconds=round((counts.total - counts.done) / rate, 1) if rate and counts.total else None,
-        **progress.summary,
+        **progress.summary | _known_map(progress),
     )
+
+
+def _known_map(progress: JobProgress) -> dict[str, Any]:
+    """The status of a map that the plan has ruled out."""
+    if progress.map_error is None:
+        return {}
+    return {"map": {**progress.summary["map"], "state": "failed", "error": progress.map_error}}
 
 
 def _rate(counts: Counts, started_at: float | None) -> float | None:

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
-from heatmill.schemas import Counts, Plan
+from heatmill.schemas import Counts, Plan, Problem
 
 OPEN_JOBS = "heatmill:open"
 TURNS = "heatmill:turns"
@@ -64,6 +64,7 @@ class JobProgress:
     started_at: float | None
     summary: dict[str, Any]
     makes_map: bool = False
+    map_error: Problem | None = None
 
 
 class RedisJobStore:
@@ -89,10 +90,8 @@ class RedisJobStore:
             committed: What the commit records say; nothing for a new job.
         """
         fields = {"summary": json.dumps(summary), "succeeded": committed.succeeded, "failed": committed.failed}
-        planned = {} if plan is None else {"shards": plan.shards, "items": plan.items, "results": plan.results}
-        if plan is not None and plan.makes_map:
-            planned["map"] = 1
-        self._run("register", job, json.dumps(fields), json.dumps(planned), *committed.shards)
+        planned = json.dumps({} if plan is None else planned_fields(plan))
+        self._run("register", job, json.dumps(fields), planned, *committed.shards)
 
     def take(self, job: JobId, patience_seconds: float) -> int | None:
         """The next shard to send, marked as sent until the patience is over; None where there is none now."""
@@ -145,6 +144,7 @@ class RedisJobStore:
             started_at=optional(fields, "started_at", float),
             summary=json.loads(fields["summary"]),
             makes_map="map" in fields,
+            map_error=optional(fields, "map_error", Problem.model_validate_json),
         )
 
     def forget(self, job: JobId) -> None:
@@ -243,6 +243,16 @@ class RedisJobStore:
 def key(job: JobId, name: str) -> str:
     """A Redis key. The scripts touch keys of several jobs: this is for one Redis, not for a cluster."""
     return f"heatmill:{{{job}}}:{name}"
+
+
+def planned_fields(plan: Plan) -> dict[str, int | str]:
+    """What the plan adds to a job's hash."""
+    fields: dict[str, int | str] = {"shards": plan.shards, "items": plan.items, "results": plan.results}
+    if plan.makes_map:
+        fields["map"] = 1
+    if plan.map_error is not None:
+        fields["map_error"] = plan.map_error.model_dump_json()
+    return fields
 
 
 def milliseconds(seconds: float) -> int:

@@ -195,7 +195,14 @@ def test_a_job_of_two_items_says_so_in_its_plan_and_still_draws_heatmaps(worker:
     assert found.map_error
     assert "takes 3 to" in found.map_error.detail
 
-    assert work_off(worker) == [0]
+    open_job = read_job(worker.storage, worker.state, job)
+    assert open_job.map
+    assert (open_job.map.state, open_job.map.error) == ("failed", found.map_error)
+    worker.state.forget(job)
+    assert read_job(worker.storage, worker.state, job).map == open_job.map
+    plan(control_of(worker), job)
+
+    assert set(work_off(worker)) == {0}
 
     rows = list(records.load_rows(worker.storage, job, 0))
     assert [row.status for row in rows] == ["succeeded", "failed"] * 2

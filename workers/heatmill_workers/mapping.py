@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,9 @@ from heatmill.schemas import MapRequest, Plan, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.features import load_features
 from heatmill_workers.scatter import scatter
-from heatmill_workers.tsne import Layout, Tsne
+
+if TYPE_CHECKING:
+    from heatmill_workers.tsne import Layout
 
 VERSIONS = ("heatmill", "opentsne", "scikit-learn", "numpy")
 
@@ -66,6 +68,9 @@ def make_map(work: MapWork) -> None:
     if len(found.rows) < MIN_MAP_ITEMS:
         give_up(work, f"a map takes at least {MIN_MAP_ITEMS} items; {len(found.rows)} of {work.plan.items} succeeded")
         return
+    # Slow to import, and most workers never make a map.
+    from heatmill_workers.tsne import Tsne
+
     try:
         layout = Tsne(asked.perplexity, asked.seed).lay_out(found.features, work.check)
     except (ValueError, np.linalg.LinAlgError) as error:
@@ -104,7 +109,7 @@ def _map_rows(work: MapWork, asked: MapRequest, number: int) -> Iterator[Row]:
     return (row for row in rows if row.method == asked.method and row.status == "succeeded")
 
 
-def _write(work: MapWork, asked: MapRequest, found: _Gathered, layout: Layout) -> None:
+def _write(work: MapWork, asked: MapRequest, found: _Gathered, layout: "Layout") -> None:
     points = [_point(row, place) for row, place in zip(found.rows, layout.points.tolist(), strict=True)]
     work.check()
     _put(work, "jsonl", b"".join(point.model_dump_json().encode() + b"\n" for point in points), "application/jsonl")
@@ -115,7 +120,7 @@ def _write(work: MapWork, asked: MapRequest, found: _Gathered, layout: Layout) -
     log.info("map made", items=len(points), kept=layout.neighbourhoods.kept)
 
 
-def _described(work: MapWork, asked: MapRequest, found: _Gathered, layout: Layout) -> JobMap:
+def _described(work: MapWork, asked: MapRequest, found: _Gathered, layout: "Layout") -> JobMap:
     made_by: dict[str, Any] = found.rows[0].provenance
     near = layout.neighbourhoods
     drawn = Drawn(

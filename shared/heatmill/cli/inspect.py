@@ -58,6 +58,6 @@ def jobs(service: Service, *, state: JobState | None, metadata: tuple[str, ...],
 
 def _cells(job: Job) -> tuple[str, ...]:
     total = "?" if job.counts.total is None else job.counts.total
-    methods = ", ".join(method.name for method in job.methods)
+    methods = ", ".join([*(method.name for method in job.methods), *([f"map {job.map.method}"] if job.map else [])])
     created = f"{job.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
     return job.id, job.state, f"{job.counts.done}/{total}", job.model, methods, created
