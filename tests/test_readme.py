@@ -14,7 +14,14 @@ from heatmill.cli import main
 from heatmill.models import ModelSpec
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "k8s/README.md", "docs/architecture.md", "docs/adding-a-method.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "k8s/README.md",
+    "docs/architecture.md",
+    "docs/adding-a-method.md",
+    "docs/methods.md",
+)
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
@@ -81,3 +88,10 @@ def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text("utf-8"))
     here = [link for link in links if not link.startswith("https://")]
     assert all(((ROOT / page).parent / link).exists() for link in here)
+
+
+def test_every_method_has_its_place_in_the_methods_page() -> None:
+    page = (ROOT / "docs/methods.md").read_text("utf-8")
+    for method in json.loads((ROOT / "shared/heatmill/methods.json").read_text("utf-8")):
+        assert f"| `{method['name']}` |" in page
+        assert f"**`{method['name']}`**" in page
