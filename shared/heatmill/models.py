@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from heatmill.labels import read_labels
 
-# Whose weights come with the workers: what demo and submit explain where nothing else is said.
+# Its weights come with the workers: what demo and submit explain where nothing else is said.
 BUNDLED_MODEL = "efficientnet_lite0"
 
 Channels = tuple[float, float, float]

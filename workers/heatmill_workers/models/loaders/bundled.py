@@ -7,13 +7,13 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from heatmill.errors import ModelUnavailable
 from heatmill.labels import stock_labels
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.weights import fill, read_weights
 
 # Name to the list of labels.
-LABELS = {"efficientnet_lite0": "imagenet", digits.NAME: "digits"}
+LABELS = {BUNDLED_MODEL: "imagenet", digits.NAME: "digits"}
 
 
 def build(spec: ModelSpec) -> Built:
