@@ -64,7 +64,8 @@ def test_what_submit_is_told_arrives(run: Run, photos: Path) -> None:
         *("--method", "integrated_gradients:steps=7,baseline=black", "--method", "grad_cam"),
     )
     job = json.loads(result.stdout)
-    assert job["methods"][0]["params"] == {"steps": 7, "baseline": "black"}
+    params = job["methods"][0]["params"]
+    assert (params["steps"], params["baseline"]) == (7, "black")
     assert [method["name"] for method in job["methods"]] == ["integrated_gradients", "grad_cam"]
     assert (job["counts"]["total"], job["priority"], job["metadata"]) == (6, "bulk", {"a": "b=c"})
 

@@ -38,4 +38,7 @@ def measure(values: Tensor, differences: Tensor, **checks: float | int | str) ->
         checks: The same for every image.
     """
     totals = values.sum((1, 2, 3), dtype=torch.float64).tolist()
-    return [completeness(*both, **checks) for both in zip(totals, differences.tolist(), strict=True)]
+    return [
+        completeness(total, difference, **checks)
+        for total, difference in zip(totals, differences.tolist(), strict=True)
+    ]

@@ -55,4 +55,5 @@ def _grid(height: int, width: int, count: int) -> NDArray[np.int64]:
     rows = min(max(round((count * height / width) ** 0.5), 1), height)
     columns = min(max(round(count / rows), 1), width)
     row, column = np.arange(height) * rows // height, np.arange(width) * columns // width
-    return (row[:, None] * columns + column[None, :]).astype(np.int64)
+    numbers: NDArray[np.int64] = (row[:, None] * columns + column[None, :]).astype(np.int64)
+    return numbers

@@ -42,7 +42,7 @@ LAYER_NORM = nn.LayerNorm(8)
 
 
 def in_place_residual(maps: Tensor) -> Tensor:
-    out = CONV(RELU(maps))
+    out: Tensor = CONV(RELU(maps))
     out += maps
     return out
 

@@ -53,7 +53,7 @@ def test_on_a_plain_network_it_is_captums() -> None:
     with pytest.warns(UserWarning, match="Setting forward"):
         wanted = DeepLift(module).attribute(images.requires_grad_(), baselines.requires_grad_(), target=TARGETS)
     for parameter in module.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad_(False)
 
     found = (multipliers(module, images.detach(), baselines.detach(), TARGETS) * (images - baselines)).detach()
 
