@@ -20,6 +20,7 @@ PAGES = (
     "k8s/README.md",
     "docs/architecture.md",
     "docs/adding-a-method.md",
+    "docs/models.md",
     "docs/methods.md",
 )
 README = (ROOT / "README.md").read_text("utf-8")

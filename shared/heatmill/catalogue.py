@@ -21,6 +21,8 @@ from heatmill.json_pointer import pointer
 from heatmill.models import CAPABILITIES, ModelSpec, read_models, spec_labels
 
 NAMES_IN_A_MESSAGE = 10
+# Their architectures are in models.json.
+LOADERS_OF_STOCK = frozenset({"bundled", "torchvision"})
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ def _stock_model(entry: dict[str, Any]) -> Model:
 
 
 def _added_model(spec: ModelSpec, stock: Mapping[str, Model]) -> Model:
+    if spec.loader not in LOADERS_OF_STOCK:
+        return _foreign_model(spec)
     like = stock.get(spec.builds)
     if like is None or like.spec.loader != spec.loader:
         raise ValueError(_nothing_called(f"{spec.loader} architecture", spec.builds, stock))
@@ -195,6 +199,15 @@ def _added_model(spec: ModelSpec, stock: Mapping[str, Model]) -> Model:
     supports = like.supports or frozenset()
     capabilities = supports | {"spatial layer"} if spec.cam_layer else supports
     return Model(spec.name, spec, size, spec_labels(spec) or like.labels, capabilities)
+
+
+def _foreign_model(spec: ModelSpec) -> Model:
+    """A model whose inside only the workers know, unless nobody can look into it."""
+    names = spec_labels(spec)
+    if names is None:
+        raise ValueError(f"model {spec.name}: give `labels`, or a folder with a config.json as `architecture`")
+    size = spec.preprocessing.input_size if spec.preprocessing else None
+    return Model(spec.name, spec, size, names, frozenset() if spec.opaque else None)
 
 
 def _nothing_called(kind: str, name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from heatmill.errors import TargetUnknown
 
+STOCK = frozenset({"imagenet", "digits"})
+
 
 @lru_cache
 def stock_labels(key: str) -> tuple[str, ...]:
@@ -34,6 +36,21 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"labels {path}: wanted a list of class names")
     return tuple(names)
+
+
+def config_labels(path: Path) -> tuple[str, ...]:
+    """Class names from the config.json of a transformers model.
+
+    Raises:
+        ValueError: The file cannot be read, or numbers no classes.
+    """
+    try:
+        names = {int(index): str(name) for index, name in json.loads(path.read_text("utf-8"))["id2label"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has no class names in `id2label`; give `labels`: {error}") from error
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"{path} does not number the classes in `id2label` from 0")
+    return tuple(names[index] for index in range(len(names)))
 
 
 def target_index(labels: tuple[str, ...], target: int | str) -> int:

@@ -3,11 +3,11 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from heatmill.labels import read_labels
+from heatmill.labels import STOCK, config_labels, read_labels, stock_labels
 
 # Its weights come with the workers: what demo and submit explain where nothing else is said.
 BUNDLED_MODEL = "efficientnet_lite0"
@@ -23,6 +23,15 @@ CAPABILITIES: Mapping[str, str] = {
 }
 # A compiled file runs as one piece: what happens inside of it is nobody's to see.
 OPAQUE_LOADERS = frozenset({"torch_export", "torchscript"})
+Loader = Literal["bundled", "torchvision", "timm", "transformers", "python", "torch_export", "torchscript"]
+# What the loader's library cannot know, or the API not without it.
+COMPILED = ("weights", "sha256", "labels", "preprocessing")
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "timm": ("labels",),
+    "python": ("architecture", "labels", "preprocessing"),
+    "torch_export": COMPILED,
+    "torchscript": COMPILED,
+}
 
 
 class Preprocessing(BaseModel):
@@ -48,13 +57,26 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = Field(description="What callers write.")
-    loader: Literal["bundled", "torchvision"] = Field(description="Where the architecture comes from.")
-    architecture: str | None = Field(None, description="The loader's own name of it, where `name` is another.")
-    weights: Path | None = Field(None, description="A .safetensors file, or .pth that holds tensors only.")
+    loader: Loader = Field(description="Where the architecture comes from.")
+    architecture: str | None = Field(
+        None, description="The loader's own name of it, where `name` is another; a folder; or `module:factory`."
+    )
+    weights: Path | None = Field(
+        None, description="A .safetensors file, a .pth that holds tensors only, or the compiled file."
+    )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="Of the weights file.")
-    labels: Path | tuple[str, ...] | None = Field(None, description="Class names, or a .json or .txt file of them.")
+    labels: Path | tuple[str, ...] | None = Field(
+        None, description="Class names, a .json or .txt file of them, or `imagenet`."
+    )
     cam_layer: str | None = Field(None, description="Module whose map Grad-CAM uses; found by itself where absent.")
     preprocessing: Preprocessing | None = Field(None, description="In place of the loader's own.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for field in REQUIRED.get(self.loader, ()):
+            if getattr(self, field) is None:
+                raise ValueError(f"the loader {self.loader} needs `{field}`")
+        return self
 
     @property
     def builds(self) -> str:
@@ -87,11 +109,16 @@ def read_models(path: Path) -> tuple[ModelSpec, ...]:
 
 
 def spec_labels(spec: ModelSpec) -> tuple[str, ...] | None:
-    """The class names that the operator gave, or None.
+    """The class names that the operator gave, or that lie in a transformers model's folder; or None.
 
     Raises:
         ValueError: The file of labels cannot be read.
     """
+    config = Path(spec.builds) / "config.json"
+    if spec.labels is None and spec.loader == "transformers" and config.is_file():
+        return config_labels(config)
+    if isinstance(spec.labels, Path) and spec.labels.name in STOCK and not spec.labels.exists():
+        return stock_labels(spec.labels.name)
     return read_labels(spec.labels) if isinstance(spec.labels, Path) else spec.labels
 
 
@@ -102,7 +129,10 @@ def _spec(path: Path, number: int, entry: dict[str, Any]) -> ModelSpec:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "entry"
         raise ValueError(f"{path}: models[{number}].{field}: {first['msg']}") from error
-    return spec.model_copy(update={"weights": _beside(path, spec.weights), "labels": _beside(path, spec.labels)})
+    update = {"weights": _beside(path, spec.weights), "labels": _beside(path, spec.labels)}
+    if spec.loader == "transformers" and (path.parent / spec.builds).is_dir():
+        update["architecture"] = str(path.parent / spec.builds)
+    return spec.model_copy(update=update)
 
 
 def _beside(path: Path, value: Any) -> Any:

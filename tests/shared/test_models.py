@@ -45,7 +45,10 @@ def test_an_entry_is_read_and_its_paths_start_at_the_files_folder(tmp_path: Path
     ("text", "message"),
     [
         ("[[models]]\nname='a'", r"models\[0\]\.loader: Field required"),
-        ("[[models]]\nname='a'\nloader='pickle'", r"models\[0\]\.loader: Input should be 'bundled' or 'torchvision'"),
+        (
+            "[[models]]\nname='a'\nloader='pickle'",
+            r"models\[0\]\.loader: Input should be 'bundled', 'torchvision', 'timm'",
+        ),
         ("[[models]]\nname='A b'\nloader='bundled'", r"models\[0\]\.name"),
         ("[[models]]\nname='a'\nloader='bundled'\nwieghts='x'", r"models\[0\]\.wieghts"),
         ("[[models]]\nname='a'\nloader='bundled'\nsha256='x'", r"models\[0\]\.sha256"),

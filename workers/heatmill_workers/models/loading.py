@@ -35,7 +35,10 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device) -> LoadedModel:
     Raises:
         ModelUnavailable: It is no classifier of such images, has other classes, or `cam_layer` is wrong.
     """
-    module = built.module.eval().requires_grad_(False)
+    module = built.module.eval()
+    # One by one: a TorchScript module refuses `requires_grad_`.
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
     weights_digest = digest(module)
     # channels_last: 25-28 ms an image where it was 65-91 (ResNet-18, two cores, forward and backward).
     module = module.to(device).to(memory_format=torch.channels_last)

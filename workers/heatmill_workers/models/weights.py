@@ -1,6 +1,7 @@
 """Weights from files: never an unchecked pickle, and known by their content."""
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,22 @@ def read_weights(spec: ModelSpec, path: Path) -> WeightsByName:
     return dict(weights)
 
 
+def checked_file(spec: ModelSpec) -> io.BytesIO:
+    """A file whose format can run code, in memory: what was checked is what is loaded.
+
+    Raises:
+        ModelUnavailable: Missing, or not the file that `sha256` names.
+    """
+    if spec.weights is None or spec.sha256 is None:
+        raise ModelUnavailable(f"model {spec.name}: {spec.loader} needs `weights` and `sha256` in models.toml")
+    try:
+        content = spec.weights.read_bytes()
+    except OSError as error:
+        raise ModelUnavailable(f"model {spec.name}: {error}; correct `weights` in models.toml") from error
+    _check_digest(spec, spec.weights, hashlib.sha256(content).hexdigest())
+    return io.BytesIO(content)
+
+
 def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
     """Put the weights into the module; every name and shape must match.
 
@@ -67,7 +84,10 @@ def _check_sha256(spec: ModelSpec, path: Path) -> None:
     if spec.sha256 is None:
         return
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        _check_digest(spec, path, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _check_digest(spec: ModelSpec, path: Path, found: str) -> None:
     if found != spec.sha256:
         raise ModelUnavailable(
             f"model {spec.name}: {path} has sha256 {found}; `sha256` in models.toml is {spec.sha256}"

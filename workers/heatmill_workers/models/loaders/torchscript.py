@@ -1,0 +1,22 @@
+"""A TorchScript file. It is code; it is loaded only if it is the one whose sha256 the operator wrote down."""
+
+import torch
+
+from heatmill.errors import ModelUnavailable
+from heatmill.models import ModelSpec, Preprocessing, spec_labels
+from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.weights import checked_file
+
+
+def build(spec: ModelSpec) -> Built:
+    """The scripted module.
+
+    Raises:
+        ModelUnavailable: The file is missing, another, or no TorchScript.
+    """
+    file = checked_file(spec)
+    try:
+        module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ModelUnavailable(f"model {spec.name}: {spec.weights} is no TorchScript file: {error}") from error
+    return Built(module, spec.preprocessing or Preprocessing(), spec_labels(spec) or ())
