@@ -31,8 +31,10 @@ from heatmill_workers.rows import Answer, Outcome, ResultWriter, explain_items, 
 from heatmill_workers.stages import Behind, ahead, groups
 
 RETRY_SECONDS = 5.0
-# Images that go to the explainers together; they cut them into batches that fit the device.
+# Images that go to the explainers together; they cut them into batches that fit the device. At most a quarter of a
+# shard, since a cancel is noticed between groups.
 GROUP_ITEMS = 16
+LEAST_GROUPS = 4
 # Groups that are decoded while the device works on another, and that are stored behind it.
 GROUPS_AHEAD = 2
 GROUPS_BEHIND = 2
@@ -184,7 +186,8 @@ def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> 
     writer = ResultWriter(worker.storage, shard.job, shard.number, work.items[0].index, work.model)
     rows: list[Row] = []
     with ThreadPoolExecutor(settings.decode_threads) as decoders, ThreadPoolExecutor(STORE_THREADS) as storers:
-        size, depth = (1, 0) if work.watch.is_suspicious else (GROUP_ITEMS, GROUPS_AHEAD)
+        group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
+        size, depth = (1, 0) if work.watch.is_suspicious else (group_items, GROUPS_AHEAD)
         stored: Behind[Answer, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
         for group in ahead(decoders, photos.prepare, groups(work.items, size), depth):
             ours.check()

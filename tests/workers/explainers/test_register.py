@@ -23,10 +23,16 @@ from tests.workers.small import CPU, photos, small_resnet, small_vit
 METHODS = sorted(register())
 # Methods whose cost has a knob run with few steps here.
 QUICK: dict[str, dict[str, Any]] = {
+    "deep_shap": {"background": ["mean", "white"]},
+    "gradient_shap": {"samples": 4},
     "integrated_gradients": {"steps": 4},
     "lime": {"samples": 40, "segmentation": "grid", "segments": 9},
     "partition_shap": {"max_evals": 30},
 }
+# Of the largest value. A batch of another size rounds differently, and where a value is nearly zero a ReLU then opens or
+# closes: the gradient there jumps.
+ROUNDING = 1e-4
+JUMPS = {"gradient_shap": 5e-3}
 # Attention alone is the same for every class.
 OF_NO_CLASS = {"attention", "attention_rollout"}
 TARGETS = torch.tensor([3, 7, 0])
@@ -106,7 +112,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(method: str) -> None:
     for row, entry in enumerate(together):
         (alone,) = quick(method, model_for(method), images[row : row + 1], TARGETS[row : row + 1])
         scale = np.abs(alone.attribution).max()
-        np.testing.assert_allclose(entry.attribution, alone.attribution, atol=1e-5 * scale, rtol=1e-4)
+        np.testing.assert_allclose(entry.attribution, alone.attribution, atol=JUMPS.get(method, ROUNDING) * scale)
         assert entry.checks == pytest.approx(alone.checks, rel=1e-2, abs=1e-5)
 
 
@@ -119,7 +125,7 @@ def test_the_size_of_a_batch_does_not_matter(method: str) -> None:
         quick(method, model_for(method), images, TARGETS), quick(method, in_ones, images, TARGETS), strict=True
     ):
         scale = np.abs(single.attribution).max()
-        np.testing.assert_allclose(packed.attribution, single.attribution, atol=1e-5 * scale, rtol=1e-4)
+        np.testing.assert_allclose(packed.attribution, single.attribution, atol=JUMPS.get(method, ROUNDING) * scale)
 
 
 @pytest.mark.parametrize("method", sorted({*METHODS} - OF_NO_CLASS))
