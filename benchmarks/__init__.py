@@ -1,0 +1,1 @@
+"""The measurements that the documents quote; one command makes each table."""
