@@ -7,9 +7,11 @@ from flask import Response, request
 from pydantic import Field
 
 from heatmill import keys
-from heatmill.errors import TooLarge
+from heatmill.errors import ImageTooLarge, TooLarge
 from heatmill.image_types import ImageType
-from heatmill.schemas import Schema, Sha256
+from heatmill.planning import as_problem
+from heatmill.promised import Promised
+from heatmill.schemas import Problem, Schema, Sha256
 from heatmill.storage import ObjectMissing
 from heatmill_api.replies import reply
 from heatmill_api.routing import body, problems, ref, versioned
@@ -28,7 +30,7 @@ class UploadRequest(Schema):
     """An image that the caller holds."""
 
     sha256: Sha256
-    size: Annotated[int, Field(gt=0, strict=True, description="In bytes.")]
+    size: Annotated[int, Field(ge=0, strict=True, description="In bytes; an empty file is an item that fails.")]
     content_type: ContentType
 
 
@@ -47,6 +49,7 @@ class Upload(Schema):
     url: str | None = Field(None, description="PUT the bytes here, with these headers.")
     headers: dict[str, str] = Field({}, description="The signature covers them.")
     expires_in: int | None = Field(None, description="Seconds for which the URL works.")
+    error: Problem | None = Field(None, description="Why this image, one of many, is not taken; it has no `url` then.")
 
 
 class Uploads(Schema):
@@ -70,21 +73,39 @@ def create_uploads() -> Response:
     """Ask where to put images.
 
     Send one image, or many as `{"images": [...]}`. Images are stored by their content: what is there stays there.
+    One that is too large is refused with 413 where it is the only one; among many, its entry has an `error`.
     """
     here = services()
     sent = read_json(request, here.settings)
     if "images" not in sent:
-        return reply(_upload(here, tenant(), checked(UploadRequest, sent)))
+        try:
+            return reply(_upload(here, tenant(), checked(UploadRequest, sent)))
+        except ImageTooLarge as error:
+            raise TooLarge(str(error)) from error
     asked: UploadsRequest = checked(UploadsRequest, sent)
     owner = tenant()
     with ThreadPoolExecutor(READERS) as pool:
-        return reply(Uploads(uploads=tuple(pool.map(lambda image: _upload(here, owner, image), asked.images))))
+        return reply(Uploads(uploads=tuple(pool.map(lambda image: _upload_of_many(here, owner, image), asked.images))))
+
+
+def _upload_of_many(here: Services, owner: str, image: UploadRequest) -> Upload:
+    try:
+        return _upload(here, owner, image)
+    except ImageTooLarge as error:
+        # The others must not wait for somebody to take this one out of the list.
+        uri = f"upload://{image.sha256}"
+        return Upload(sha256=image.sha256, uri=uri, stored=False, error=as_problem(error))
 
 
 def _upload(here: Services, owner: str, image: UploadRequest) -> Upload:
+    """Where one image goes.
+
+    Raises:
+        ImageTooLarge: It has more bytes than the limit.
+    """
     limit = here.settings.max_image_bytes
     if image.size > limit:
-        raise TooLarge(f"image {image.sha256} has {image.size:,} bytes; the limit is {limit:,}")
+        raise ImageTooLarge(f"image {image.sha256} has {image.size:,} bytes; the limit is {limit:,}")
     uri, key = f"upload://{image.sha256}", keys.blob(owner, image.sha256)
     try:
         # Another size is an upload that went wrong, and may be sent again.
@@ -93,11 +114,12 @@ def _upload(here: Services, owner: str, image: UploadRequest) -> Upload:
     except ObjectMissing:
         pass
     seconds = here.settings.presigned_seconds
+    content = Promised(image.sha256, image.size, image.content_type)
     return Upload(
         sha256=image.sha256,
         uri=uri,
         stored=False,
-        url=here.storage.presigned_put(key, image.size, image.content_type, seconds),
-        headers={"Content-Type": image.content_type, "Content-Length": str(image.size)},
+        url=here.storage.presigned_put(key, content, seconds),
+        headers=content.headers,
         expires_in=seconds,
     )

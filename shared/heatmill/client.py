@@ -29,7 +29,7 @@ from heatmill.schemas import (
 )
 from heatmill.submission import SOME_UPLOAD, Images, SubmitOptions, list_items, request_body, sent_items
 from heatmill.transport import Retries, Transport, read_answer, service_url
-from heatmill.uploads import OnUpload, is_uri, upload
+from heatmill.uploads import OnRefused, OnUpload, is_uri, upload
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PROGRESS_SECONDS = 2
@@ -121,14 +121,15 @@ class Client:
         Raises:
             InvalidRequest: Nothing to explain, a file that cannot be read, or a field out of bounds.
         """
-        key, on_upload = options.pop("idempotency_key", uuid4().hex), options.pop("on_upload", None)
+        key = options.pop("idempotency_key", uuid4().hex)
+        told = options.pop("on_upload", None), options.pop("on_refused", None)
         target = options.pop("target", None)
         if source is not None and target is not None:
             raise InvalidRequest("a source's items name their targets themselves, in its manifest")
         named = list_items(images, items, target)
         body = request_body(model, methods, source, options.pop("map", None)) | options
         if named:
-            body["items"] = self._stored(named, body, on_upload)
+            body["items"] = self._stored(named, body, *told)
         return read_answer(self._api.send("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key}), Job)
 
     def job(self, job_id: str, wait_seconds: int = 0) -> Job:
@@ -245,7 +246,11 @@ class Client:
         return self._catalogue("models")
 
     def _stored(
-        self, items: list[ItemRequest], body: Mapping[str, Any], on_upload: OnUpload | None
+        self,
+        items: list[ItemRequest],
+        body: Mapping[str, Any],
+        on_upload: OnUpload | None,
+        on_refused: OnRefused | None,
     ) -> list[dict[str, Any]]:
         """The items with their local images uploaded.
 
@@ -255,7 +260,7 @@ class Client:
         if local:
             trial = {**body, "items": sent_items(items, repeat(SOME_UPLOAD)), "validate_only": True}
             self._api.send("POST", "/v1/jobs", json=trial)
-        return sent_items(items, iter(upload(self._api, self._store, local, on_upload)))
+        return sent_items(items, iter(upload(self._api, self._store, local, on_upload, on_refused)))
 
     def _catalogue(self, kind: str) -> list[dict[str, Any]]:
         return read_answer(self._api.send("GET", f"/v1/{kind}"), Catalogue).entries

@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from heatmill.errors import StorageUnavailable
+from heatmill.promised import Promised
 from heatmill.settings import Settings
 
 if TYPE_CHECKING:
@@ -161,9 +162,12 @@ class S3Storage:
             "get_object", {"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
         )
 
-    def presigned_put(self, key: str, size: int, content_type: str, seconds: int) -> str:
-        """A URL that writes one object of exactly this size and type for a while."""
-        params = {"Bucket": self.bucket, "Key": key, "ContentLength": size, "ContentType": content_type}
+    def presigned_put(self, key: str, content: Promised, seconds: int) -> str:
+        """A URL that writes exactly this for a while, sent with the content's headers.
+
+        SeaweedFS and S3 refuse other bytes; a store that does not check them takes any of the same size.
+        """
+        params = {"Bucket": self.bucket, "Key": key, **content.params}
         return self.public_client.generate_presigned_url("put_object", params, ExpiresIn=seconds)
 
     def ping(self) -> None:

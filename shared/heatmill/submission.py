@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from heatmill.errors import InvalidRequest, TooLarge
 from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, MapRequest, MethodRequest, Priority
-from heatmill.uploads import OnUpload, is_uri, name_images
+from heatmill.uploads import OnRefused, OnUpload, is_uri, name_images
 
 Images = Mapping[str, Path | str] | Sequence[Path | str]
 
@@ -20,7 +20,8 @@ class SubmitOptions(TypedDict, total=False):
     """What `Client.submit` takes beside model, methods and images.
 
     `target` is for items that name none; `map` asks for a map of all items; `idempotency_key` is chosen by the client
-    where none is given; `on_upload` is told (images stored so far, all images).
+    where none is given; `on_upload` is told (images stored so far, all images), and `on_refused` (file, reason) of one
+    that the service does not store, say for its size: its item is part of the job and fails there.
     """
 
     target: int | str | None
@@ -30,6 +31,7 @@ class SubmitOptions(TypedDict, total=False):
     map: MapRequest | None
     idempotency_key: str
     on_upload: OnUpload | None
+    on_refused: OnRefused | None
 
 
 def list_items(images: Images, items: Iterable[ItemRequest], target: int | str | None) -> list[ItemRequest]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.errors import InvalidRequest
 from heatmill.image_types import IMAGE_TYPES
+from heatmill.schemas import Problem
 from heatmill.transport import Transport, read_answer
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -20,6 +21,8 @@ THREADS = 4
 
 OnUpload = Callable[[int, int], None]
 """Told (images stored so far, all images)."""
+OnRefused = Callable[[Path, str], None]
+"""Told of a file that was not uploaded, and why."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class LocalImage:
 
 
 class UploadTarget(BaseModel):
-    """Where an image goes; it is stored already where there is no URL."""
+    """Where an image goes; without a URL it is stored already, or refused where there is an error."""
 
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
+    error: Problem | None = None
 
 
 class UploadTargets(BaseModel):
@@ -50,19 +54,29 @@ class UploadTargets(BaseModel):
     uploads: list[UploadTarget]
 
 
-def upload(api: Transport, store: Transport, paths: Sequence[Path], on_upload: OnUpload | None = None) -> list[str]:
+def upload(
+    api: Transport,
+    store: Transport,
+    paths: Sequence[Path],
+    on_upload: OnUpload | None = None,
+    on_refused: OnRefused | None = None,
+) -> list[str]:
     """Store images and give back their URIs, in order.
+
+    An image that the service refuses, say for its size, has a URI too, under which nothing lies: its item fails, and
+    the others do not suffer.
 
     Raises:
         InvalidRequest: A file cannot be read.
-        RequestError: The service refused an image, say for its size.
         ServiceUnavailable: The service or its object store cannot be reached.
     """
     uris: list[str] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="upload") as pool:
         for start in range(0, len(paths), IMAGES_PER_CALL):
             images = list(pool.map(read_image, paths[start : start + IMAGES_PER_CALL]))
-            missing = _missing(api, images)
+            targets = _targets(api, images)
+            missing = [(image, target) for image, target in targets if target.url is not None]
+            _tell_refused(on_refused, images, targets)
             stored = start + len(images) - len(missing)
             puts = [pool.submit(_put, store, image, target) for image, target in missing]
             for number in _completed(puts):
@@ -99,28 +113,26 @@ def read_image(path: Path) -> LocalImage:
             size = file.tell()
     except OSError as error:
         raise InvalidRequest(f"the image {path} cannot be read: {error.strerror or error}") from error
-    if size == 0:
-        raise InvalidRequest(f"the image {path} is empty")
     return LocalImage(path, sha256, size, content_type)
 
 
-def _missing(api: Transport, images: list[LocalImage]) -> list[tuple[LocalImage, UploadTarget]]:
-    """The images that are not stored yet, each with where to put it."""
+def _targets(api: Transport, images: list[LocalImage]) -> list[tuple[LocalImage, UploadTarget]]:
+    """The images, each content once, with where to put it."""
     wanted = {image.sha256: image for image in images}
     body = [{"sha256": one.sha256, "size": one.size, "content_type": one.content_type} for one in wanted.values()]
-    try:
-        answer = read_answer(api.send("POST", "/v1/uploads", json={"images": body}), UploadTargets)
-    except TooLarge as error:
-        raise TooLarge(_with_paths(str(error), images), error.errors) from error
-    uploads = zip(wanted.values(), answer.uploads, strict=True)
-    return [(image, target) for image, target in uploads if target.url is not None]
+    answer = read_answer(api.send("POST", "/v1/uploads", json={"images": body}), UploadTargets)
+    return list(zip(wanted.values(), answer.uploads, strict=True))
 
 
-def _with_paths(message: str, images: list[LocalImage]) -> str:
-    """The service knows images by their hashes, the caller by their names."""
+def _tell_refused(
+    on_refused: OnRefused | None, images: list[LocalImage], targets: list[tuple[LocalImage, UploadTarget]]
+) -> None:
+    errors = {image.sha256: target.error for image, target in targets}
     for image in images:
-        message = message.replace(image.sha256, str(image.path))
-    return message
+        error = errors[image.sha256]
+        if on_refused is not None and error is not None:
+            # The service knows images by their hashes, the caller by their names.
+            on_refused(image.path, (error.detail or error.title).replace(image.sha256, str(image.path)))
 
 
 def _put(store: Transport, image: LocalImage, target: UploadTarget) -> None:

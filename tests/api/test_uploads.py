@@ -54,12 +54,33 @@ def test_the_url_takes_no_other_size_and_no_other_type(client: FlaskClient) -> N
     assert put(target, b"exactly this", **{"Content-Type": "text/html"}).status_code == 403
 
 
-def test_an_image_over_the_limit_is_refused_by_name(client: FlaskClient) -> None:
+def test_a_single_image_over_the_limit_is_refused_by_name(client: FlaskClient) -> None:
     large = image(b"x") | {"size": 10**9}
-    for body in (large, {"images": [image(b"y"), large]}):
-        answer = client.post("/v1/uploads", json=body)
-        assert answer.status_code == 413
-        assert large["sha256"] in answer.text
+    answer = client.post("/v1/uploads", json=large)
+    assert answer.status_code == 413
+    assert large["sha256"] in answer.text
+
+
+def test_an_image_over_the_limit_does_not_keep_the_others_out(client: FlaskClient) -> None:
+    good, bad, last = ask(client, {"images": [image(b"y"), image(b"x") | {"size": 10**9}, image(b"z")]})["uploads"]
+    assert good["url"]
+    assert last["url"]
+    assert (bad["stored"], bad["url"]) == (False, None)
+    assert bad["error"]["type"].endswith("/image_too_large")
+    assert "1,000,000,000 bytes; the limit is 52,428,800" in bad["error"]["detail"]
+
+
+def test_an_empty_file_goes_where_the_answer_says(client: FlaskClient, storage: S3Storage) -> None:
+    target = ask(client, image(b""))
+    assert put(target, b"").status_code == 200
+    assert storage.get(keys.blob("default", target["sha256"])) == b""
+    assert ask(client, image(b""))["stored"]
+
+
+def test_other_bytes_of_the_same_size_are_not_taken(client: FlaskClient, storage: S3Storage) -> None:
+    target = ask(client, image(b"the photo"))
+    assert put(target, b"something").status_code == 400
+    assert not storage.exists(keys.blob("default", target["sha256"]))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +90,7 @@ def test_an_image_over_the_limit_is_refused_by_name(client: FlaskClient) -> None
         ({"images": [image(b"x")] * 1001}, "/images"),
         ({"images": [image(b"x"), image(b"x", "text/html")]}, "/images/1/content_type"),
         (image(b"x") | {"sha256": "A" * 64}, "/sha256"),
-        (image(b"x") | {"size": 0}, "/size"),
+        (image(b"x") | {"size": -1}, "/size"),
         (image(b"x") | {"size": 1.5}, "/size"),
         (image(b"x") | {"size": True}, "/size"),
         (image(b"x") | {"images": []}, "/sha256"),

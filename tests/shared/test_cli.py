@@ -78,6 +78,17 @@ def test_submit_says_what_to_do_next_and_keeps_stdout_for_the_job(run: Run, phot
     assert "uploaded: 3 of 3" in result.stderr
 
 
+def test_submit_names_what_it_could_not_upload_and_keeps_json_pure(run: Run, photos: Path) -> None:
+    with (photos / "huge.png").open("wb") as file:
+        file.truncate(51 * 2**20)
+    (photos / "empty.png").touch()
+    result = run("submit", photos, "--method", "saliency", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["counts"]["total"]) == (0, 5)
+    (told,) = result.stderr.splitlines()
+    assert told.startswith(f"not uploaded: {photos / 'huge.png'}: ")
+    assert told.endswith("53,477,376 bytes; the limit is 52,428,800")
+
+
 def test_results_are_one_document_with_the_job_and_its_rows(run: Run, served: Served, photos: Path) -> None:
     job = submitted(run, photos)
     served.explain(job["id"], row(0), row(1), row(2, status="failed", target=None, error=BROKEN))

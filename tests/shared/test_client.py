@@ -141,7 +141,7 @@ def test_the_api_key_goes_to_the_service_and_not_to_the_store(photos: list[Path]
         assert store.asked[0].body == photos[0].read_bytes()
 
 
-@pytest.mark.parametrize(("name", "content"), [("gone.png", None), ("empty.png", b""), ("notes.txt", b"words")])
+@pytest.mark.parametrize(("name", "content"), [("gone.png", None), ("notes.txt", b"words")])
 def test_a_file_that_cannot_be_an_image_is_named(client: Client, tmp_path: Path, name: str, content: bytes) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -149,12 +149,22 @@ def test_a_file_that_cannot_be_an_image_is_named(client: Client, tmp_path: Path,
         client.submit(MODEL, ["saliency"], images=[tmp_path / name])
 
 
-def test_an_image_over_the_limit_is_named_by_its_file(client: Client, tmp_path: Path) -> None:
-    path = tmp_path / "huge.png"
-    with path.open("wb") as file:
+def test_a_bad_file_does_not_keep_the_others_out(
+    client: Client, served: Served, photos: list[Path], tmp_path: Path
+) -> None:
+    empty, huge = tmp_path / "empty.png", tmp_path / "huge.png"
+    empty.touch()
+    with huge.open("wb") as file:
         file.truncate(51 * 2**20)
-    with pytest.raises(TooLarge, match=r"huge\.png"):
-        client.submit(MODEL, ["saliency"], images=[path])
+    refused: list[tuple[Path, str]] = []
+    job = client.submit(
+        MODEL, ["saliency"], images=[photos[0], empty, huge], on_refused=lambda *told: refused.append(told)
+    )
+    blobs = [keys.blob("default", item.image.removeprefix("upload://")) for item in request_of(served, job)]
+    assert [served.storage.exists(blob) for blob in blobs] == [True, True, False]
+    ((path, reason),) = refused
+    assert path == huge
+    assert f"image {huge} has 53,477,376 bytes" in reason
 
 
 def test_more_items_than_a_request_holds_are_refused_before_they_are_read(client: Client) -> None:

@@ -126,6 +126,8 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
         options["top_k"] = given["top_k"]
     if given["priority"] is not None:
         options["priority"] = given["priority"]
+    # On stderr, so also beside --json: the job's row for this item can only say that its image is not there.
+    options["on_refused"] = lambda path, reason: click.echo(f"not uploaded: {path}: {reason}", err=True)
     inputs = read_inputs(given["images"])
     with count_progress("uploaded", quiet=quiet) as options["on_upload"]:
         return client.submit(given["model"], methods, items=inputs.items, source=inputs.source, **options)
