@@ -64,11 +64,13 @@ def earlier(storage: S3Storage, job: JobId, asked: str) -> Acceptance | None:
 
 
 def store_files(storage: S3Storage, tenant: str, files: Mapping[str, FileStorage]) -> None:
-    """Store the images of a form by their content; each is streamed from where the form parser has put it."""
+    """Store the images of a form by their content; each is streamed from where the form parser has put it.
+
+    What is stored already may be an upload that went wrong; these bytes have been hashed, so they replace it.
+    """
 
     def store(digest: str) -> None:
-        if not storage.exists(keys.blob(tenant, digest)):
-            storage.put(keys.blob(tenant, digest), cast(BinaryIO, files[digest].stream), files[digest].mimetype)
+        storage.put(keys.blob(tenant, digest), cast(BinaryIO, files[digest].stream), files[digest].mimetype)
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(store, files))

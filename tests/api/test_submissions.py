@@ -53,6 +53,13 @@ def test_items_may_name_files_of_the_form_beside_other_images(client: FlaskClien
     assert items[0].target == 3
 
 
+def test_a_file_of_the_form_replaces_an_upload_that_went_wrong(client: FlaskClient, storage: S3Storage) -> None:
+    blob = keys.blob("default", uri(b"genuine").removeprefix("upload://"))
+    storage.put(blob, b"damaged")
+    items_of(storage, post(client, {"a.png": b"genuine"}))
+    assert storage.get(blob) == b"genuine"
+
+
 def test_a_file_too_large_for_memory_is_stored_whole(client: FlaskClient, storage: S3Storage) -> None:
     client.application.config["MAX_CONTENT_LENGTH"] = 2_000_000
     data = bytes(range(256)) * 4000

@@ -5,7 +5,7 @@ import pytest
 from heatmill import keys
 from heatmill.errors import ImageNotFound, ImageTooLarge, ImageUnreadable
 from heatmill.image_uris import SourceRules
-from heatmill.storage import S3Storage
+from heatmill.storage import AccessRefused, S3Storage
 from heatmill_workers.fetching import fetch
 from tests.workers.jobs import upload
 
@@ -50,9 +50,32 @@ def test_an_empty_object_is_read_as_empty(storage: S3Storage, rules: SourceRules
     assert fetch(upload(storage, b""), storage, rules, 4) == b""
 
 
-def test_an_upload_with_other_bytes_than_its_name_says_is_refused(storage: S3Storage, rules: SourceRules) -> None:
+def test_an_upload_with_other_bytes_than_its_name_says_is_removed_so_that_it_can_be_sent_again(
+    storage: S3Storage, rules: SourceRules
+) -> None:
     uri = upload(storage, b"one")
-    storage.put(keys.blob("default", uri.removeprefix("upload://")), b"two")
+    blob = keys.blob("default", uri.removeprefix("upload://"))
+    storage.put(blob, b"two")
+
+    with pytest.raises(ImageUnreadable, match="upload it again"):
+        fetch(uri, storage, rules, 100)
+    assert not storage.exists(blob)
+
+
+def test_a_worker_that_may_not_delete_still_says_what_is_wrong(
+    storage: S3Storage, rules: SourceRules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AccessRefused("no right to delete")
+
+    uri = upload(storage, b"three")
+    storage.put(keys.blob("default", uri.removeprefix("upload://")), b"other")
+    monkeypatch.setattr(storage, "delete", refuse)
 
     with pytest.raises(ImageUnreadable, match="sha256"):
         fetch(uri, storage, rules, 100)
+
+
+def test_an_upload_that_never_came_is_not_found(storage: S3Storage, rules: SourceRules) -> None:
+    with pytest.raises(ImageNotFound, match="not uploaded, or refused for its size"):
+        fetch(f"upload://{64 * '9'}", storage, rules, 100)
