@@ -86,6 +86,12 @@ def test_a_manifest_line_that_is_wrong_is_named(tmp_path: Path, line: str) -> No
         read_inputs([str(manifest)])
 
 
+def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text('{"image": "a.png"}', "utf-8-sig")
+    assert [item.id for item in read_inputs([str(manifest)]).items] == ["a.png"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "1 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7325, "2 h 02 min")]
 )

@@ -273,8 +273,17 @@ def test_a_marker_without_a_job_is_left_to_the_request_that_may_still_be_at_it(c
     control.storage.delete([keys.open_marker(job)])
 
 
-@pytest.mark.parametrize("uri", ["s3://nowhere-at-all/x/", "s3://{sources}/empty/", "s3://{sources}/missing.jsonl"])
-def test_a_source_that_lists_nothing_fails_the_job_with_the_reason(control: Control, sources: str, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("s3://nowhere-at-all/x/", "there is no such bucket"),
+        ("s3://{sources}/empty/", "the source lists no images"),
+        ("s3://{sources}/missing.jsonl", "there is no such object: missing.jsonl"),
+    ],
+)
+def test_a_source_that_lists_nothing_fails_the_job_with_the_reason(
+    control: Control, sources: str, uri: str, reason: str
+) -> None:
     job = accept(control.storage, source={"uri": uri.format(sources=sources)})
 
     plan(control, job)
@@ -283,4 +292,4 @@ def test_a_source_that_lists_nothing_fails_the_job_with_the_reason(control: Cont
     final = read_job(control.storage, control.state, job)
     assert final.state == "failed"
     assert final.error
-    assert "source" in final.error.detail
+    assert reason in final.error.detail

@@ -53,6 +53,23 @@ def test_a_prefix_lists_images_only_and_names_them_by_their_path(
     ]
 
 
+def test_a_prefix_without_its_last_slash_names_images_from_the_slash_before_it(
+    storage: S3Storage, sources: str, list_uri: ListUri
+) -> None:
+    for name in ("deep/photos/a.jpg", "deep/photos2/z.jpg"):
+        storage.of_bucket(sources).put(name, b"x")
+
+    assert [item.id for item in list_uri("deep/photos")] == ["photos/a.jpg", "photos2/z.jpg"]
+    assert [item.id for item in list_uri("deep/photos/")] == ["a.jpg"]
+    assert [item.id for item in list_uri("dee")] == ["deep/photos/a.jpg", "deep/photos2/z.jpg"]
+
+
+def test_a_manifest_may_begin_with_a_byte_order_mark(storage: S3Storage, sources: str, list_uri: ListUri) -> None:
+    for first in ("", "\n"):
+        name = manifest(storage, sources, "\ufeff" + first + json.dumps({"image": UPLOAD}), {"image": UPLOAD})
+        assert [(item.index, item.error) for item in list_uri(name)] == [(0, None), (1, None)]
+
+
 def test_a_listing_goes_on_after_any_item(storage: S3Storage, sources: str, list_uri: ListUri) -> None:
     for number in range(5):
         storage.of_bucket(sources).put(f"many/{number}.jpg", b"x")

@@ -20,7 +20,7 @@ from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import JobProgress, RedisJobStore
-from heatmill.storage import AccessRefused, ListedObject, ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage import AccessRefused, BucketMissing, ListedObject, ObjectMissing, S3Storage, WriteConflict
 from heatmill_workers.sources import Listing, items_of
 from heatmill_workers.tables import write_tables
 
@@ -182,7 +182,11 @@ def _readable(list_items: ListItems) -> ListItems:
     def listed(after: Item | None) -> Iterator[Item]:
         try:
             yield from list_items(after)
-        except (ObjectMissing, AccessRefused) as error:
+        except BucketMissing as error:
+            raise SourceUnreadable("the source cannot be read: there is no such bucket") from error
+        except ObjectMissing as error:
+            raise SourceUnreadable(f"the source cannot be read: there is no such object: {error}") from error
+        except AccessRefused as error:
             raise SourceUnreadable(f"the source cannot be read: {error}") from error
 
     return listed

@@ -1,5 +1,6 @@
 """List the items of a job whose images were not named in the request: an S3 prefix, or a JSONL manifest."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -46,18 +47,22 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
 
 
 def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:
-    """Every object with an image's ending; its key below the prefix is its id."""
+    """Every object with an image's ending; its id is its key below the prefix's last slash.
+
+    A prefix need not end with one: `photos` lists `photos/a.jpg` and `photos2/z.jpg`, which are told apart.
+    """
+    folder = prefix[: prefix.rfind("/") + 1]
     start_after = "" if after is None else after.image.removeprefix(f"s3://{source.bucket}/")
     listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(tuple(IMAGE_TYPES)))
     first = 0 if after is None else after.index + 1
     for index, key in enumerate(listed, first):
-        yield Item(index=index, id=key.removeprefix(prefix) or key, image=f"s3://{source.bucket}/{key}")
+        yield Item(index=index, id=key.removeprefix(folder), image=f"s3://{source.bucket}/{key}")
 
 
 def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None) -> Iterator[Item]:
     """One item per line that is not blank; a bad line is an item that has failed already."""
     first = 0 if after is None else after.index + 1
-    written = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    written = ((number, line) for number, line in enumerate(_without_bom(lines), 1) if line.strip())
     for index, (number, line) in enumerate(written):
         if index < first:
             continue
@@ -68,6 +73,14 @@ def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None
                 type=problem_type(error.code), title=error.title, detail=f"line {number}: {error}", line=number
             )
             yield Item(index=index, id=f"line {number}", error=problem)
+
+
+def _without_bom(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines without the mark that some editors put before the first."""
+    for first in lines:
+        yield first.removeprefix(BOM_UTF8)
+        break
+    yield from lines
 
 
 def _manifest_item(listing: Listing, model: str, index: int, line: bytes) -> Item:

@@ -136,7 +136,8 @@ def _local_images(path: Path) -> Iterator[tuple[str, Path]]:
 
 def _read_manifest(path: Path) -> list[ItemRequest]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Some editors begin a file with a mark, which is no part of its first line.
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"the manifest {path} cannot be read: {error}") from error
     return [
