@@ -49,7 +49,7 @@ PICTURE = {"description": "The heatmap.", "content": {PNG: {"schema": {"type": "
 
 
 @api.get(
-    "/jobs/<string:job>/results/<path:item>/<string:method>/heatmap.png",
+    "/jobs/<string:job>/results/<item:item>/<string:method>/heatmap.png",
     responses={200: PICTURE, **problems(404, 422, 503)},
 )
 def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:

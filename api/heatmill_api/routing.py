@@ -10,6 +10,7 @@ from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from flask_openapi3_swagger.plugins import RegisterPlugin  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.routing import PathConverter
 
 from heatmill.keys import JOB_PATTERN
 from heatmill_api.problems import RequestProblem, invalid_query
@@ -24,6 +25,13 @@ class Parameters(BaseModel):
     """Frozen, and an unknown parameter is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ItemConverter(PathConverter):
+    """An item's id in a path: Werkzeug's own kind may not begin with a slash."""
+
+    regex = ".+?"
+    part_isolating = False
 
 
 class JobPath(Parameters):
@@ -54,6 +62,7 @@ def new_app() -> OpenAPI:
     app.config["SWAGGER_CONFIG"] = {"validatorUrl": None}
     # An item's id may hold two slashes in a row, and a redirect would answer for another id.
     app.url_map.merge_slashes = False
+    app.url_map.converters["item"] = ItemConverter
     return app
 
 

@@ -54,7 +54,7 @@ def decoded(answer: TestResponse) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    "item", ["a.png", "folder/a b.png", "a//b", "ü+%?#.png", "heatmap.png", "x/saliency/heatmap.png"]
+    "item", ["a.png", "folder/a b.png", "a//b", "/a.png", "//a/", "ü+%?#.png", "heatmap.png", "x/saliency/heatmap.png"]
 )
 def test_a_heatmap_is_given_as_it_is_stored(client: FlaskClient, storage: S3Storage, photo: str, item: str) -> None:
     from urllib.parse import quote
