@@ -148,7 +148,7 @@ class Catalogue:
         try:
             return labels.target_index(self.model(model).labels, target)
         except TargetUnknown as error:
-            raise InvalidRequest(f"{model}: {error}") from error
+            raise InvalidRequest(f"{model}: {error}; see GET /v1/models/{model} for all classes") from error
 
     def passes(self, method: str, params: Mapping[str, Any]) -> float:
         """Cost of one image and target in forward passes, at resolved params.

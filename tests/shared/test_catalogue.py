@@ -111,7 +111,7 @@ def test_a_target_is_an_index_or_a_label() -> None:
 
 @pytest.mark.parametrize("target", ["cardigan", "no such thing", 1000])
 def test_a_wrong_target_names_the_model(target: int | str) -> None:
-    with pytest.raises(InvalidRequest, match=r"^efficientnet_lite0: "):
+    with pytest.raises(InvalidRequest, match=r"^efficientnet_lite0: .*; see GET /v1/models/efficientnet_lite0 for all"):
         STOCK.target_index("efficientnet_lite0", target)
 
 
