@@ -159,6 +159,41 @@ def test_an_impatient_second_ctrl_c_leaves_nothing(folder: Path) -> None:
     assert eventually(lambda: running_in(folder) == {})
 
 
+@needs_linux
+@pytest.mark.parametrize("extent", ["servers", pytest.param("services", marks=pytest.mark.faults)])
+def test_ctrl_c_lets_the_servers_end_by_themselves(folder: Path, extent: str) -> None:
+    with started(folder, extent, until="ready") as parent:
+        parent.send_signal(signal.SIGINT)
+        parent.wait(20)
+    assert "ready to exit" in (folder / "logs" / "redis.log").read_text()
+    assert running_in(folder) == {}
+
+
+@needs_linux
+@pytest.mark.parametrize(
+    ("signals", "pause_seconds"),
+    [
+        ([signal.SIGINT], 0.0),
+        ([signal.SIGTERM], 0.0),
+        ([signal.SIGTERM, signal.SIGTERM], 0.0),
+        ([signal.SIGINT, signal.SIGINT, signal.SIGTERM], 0.001),
+        ([signal.SIGINT, signal.SIGINT, signal.SIGINT], 0.1),
+    ],
+)
+def test_a_temporary_folder_is_removed_whatever_signals_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: list[signal.Signals], pause_seconds: float
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with started(stack_process.TEMPORARY, "servers", until="ready") as parent:
+        assert list(tmp_path.glob("heatmill-*"))
+        for number in signals:
+            parent.send_signal(number)
+            time.sleep(pause_seconds)
+        parent.wait(20)
+    assert list(tmp_path.glob("heatmill-*")) == []
+    assert running_in(tmp_path) == {}
+
+
 @pytest.mark.faults
 def test_a_stack_starts_at_once_where_another_was_killed(folder: Path) -> None:
     with started(folder, "servers", until="ready") as parent:
@@ -202,7 +237,7 @@ def test_the_whole_stack_answers_and_stops(folder: Path) -> None:
 
 
 @contextmanager
-def started(folder: Path, extent: str, until: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path | str, extent: str, until: str) -> Iterator[subprocess.Popen[str]]:
     """A process that runs a stack, once it says this word."""
     command = [sys.executable, stack_process.__file__, str(folder), extent]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:

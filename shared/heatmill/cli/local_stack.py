@@ -1,11 +1,9 @@
 """The embedded stack, for the commands that run one."""
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from heatmill.cli.connection import Exit, fail
 
@@ -33,6 +31,7 @@ def running_stack(
         LocalStackError: A part cannot run.
     """
     try:
+        from heatmill.local import interrupts
         from heatmill.local.layout import StackOptions
         from heatmill.local.stack import Stack
     except ModuleNotFoundError as error:
@@ -42,12 +41,8 @@ def running_stack(
             Exit.UNREACHABLE,
         )
     options = StackOptions(data_dir=data_dir, port=port, workers=workers, models_file=models)
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with Stack(options, say) as stack:
-            yield stack
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with interrupts.raised_once(), Stack(options, say) as stack:
+        yield stack
 
 
 def wait_until_stopped(stack: "Stack") -> None:
@@ -58,7 +53,3 @@ def wait_until_stopped(stack: "Stack") -> None:
     """
     with suppress(KeyboardInterrupt):
         stack.wait()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -2,17 +2,20 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from heatmill.local import interrupts
 from heatmill.local.data_folder import data_folder, remembered
 from heatmill.local.errors import LocalStackError
 from heatmill.local.layout import BUCKET, SOURCES, Layout, StackOptions
 from heatmill.local.object_store import Buckets, endpoint
 from heatmill.local.ports import port_near
+from heatmill.local.processes import POLL_SECONDS
 from heatmill.local.reaper import Reaper
 from heatmill.local.supervisor import Supervisor
 
@@ -37,6 +40,8 @@ class Stack:
         self._settled = threading.Event()
         self._stopping = threading.Event()
         self._hurry = threading.Event()
+        # Not the thread's own is_alive(): it is False for good once Ctrl-C has hit a join().
+        self._ended = threading.Event()
         self._failure: Exception | None = None
         self._layout: Layout | None = None
         self._thread = threading.Thread(target=self._live, name="heatmill-stack")
@@ -63,8 +68,8 @@ class Stack:
             LocalStackError: A part cannot run; nothing is left running.
         """
         try:
-            self._thread.start()
-            self._settled.wait()
+            self._start_thread()
+            _wait_for(self._settled)
         except BaseException:
             self.stop()
             raise
@@ -73,12 +78,12 @@ class Stack:
 
     def stop(self) -> None:
         """Stop all parts: workers, then the API, then the servers. Ctrl-C while it stops kills what is left."""
-        self._stopping.set()
-        while self._thread.is_alive():
-            try:
-                self._thread.join()
-            except KeyboardInterrupt:
-                self._hurry.set()
+        with interrupts.noted() as signals:
+            self._stopping.set()
+            while self._thread.ident is not None and not self._ended.is_set():
+                if signals:
+                    self._hurry.set()
+                time.sleep(POLL_SECONDS)
 
     def wait(self) -> None:
         """Return when the stack has been stopped.
@@ -86,7 +91,7 @@ class Stack:
         Raises:
             LocalStackError: It ended by itself.
         """
-        self._thread.join()
+        _wait_for(self._ended)
         if self._failure is not None:
             raise self._failure
 
@@ -97,13 +102,24 @@ class Stack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except KeyboardInterrupt:
+            # It came before stop() took note of signals.
+            self.stop()
 
     @property
     def _known_layout(self) -> Layout:
         if self._layout is None:
             raise LocalStackError("the stack has not been started")
         return self._layout
+
+    def _start_thread(self) -> None:
+        # Whole or not at all: stop() has to know whether there is a thread.
+        with interrupts.noted() as signals:
+            self._thread.start()
+        if signals:
+            raise KeyboardInterrupt
 
     def _live(self) -> None:
         try:
@@ -113,6 +129,7 @@ class Stack:
             self._failure = error
         finally:
             self._settled.set()
+            self._ended.set()
 
     @contextmanager
     def _laid_out(self, folder: Path) -> Iterator[Layout]:
@@ -147,3 +164,9 @@ class Stack:
     def _should_stop(self) -> bool:
         # The main thread ends without a stop() when Ctrl-C hits it in an unlucky place; Python then waits for this one.
         return self._stopping.is_set() or not threading.main_thread().is_alive()
+
+
+def _wait_for(event: threading.Event) -> None:
+    # Not event.wait(): Ctrl-C in an unlucky place leaves its lock taken, and then set() hangs.
+    while not event.is_set():
+        time.sleep(POLL_SECONDS)
