@@ -57,9 +57,17 @@ def _address(text: str) -> str:
 def _socket_inodes(pids: list[int]) -> Iterator[str]:
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(link.readlink())
+            target = _target(link)
             if target.startswith("socket:["):
                 yield target.removeprefix("socket:[").removesuffix("]")
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:
+        # A descriptor that was closed while they were listed.
+        return ""
 
 
 def _runs_in(process: Path, folder: Path) -> bool:
