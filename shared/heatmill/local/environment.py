@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from heatmill.local.ports import LOOPBACK
 
 PROXY_EXCEPTIONS = ("NO_PROXY", "no_proxy")
+FILES = ("HEATMILL_API_KEYS_FILE", "HEATMILL_MODELS_FILE")
 
 
 def inherited() -> dict[str, str]:
@@ -14,6 +16,9 @@ def inherited() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}  # noqa: TID251
     for name in PROXY_EXCEPTIONS:
         variables[name] = ",".join(filter(None, (variables.get(name), LOOPBACK, "localhost")))
+    for name in filter(variables.get, FILES):
+        # Children run in a folder of their own, and the operator meant this one.
+        variables[name] = str(Path(variables[name]).absolute())
     return variables
 
 

@@ -1,5 +1,6 @@
 """SeaweedFS, as the S3-compatible object store."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -154,9 +155,19 @@ class Buckets:
     def _client(self) -> "S3Client":
         # Made when it is first used, while the servers start: the import alone takes half as long as they do.
         import boto3
+        import botocore.session
         from botocore.config import Config
 
-        session = boto3.session.Session(self._credentials.access_key, self._credentials.secret_key, region_name=REGION)
+        # The operator's own AWS profile must not shine through: one that does not exist would end every start.
+        bare = botocore.session.Session(
+            session_vars={
+                "profile": (None, None, None, None),
+                "config_file": (None, None, os.devnull, None),
+                "credentials_file": (None, None, os.devnull, None),
+            }
+        )
+        known = self._credentials
+        session = boto3.session.Session(known.access_key, known.secret_key, region_name=REGION, botocore_session=bare)
         config = Config(
             retries={"total_max_attempts": 1},
             connect_timeout=1,

@@ -1,5 +1,7 @@
 """Children get what any program inherits and the stack's own settings, and nothing of another AWS account."""
 
+from pathlib import Path
+
 import pytest
 
 from heatmill.local.environment import inherited, of_services
@@ -41,3 +43,14 @@ def test_the_stacks_settings_win_and_the_operators_others_stay() -> None:
     assert told["AWS_ACCESS_KEY_ID"] == "ours"
     assert "AWS_SESSION_TOKEN" not in told
     assert "AWS_PROFILE" not in told
+
+
+@pytest.mark.parametrize("name", ["HEATMILL_API_KEYS_FILE", "HEATMILL_MODELS_FILE"])
+def test_the_operators_files_are_found_from_where_children_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "some.toml")
+    assert of_services({}, {})[name] == str(tmp_path / "some.toml")
+    monkeypatch.setenv(name, "")
+    assert of_services({}, {})[name] == ""
