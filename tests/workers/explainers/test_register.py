@@ -29,8 +29,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "lime": {"samples": 40, "segmentation": "grid", "segments": 9},
     "partition_shap": {"max_evals": 30},
 }
-# Of the largest value. A batch of another size rounds differently, and where a value is nearly zero a ReLU then opens or
-# closes: the gradient there jumps.
+# Of the largest value. A batch of another size rounds differently, and where a value is nearly zero a ReLU then opens
+# or closes: the gradient there jumps.
 ROUNDING = 1e-4
 JUMPS = {"gradient_shap": 5e-3}
 # Attention alone is the same for every class.
