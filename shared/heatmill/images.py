@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageMath, ImageOps, UnidentifiedImageError
 
 from heatmill.errors import ImageTooLarge, ImageUnreadable
 from heatmill.image_types import FORMATS
@@ -90,7 +90,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _from_16_bit(image).convert("RGB")
+        return _from_16_bit(image)
     if image.mode in {"I", "F"}:
         raise ImageUnreadable("32-bit pixels have no stated range; 8 and 16 bit are read")
     if not image.has_transparency_data:
@@ -100,6 +100,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
+    values, transparent = image.convert("I"), image.info.get("transparency")
+    photo = _divided(values).convert("RGB")
+    if transparent is not None:
+        seen = ImageMath.lambda_eval(lambda of: of["convert"]((of["values"] != transparent) * 255, "L"), values=values)
+        photo = Image.composite(photo, Image.new("RGB", photo.size, "white"), seen)
+    return photo
+
+
+def _divided(values: Image.Image) -> Image.Image:
     # Pillow's own conversion clips at 255. What a point makes of an integer is cut off behind the point, and no value
     # comes within 0.5 / 257 of where floating point would cut off the wrong way.
-    return image.convert("I").point(lambda value: value * (1 / 257) + 128.5 / 257).convert("L")
+    return values.point(lambda value: value * (1 / 257) + 128.5 / 257).convert("L")

@@ -140,6 +140,14 @@ def test_a_transparent_palette_entry_is_white() -> None:
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
 
 
+def test_a_transparent_value_of_sixteen_bits_is_white_and_its_neighbours_are_not() -> None:
+    image = Image.fromarray(np.array([[0, 257, 258]], dtype=np.uint16))
+
+    decoded = decode(encoded(image, "PNG", transparency=257), LIMITS)
+
+    assert [decoded.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (255, 255, 255), (1, 1, 1)]
+
+
 def test_cmyk_is_converted_plainly() -> None:
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
 
