@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from heatmill.errors import ImageUnsuitable
 from heatmill_workers.engine.hiding import plain
 from heatmill_workers.engine.segments import as_photos, segment
-from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import loaded, photos, small_resnet
 
@@ -142,6 +142,35 @@ def test_where_no_image_has_segments_all_fail() -> None:
     entries = explain("lime", small_resnet(), photos(1), TARGETS[:1], {"segmentation": "slic"})
 
     assert [type(entry) for entry in entries] == [ImageUnsuitable]
+
+
+def test_a_model_of_one_pixel_is_not_told_to_take_a_grid() -> None:
+    model = loaded(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)), side=1)
+
+    for segmentation in ("quickshift", "slic", "grid"):
+        (entry,) = explain("lime", model, photos(1, side=1), TARGETS[:1], {"segmentation": segmentation})
+        assert isinstance(entry, ImageUnsuitable)
+        assert str(entry).endswith("found one in the 1 x 1 pixels that the model sees")
+
+
+@pytest.mark.parametrize(("segments", "images"), [(1000, photos(1, side=16)), (9, torch.zeros(1, 3, 16, 16))])
+def test_where_hiding_changes_nothing_an_empty_map_is_not_called_precise(segments: int, images: Tensor) -> None:
+    """Segments of one pixel are their own mean, and so are all of one colour."""
+    model = loaded(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), side=16)
+
+    (entry,) = explained(model, images, TARGETS[:1], segmentation="grid", segments=segments)
+
+    assert not entry.attribution.any()
+    assert entry.verdict == "imprecise"
+
+
+@pytest.mark.parametrize("segmentation", ["quickshift", "slic", "grid"])
+def test_the_largest_seed_is_one_for_every_segmentation(segmentation: str) -> None:
+    largest = register()["lime"].params.model_json_schema()["properties"]["seed"]["maximum"]
+
+    (entry,) = explained(small_resnet(), smooth(1), TARGETS[:1], segmentation=segmentation, seed=largest)
+
+    assert np.isfinite(entry.attribution).all()
 
 
 def test_another_seed_is_another_draw() -> None:

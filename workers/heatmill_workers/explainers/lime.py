@@ -6,7 +6,8 @@ logit, as the other methods do) depends on which are shown. Segments, draws, wei
 
 The verdict is about that linear model. `r2` is the share of the probability's variance that it explains, and
 `standard_error` how far another draw of the samples would move a coefficient: root mean square, relative to the largest
-coefficient. It is "ok" where the first is at least 0.5 and the second at most 0.2.
+coefficient. It is "ok" where the first is at least 0.5 and the second at most 0.2. Where hiding changes nothing, as on
+a photo of one colour or with segments of one pixel that their own mean stands in for, it is "imprecise".
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class Params(BaseModel):
     )
     segments: int = Field(50, ge=2, le=1000, description="Segments wanted of slic and grid; slic comes near it.")
     samples: int = Field(1000, ge=10, le=10000, description="Images with some segments hidden; each costs a pass.")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Of the choice of hidden segments, and of quickshift.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the choice of hidden segments, and of quickshift.")
     hide: Literal["mean", "black", "grey"] = Field(
         "mean", description="What hides a segment: its own mean colour, black, or grey."
     )
@@ -146,14 +147,14 @@ def _measured(found: Fit, target: int) -> Measured:
     largest = float(coefficients.abs().max())
     error = float(errors.square().mean().sqrt()) / largest if largest else 0.0
     checks = {"r2": float(found.r2[target]), "standard_error": error, "segments": len(coefficients)}
-    precise = checks["r2"] >= LEAST_R2 and error <= LARGEST_ERROR
+    precise = largest > 0 and checks["r2"] >= LEAST_R2 and error <= LARGEST_ERROR
     return Measured(checks, "ok" if precise else "imprecise")
 
 
 def _refusal(scene: Scene) -> tuple[Tensor, Sequence[ImageUnsuitable]]:
     height, width = scene.segments.shape
+    hint = "; the segmentation 'grid' always finds them" if height * width > 1 else ""
     error = ImageUnsuitable(
-        f"lime needs at least 2 segments and found one in the {width} x {height} pixels that the model sees; "
-        "the segmentation 'grid' always finds them"
+        f"lime needs at least 2 segments and found one in the {width} x {height} pixels that the model sees{hint}"
     )
     return torch.zeros(len(scene.classes), 1, height, width), [error] * len(scene.classes)
