@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from heatmill.errors import StorageUnavailable
+from heatmill.lines import cut_lines
 from heatmill.promised import Promised
 from heatmill.settings import Settings
 
@@ -86,6 +87,15 @@ class S3Storage:
                 return self.client.get_object(Bucket=self.bucket, Key=key, **extra)["Body"].read()  # type: ignore[arg-type]
         except EmptyRange:
             return b""
+
+    def download(self, key: str, file: BinaryIO) -> None:
+        """Write a large object into a file, several parts at a time.
+
+        Raises:
+            ObjectMissing: Nothing is stored there.
+        """
+        with translated(key):
+            self.client.download_fileobj(self.bucket, key, file)
 
     def size(self, key: str) -> int:
         """Bytes of an object.
@@ -213,19 +223,6 @@ class S3Storage:
     def _delete_one(self, key: str) -> None:
         with translated(key):
             self.client.delete_object(Bucket=self.bucket, Key=key)
-
-
-def cut_lines(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """Lines without their ends, at most `most` bytes of each; never holds more than a chunk and a line."""
-    begun = b""
-    for chunk in chunks:
-        first, *others = chunk.split(b"\n")
-        begun = (begun + first)[:most]
-        for line in others:
-            yield begun.removesuffix(b"\r")
-            begun = line[:most]
-    if begun:
-        yield begun.removesuffix(b"\r")
 
 
 class ConditionFailed(Exception):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from heatmill.catalogue import load_catalogue
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
+from heatmill.lines import cut_lines
 from heatmill.records import load_request
 from heatmill.schemas import Item
-from heatmill.storage import S3Storage, cut_lines
+from heatmill.storage import S3Storage
 from heatmill_workers.sources import Listing, items_of
 from tests.workers.jobs import accept
 
