@@ -59,7 +59,8 @@ FROM runtime AS explain
 COPY --from=build-explain /opt/heatmill /opt/heatmill
 COPY --chmod=755 docker/worker-alive /usr/local/bin/worker-alive
 # The CUDA libraries come with torch; the driver comes from the host.
-ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility TORCH_HOME=/var/cache/heatmill/torch
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility TORCH_HOME=/var/cache/heatmill/torch \
+    HEATMILL_WEIGHTS_DIR=/var/cache/heatmill/weights
 HEALTHCHECK --interval=2m --timeout=30s --start-period=1m --retries=3 CMD ["worker-alive", "explain"]
 CMD ["celery", "-A", "heatmill_workers.app:explain", "worker", "--queues", "explain", \
      "--loglevel", "INFO", "--without-gossip", "--without-mingle"]

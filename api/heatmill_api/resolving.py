@@ -1,11 +1,12 @@
 """Check a job request against what there is, and spell it out: params with their defaults, classes by index."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidRequest, RequestError
-from heatmill.image_uris import UPLOAD, SourceRules, UriRefused
+from heatmill.image_uris import UPLOAD, SourceRules, UriRefused, uris_in
 from heatmill.json_pointer import pointer
 from heatmill.planning import map_fault
 from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
@@ -24,7 +25,7 @@ def resolve(request: JobRequest, catalogue: Catalogue, rules: SourceRules) -> Jo
     """
     with _at("model"):
         catalogue.model(request.model)
-    methods = tuple(_method(catalogue, request, number) for number in range(len(request.methods)))
+    methods = tuple(_method(catalogue, rules, request, number) for number in range(len(request.methods)))
     items = None if request.items is None else _items(request.items, request.model, catalogue, rules)
     if request.source is not None and (refusal := _refusal(rules, request.source.uri)):
         raise faulty([{"pointer": "/source/uri", "detail": refusal}])
@@ -38,12 +39,23 @@ def is_small(request: JobRequest) -> bool:
     return request.items is not None and len(request.items) <= MAX_INTERACTIVE_ITEMS
 
 
-def _method(catalogue: Catalogue, request: JobRequest, number: int) -> MethodRequest:
+def _method(catalogue: Catalogue, rules: SourceRules, request: JobRequest, number: int) -> MethodRequest:
     method = request.methods[number]
     with _at("methods", number, "name"):
         catalogue.check_supported(request.model, method.name)
     with _at("methods", number, "params"):
-        return MethodRequest(name=method.name, params=catalogue.resolve_params(method.name, method.params))
+        defaults = catalogue.model(request.model).defaults
+        params = catalogue.resolve_params(method.name, method.params, defaults)
+        if faults := list(_refused_images(rules, method.params)):
+            raise faulty(faults)
+        return MethodRequest(name=method.name, params=params)
+
+
+def _refused_images(rules: SourceRules, params: Mapping[str, Any]) -> Iterator[Fault]:
+    """Images that params name and that the caller may not read; those that the operator named are not the caller's."""
+    for where, uri in uris_in(params).items():
+        if refusal := _image_refusal(rules, uri):
+            yield {"pointer": where, "detail": refusal}
 
 
 def _items(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -34,7 +35,7 @@ class Passes:
 
     def of(self, params: Mapping[str, Any]) -> float:
         """The cost at these resolved params."""
-        return self.base + sum(factor * float(params[name]) for name, factor in self.per.items())
+        return self.base + sum(factor * _amount(params[name]) for name, factor in self.per.items())
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Model:
     labels: tuple[str, ...]
     supports: frozenset[str] | None
 
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Params that this model sets where a job does not, for the methods that have them."""
+        return {"background": list(self.spec.background)} if self.spec.background else {}
+
     def lacks(self, method: Method) -> list[str]:
         """What the method needs and this model does not have; nothing where only the workers know."""
         return [] if self.supports is None else sorted(set(method.needs) - self.supports)
@@ -107,8 +113,10 @@ class Catalogue:
                 return model
         raise UnknownModel(_nothing_called("model", name, [model.name for model in self.models]))
 
-    def resolve_params(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The params with their defaults filled in.
+    def resolve_params(
+        self, method: str, params: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        """The params with their defaults filled in: the given ones, then the method's own.
 
         Raises:
             UnknownMethod: There is no such method.
@@ -120,7 +128,9 @@ class Catalogue:
             errors: list[dict[str, object]] = [_pointed(fault, schema) for fault in faults]
             raise InvalidRequest(f"params of {method}: {errors[0]['detail']}", errors)
         properties: Mapping[str, Any] = schema["properties"]
-        values = {name: params.get(name, field.get("default")) for name, field in properties.items()}
+        values = {
+            name: params.get(name, defaults.get(name, field.get("default"))) for name, field in properties.items()
+        }
         # JSON Schema counts 50.0 as an integer; one spelling keeps cache keys equal.
         return {name: int(value) if _is_integer(properties[name], value) else value for name, value in values.items()}
 
@@ -170,6 +180,10 @@ def load_catalogue(models_toml: Path | None = None) -> Catalogue:
     added = {spec.name: _added_model(spec, stock) for spec in (read_models(models_toml) if models_toml else ())}
     models = sorted((stock | added).values(), key=lambda model: model.name)
     return Catalogue(methods, tuple(models))
+
+
+def _amount(value: Any) -> float:
+    return float(len(value) if isinstance(value, list) else value)
 
 
 def _stock(name: str) -> list[dict[str, Any]]:

@@ -1,9 +1,12 @@
 """Where images may come from: `upload://<sha256>` and `s3://bucket/key` under the prefixes that the operator allows."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from heatmill import keys
+from heatmill.json_pointer import pointer
 from heatmill.storage import S3Storage
 
 UPLOAD = re.compile(r"upload://([0-9a-f]{64})")
@@ -22,11 +25,13 @@ class SourceRules:
         tenant: Stands for `{tenant}` in the prefixes.
         prefixes: As `s3://bucket/prefix`; a prefix ends at a path boundary.
         own_bucket: Heatmill's own bucket, never read by URI: other tenants' results lie there.
+        operators: URIs that the operator has named, read for everyone.
     """
 
     tenant: str
     prefixes: tuple[str, ...]
     own_bucket: str
+    operators: frozenset[str] = frozenset()
 
     def check(self, uri: str) -> tuple[str, str]:
         """Bucket and key of an `s3://` URI.
@@ -38,6 +43,8 @@ class SourceRules:
         if match is None:
             raise UriRefused(f"{uri[:200]!r} is not read here; give `upload://<sha256>` or `s3://bucket/key`")
         bucket, name = match.groups()
+        if uri in self.operators:
+            return bucket, name
         if {".", ".."} & set(name.split("/")):
             raise UriRefused(f"{uri[:200]!r} has a `.` or `..` in its path")
         allowed = [prefix.replace("{tenant}", self.tenant).rstrip("/") + "/" for prefix in self.prefixes]
@@ -53,6 +60,17 @@ class ImageAddress:
     storage: S3Storage
     key: str
     sha256: str | None = None
+
+
+def uris_in(params: Mapping[str, Any]) -> dict[str, str]:
+    """The images that a method's params name by URI, by their JSON pointer."""
+    return {
+        pointer([name, position]): entry
+        for name, value in params.items()
+        if isinstance(value, list)
+        for position, entry in enumerate(value)
+        if isinstance(entry, str) and "://" in entry
+    }
 
 
 def address(uri: str, storage: S3Storage, rules: SourceRules) -> ImageAddress:

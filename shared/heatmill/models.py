@@ -12,6 +12,13 @@ from heatmill.labels import STOCK, config_labels, read_labels, stock_labels
 # Its weights come with the workers: what demo and submit explain where nothing else is said.
 BUNDLED_MODEL = "efficientnet_lite0"
 
+# What SHAP compares an image with: a name, or an image by its URI.
+BackgroundEntry = Annotated[
+    str, Field(max_length=2048, pattern=r"^(mean|black|white|blur|upload://[0-9a-f]{64}|s3://[^/]+/.*[^/])$")
+]
+# What shap's own examples draw from a data set.
+MAX_BACKGROUND = 100
+
 Channels = tuple[float, float, float]
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 
@@ -62,20 +69,35 @@ class ModelSpec(BaseModel):
         None, description="The loader's own name of it, where `name` is another; a folder; or `module:factory`."
     )
     weights: Path | None = Field(
-        None, description="A .safetensors file, a .pth that holds tensors only, or the compiled file."
+        None, description="A .safetensors file, a .pth that holds tensors only, or the compiled file; or its s3:// URI."
     )
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="Of the weights file.")
+    weights_uri: str | None = Field(None, description="Where `weights` is an s3:// URI, that URI; never written.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="Of the weights file; a must where it has a URI or can hold code."
+    )
     labels: Path | tuple[str, ...] | None = Field(
         None, description="Class names, a .json or .txt file of them, or `imagenet`."
     )
     cam_layer: str | None = Field(None, description="Module whose map Grad-CAM uses; found by itself where absent.")
     preprocessing: Preprocessing | None = Field(None, description="In place of the loader's own.")
+    background: Annotated[tuple[BackgroundEntry, ...], Field(min_length=1, max_length=MAX_BACKGROUND)] | None = Field(
+        None, description="What SHAP compares with where a job does not say: names or s3:// URIs of images."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tell_uri_from_path(cls, entry: Any) -> Any:
+        if isinstance(entry, dict) and str(entry.get("weights", "")).startswith("s3://"):
+            return {**entry, "weights": None, "weights_uri": entry["weights"]}
+        return entry
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         for field in REQUIRED.get(self.loader, ()):
-            if getattr(self, field) is None:
+            if getattr(self, field) is None and not (field == "weights" and self.weights_uri):
                 raise ValueError(f"the loader {self.loader} needs `{field}`")
+        if self.weights_uri and self.sha256 is None:
+            raise ValueError("weights from a URI need `sha256`")
         return self
 
     @property

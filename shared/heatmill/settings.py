@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     ] = 3
     shard_limit_seconds: Annotated[int, Field(gt=0, description="Hard limit; the worker's child is killed.")] = 600
 
+    weights_dir: Path = Field(
+        Path("~/.cache/heatmill/weights"), description="Where workers keep weights that models.toml names by URI."
+    )
     model_memory_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30
     decode_threads: Annotated[int, Field(gt=0)] = 2
     device: str | None = Field(None, description="`cpu`, `cuda`, `cuda:1`; found by itself where empty.")

@@ -43,6 +43,18 @@ def refusal(client: FlaskClient, request: dict[str, Any]) -> tuple[str, str, str
             "/methods/0/params/step",
             "steps",
         ),
+        (
+            {"methods": [{"name": "deep_shap", "params": {"background": ["blur", "s3://elsewhere/1.png"]}}]},
+            "invalid_request",
+            "/methods/0/params/background/1",
+            "not an allowed source",
+        ),
+        (
+            {"methods": [{"name": "gradient_shap", "params": {"background": ["mean"] * 101}}]},
+            "invalid_request",
+            "/methods/0/params/background",
+            "too long",
+        ),
         ({"items": [{"image": UPLOADED, "target": "expresso"}]}, "invalid_request", "/items/0/target", "espresso"),
         ({"items": [{"image": UPLOADED, "target": 1000}]}, "invalid_request", "/items/0/target", "999"),
         ({"items": [{"image": UPLOADED, "target": -1}]}, "invalid_request", "/items/0/target", "0"),

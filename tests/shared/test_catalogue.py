@@ -67,6 +67,18 @@ def test_defaults_are_filled_in() -> None:
     assert STOCK.resolve_params("saliency", {}) == {}
 
 
+def test_a_models_own_background_stands_where_the_job_names_none(tmp_path: Path) -> None:
+    entry = "[[models]]\nname='{}'\nloader='bundled'\narchitecture='digits_vit'\n"
+    (tmp_path / "models.toml").write_text(f"{entry.format('a')}{entry.format('b')}background=['black']\n")
+    catalogue = load_catalogue(tmp_path / "models.toml")
+    plain, model = catalogue.model("a"), catalogue.model("b")
+
+    assert STOCK.resolve_params("deep_shap", {}, plain.defaults) == {"background": ["mean", "black", "white", "blur"]}
+    assert STOCK.resolve_params("deep_shap", {}, model.defaults) == {"background": ["black"]}
+    assert STOCK.resolve_params("deep_shap", {"background": ["blur"]}, model.defaults) == {"background": ["blur"]}
+    assert STOCK.resolve_params("saliency", {}, model.defaults) == {}
+
+
 def test_a_whole_number_has_one_spelling() -> None:
     assert repr(STOCK.resolve_params("integrated_gradients", {"steps": 50.0})["steps"]) == "50"
 
@@ -121,6 +133,7 @@ def test_cost_grows_with_steps() -> None:
     assert STOCK.passes("grad_cam", {}) == 1
     assert STOCK.passes("saliency", {}) == 2.5
     assert STOCK.passes("integrated_gradients", params) == 1 + 10 * 2.5
+    assert STOCK.passes("deep_shap", {"background": ["mean", "blur"]}) == 1 + 2 * 7
 
 
 def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None:

@@ -70,3 +70,31 @@ def test_a_fault_names_the_file_and_the_field(tmp_path: Path, text: str, message
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         read_models(tmp_path / "nowhere.toml")
+
+
+def test_weights_may_lie_in_a_bucket_and_a_background_be_a_set_of_images(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text(
+        "[[models]]\nname='a'\nloader='bundled'\nweights='s3://weights/a.safetensors'\n"
+        f"sha256='{'0' * 64}'\nbackground=['blur', 's3://sets/1.png']"
+    )
+
+    (entry,) = read_models(tmp_path / "models.toml")
+
+    assert (entry.weights, entry.weights_uri) == (None, "s3://weights/a.safetensors")
+    assert entry.background == ("blur", "s3://sets/1.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("weights='s3://weights/a.pth'", "weights from a URI need `sha256`"),
+        ("background=[]", r"models\[0\]\.background"),
+        ("background=['grey']", r"models\[0\]\.background\.0"),
+        ("background=['s3://sets/']", r"models\[0\]\.background\.0"),
+    ],
+)
+def test_a_wrong_background_or_an_unchecked_uri_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "models.toml").write_text(f"[[models]]\nname='a'\nloader='bundled'\n{line}")
+
+    with pytest.raises(ValueError, match=message):
+        read_models(tmp_path / "models.toml")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -356,3 +357,38 @@ def test_a_model_that_cannot_be_loaded_fails_every_result_with_the_reason(worker
     assert row.error
     assert row.error.type.endswith("model_unavailable")
     assert "resnet18" in row.error.detail
+
+
+def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
+    worker: Worker, sources: str, tmp_path: Path
+) -> None:
+    bucket = worker.storage.of_bucket(sources)
+    bucket.put("sets/grey.png", photo("camera.png"))
+    # The operator's own set may lie where tenants must not read.
+    worker = replace(worker, settings=worker.settings.model_copy(update={"source_prefixes": ()}))
+    operators = f"s3://{sources}/sets/grey.png"
+    (tmp_path / "models.toml").write_text(
+        f"[[models]]\nname='efficientnet_lite0'\nloader='bundled'\nbackground=['{operators}']"
+    )
+    worker = replace(worker, catalogue=load_catalogue(tmp_path / "models.toml"))
+    coffee, set_of_one = upload(worker.storage, photo("coffee.png")), upload(worker.storage, photo("camera.png"))
+
+    def explained(uri: str) -> list[Row]:
+        methods = [{"name": "saliency"}, {"name": "deep_shap", "params": {"background": [uri]}}]
+        job = planned(worker, items=[{"image": coffee}], methods=methods)
+        process_shard(worker, job, 0)
+        return rows_of(worker, job)
+
+    (_, by_job), (_, by_model), (other, missing) = (
+        explained(set_of_one),
+        explained(operators),
+        explained("s3://nowhere/1.png"),
+    )
+
+    assert by_job.checks == by_model.checks
+    assert by_job.checks["background"] == 1
+    assert by_model.verdict == "ok"
+    assert by_model.provenance["params"] == {"background": [operators]}
+    assert other.status == "succeeded"
+    assert missing.error
+    assert "background image: 's3://nowhere/1.png' is not an allowed source" in missing.error.detail

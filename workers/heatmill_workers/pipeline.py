@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import structlog
@@ -14,7 +14,7 @@ from heatmill import keys, records
 from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.dispatch import Dispatcher
 from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailable, TransientError
-from heatmill.image_uris import SourceRules
+from heatmill.image_uris import SourceRules, uris_in
 from heatmill.images import ImageLimits
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item, Plan, Row
@@ -25,6 +25,7 @@ from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.remote import localiser
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.prepare import Photos
 from heatmill_workers.rows import Answer, Outcome, ResultWriter, explain_items, failed_rows
@@ -62,12 +63,18 @@ def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
     """Connections and an empty model store; models are loaded when a shard asks for them."""
     catalogue = load_catalogue(settings.models_file)
     device = torch.device(settings.device) if settings.device else None
+    storage = open_storage(settings)
     return Worker(
-        storage=open_storage(settings),
+        storage=storage,
         state=open_state(settings.redis_url),
         dispatcher=dispatcher,
         catalogue=catalogue,
-        models=ModelStore((model.spec for model in catalogue.models), device, settings.model_memory_bytes),
+        models=ModelStore(
+            (model.spec for model in catalogue.models),
+            device,
+            settings.model_memory_bytes,
+            localiser(storage, settings.weights_dir),
+        ),
         settings=settings,
         name=f"{socket.gethostname()}-{os.getpid()}",
     )
@@ -178,7 +185,7 @@ def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> 
     settings = worker.settings
     photos = Photos(
         storage=worker.storage,
-        rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket),
+        rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket, _operators(worker, work.plan)),
         limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         model=work.model,
         watch=work.watch,
@@ -189,16 +196,28 @@ def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> 
         group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
         size, depth = (1, 0) if work.watch.is_suspicious else (group_items, GROUPS_AHEAD)
         stored: Behind[Answer, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
+        model = _with_pictures(work, photos, decoders)
         for group in ahead(decoders, photos.prepare, groups(work.items, size), depth):
             ours.check()
             started = time.monotonic()
-            results = list(explain_items(group, work.plan, work.model))
+            results = list(explain_items(group, work.plan, model))
             _note_pace(worker, work, results, time.monotonic() - started)
             rows += stored.send(results)
         rows += stored.finish()
     writer.store_features()
     order = [method.name for method in work.plan.methods] + ([work.plan.map.method] if work.plan.map else [])
     return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
+
+
+def _operators(worker: Worker, plan: Plan) -> frozenset[str]:
+    """The background images that the operator has named for the job's model."""
+    return frozenset(worker.catalogue.model(plan.model).spec.background or ())
+
+
+def _with_pictures(work: _Work, photos: Photos, decoders: ThreadPoolExecutor) -> LoadedModel:
+    """The model, beside what the methods' params name by URI."""
+    uris = sorted({uri for method in work.plan.methods for uri in uris_in(method.params).values()})
+    return replace(work.model, pictures=dict(zip(uris, decoders.map(photos.picture, uris), strict=True)))
 
 
 def _note_pace(worker: Worker, work: _Work, results: list[Answer], seconds: float) -> None:

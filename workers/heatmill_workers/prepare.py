@@ -57,8 +57,22 @@ class Photos:
             if item.error is not None:
                 raise InvalidItem(item.error.detail)
             self.watch.enter(item)
-            data = fetch(item.image, self.storage, self.rules, self.limits.max_bytes)
-            image, box = preprocess(decode(data, self.limits), self.model.preprocessing)
+            image, box = self._read(item.image)
         except ItemError as error:
             return Unprepared(item, error)
         return Prepared(item, image, box)
+
+    def picture(self, uri: str) -> Tensor | ItemError:
+        """An image that a method's params name: (3, H, W) as in `Prepared`, or why there is none.
+
+        Raises:
+            TransientError: The store does not answer.
+        """
+        try:
+            return self._read(uri)[0]
+        except ItemError as error:
+            return error
+
+    def _read(self, uri: str) -> tuple[Tensor, Box]:
+        data = fetch(uri, self.storage, self.rules, self.limits.max_bytes)
+        return preprocess(decode(data, self.limits), self.model.preprocessing)

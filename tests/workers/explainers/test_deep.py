@@ -1,11 +1,14 @@
 """DeepLIFT and deep SHAP on stock architectures: complete, and equal to the libraries where those are right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shap
 import torch
 from torch import Tensor, nn
 
+from heatmill.errors import ImageNotFound, ItemError
 from heatmill_workers.engine.baselines import background
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import LoadedModel
@@ -58,6 +61,38 @@ def test_deep_shap_is_the_mean_of_deep_lift_over_its_background(model: LoadedMod
         np.testing.assert_allclose(entry.attribution, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
         assert entry.checks["background"] == 3
         assert float(entry.checks["completeness_error"]) < 1e-2
+
+
+@pytest.mark.parametrize("method", ["deep_shap", "gradient_shap"])
+@pytest.mark.parametrize("others", [(), ("blur",)], ids=["shared by all images", "beside one of the image's own"])
+def test_an_image_of_the_background_set_does_what_a_plain_one_does(method: str, others: tuple[str, ...]) -> None:
+    uri = "s3://sets/black.png"
+    black = background(small_resnet(), photos(1), ["black"])[0, 0]
+    model = replace(small_resnet(), pictures={uri: black})
+
+    found = explained(method, model, photos(2), background=(uri, *others))
+
+    for entry, wanted in zip(found, explained(method, model, photos(2), background=("black", *others)), strict=True):
+        np.testing.assert_array_equal(entry.attribution, wanted.attribution)
+        assert entry.checks == wanted.checks
+
+
+def test_a_background_image_of_the_wrong_size_or_that_is_not_there_is_named() -> None:
+    wrong: dict[str, Tensor | ItemError] = {
+        "s3://sets/1.png": photos(1, side=32)[0],
+        "s3://sets/2.png": ImageNotFound("nothing lies there"),
+    }
+    model = replace(small_resnet(), pictures=wrong)
+
+    def errors(uri: str) -> list[str]:
+        return [str(error) for error in explain("deep_shap", model, photos(2), TARGETS[:2], {"background": [uri]})]
+
+    assert (
+        errors("s3://sets/1.png")
+        == ["the background image s3://sets/1.png is of shape (3, 32, 32); wanted (3, 64, 64)"] * 2
+    )
+    assert errors("s3://sets/2.png") == ["background image: nothing lies there"] * 2
+    assert errors("s3://sets/3.png") == ["the background image s3://sets/3.png is missing; wanted (3, 64, 64)"] * 2
 
 
 def test_deep_shap_is_shaps_on_a_network_that_shap_gets_right() -> None:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
-from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
+from heatmill.models import MAX_BACKGROUND, BackgroundEntry
+from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.completeness import measure
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.paths import logit_differences
@@ -21,14 +22,14 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    background: tuple[Baseline, ...] = Field(
-        ("mean", "black", "white", "blur"), min_length=1, max_length=4, description=f"Any of: {DESCRIPTION}."
+    background: tuple[BackgroundEntry, ...] = Field(
+        ("mean", "black", "white", "blur"), min_length=1, max_length=MAX_BACKGROUND, description=BACKGROUND
     )
 
 
-@explains(Params, picture="signed", passes=Passes(base=29, per={}), needs=("operations",))
+@explains(Params, picture="signed", passes=Passes(base=1, per={"background": 7}), needs=("operations",))
 def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
-    """How much each pixel adds to the class score compared with a set of blank images, by DeepLIFT's rules."""
+    """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)
     values = deep_attributions(model, images, targets, baselines)
     differences = logit_differences(model, images, targets, baselines)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
-from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
+from heatmill.models import MAX_BACKGROUND, BackgroundEntry
+from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.completeness import measure
 from heatmill_workers.engine.paths import Path, logit_differences, path_attributions
 from heatmill_workers.explainer import Attributions, explains
@@ -23,15 +24,15 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     samples: int = Field(50, ge=1, le=2000, description="Random points; each costs a forward and backward pass.")
-    background: tuple[Baseline, ...] = Field(
-        ("mean", "black", "white", "blur"), min_length=1, max_length=4, description=f"Any of: {DESCRIPTION}."
+    background: tuple[BackgroundEntry, ...] = Field(
+        ("mean", "black", "white", "blur"), min_length=1, max_length=MAX_BACKGROUND, description=BACKGROUND
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draws.")
 
 
-@explains(Params, picture="signed", passes=Passes(base=5, per={"samples": 2.5}))
+@explains(Params, picture="signed", passes=Passes(base=1, per={"samples": 2.5, "background": 1}))
 def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
-    """How much each pixel adds to the class score compared with a set of blank images, by random sampling."""
+    """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)
     path = _draw(params, baselines)
     values = path_attributions(model, images, targets, path)

@@ -1,11 +1,12 @@
 """A classifier that is ready to explain."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from heatmill.errors import UnsupportedOperation
+from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill.models import CAPABILITIES, Preprocessing
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.spatial import Cut
@@ -33,6 +34,7 @@ class LoadedModel:
         tokens: How its attention is laid out; None where it does not attend between all patches.
         opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
+        pictures: What a job's params name by URI: (3, H, W) float32, normalised for the model, or why it is not there.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LoadedModel:
     tokens: Tokens | None
     opaque: bool
     batch_sizes: BatchSizes
+    pictures: Mapping[str, Tensor | ItemError] = field(default_factory=dict)
 
     @property
     def supports(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loading import load, pick_device
+from heatmill_workers.models.remote import Localise
 
 
 class ModelStore:
@@ -19,14 +20,20 @@ class ModelStore:
         specs: Every model that may be asked for.
         device: Picked by itself where None.
         budget_bytes: Memory that loaded models may hold together; one model may exceed it alone. None is no limit.
+        localise: Puts the weights of a spec on this machine.
     """
 
     def __init__(
-        self, specs: Iterable[ModelSpec], device: torch.device | None = None, budget_bytes: int | None = None
+        self,
+        specs: Iterable[ModelSpec],
+        device: torch.device | None = None,
+        budget_bytes: int | None = None,
+        localise: Localise = lambda spec: spec,
     ) -> None:
         self.device = device or pick_device()
         self._specs = {spec.name: spec for spec in specs}
         self._budget_bytes = budget_bytes
+        self._localise = localise
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         # One lock over loading as well: two models that load at once would both count on the same free memory.
         self._lock = threading.Lock()
@@ -36,10 +43,11 @@ class ModelStore:
 
         Raises:
             ModelUnavailable: This worker does not know it, or cannot load it.
+            StorageUnavailable: Its weights lie in the object store, which does not answer.
         """
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load(self._spec(name), self.device)
+                self._loaded[name] = load(self._localise(self._spec(name)), self.device)
             self._loaded.move_to_end(name)
             self._evict()
             return self._loaded[name]
