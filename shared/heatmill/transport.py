@@ -1,5 +1,6 @@
 """HTTP with patience: every request of the client goes through here, to the API and to the object store."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,9 +84,11 @@ class Transport:
             **options: As httpx takes them.
 
         Raises:
-            RequestError: The service refused the request; the subclass says why.
+            RequestError: The service refused the request; the subclass says why. What JSON cannot hold is not sent.
             ServiceUnavailable: No answer, or none that is of use, within the patience of `Retries`.
         """
+        if "json" in options:
+            _check_json(options["json"])
         started = time.monotonic()
         for attempt in count():
             answer = self._try(method, url, file, options)
@@ -124,6 +127,14 @@ class Transport:
         longest = min(self._retries.longest_seconds, self._retries.first_seconds * 2.0**attempt)
         asked = retry_after(answer) if isinstance(answer, httpx.Response) else 0.0
         return asked + uniform(longest / 2, longest)  # noqa: S311 - jitter keeps no secret
+
+
+def _check_json(body: object) -> None:
+    """Refuse infinities, NaN, and the bytes of an argument that are no text."""
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from error
 
 
 def retry_after(response: httpx.Response) -> float:

@@ -39,7 +39,7 @@ def test_any_params_can_be_written_as_json(params: dict[str, JsonValue]) -> None
     assert parse_method(f"lime:{text}").params == params
 
 
-@pytest.mark.parametrize("text", ["", ":a=1", "lime:a", "lime:=1", "lime:a=1,b"])
+@pytest.mark.parametrize("text", ["", ":a=1", "lime:a", "lime:=1", "lime:a=1,b", "lime:a=1, a=2"])
 def test_a_method_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         parse_method(text)

@@ -49,6 +49,17 @@ def test_an_answer_that_breaks_off_is_tried_again() -> None:
         assert http.send("GET", "/v1/jobs").json() == {"fine": True}
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "a name of \udcff bytes"])
+def test_what_json_cannot_hold_is_refused_before_it_is_sent(value: object) -> None:
+    with (
+        scripted(Reply()) as server,
+        transport(server.url) as http,
+        pytest.raises(InvalidRequest, match="cannot be written as JSON"),
+    ):
+        http.send("POST", "/v1/jobs", json={"params": [value]})
+    assert server.asked == []
+
+
 def test_retry_after_is_honoured() -> None:
     with scripted(Reply(503, headers={"Retry-After": "1"}), Reply()) as server, transport(server.url) as http:
         started = time.monotonic()

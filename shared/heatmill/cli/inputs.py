@@ -55,7 +55,7 @@ def parse_method(text: str) -> MethodRequest:
     anything else is text up to the next comma.
 
     Raises:
-        click.BadParameter: A param has no value.
+        click.BadParameter: A param has no value, or two.
     """
     name, params = _name_and_params(text)
     try:
@@ -108,6 +108,8 @@ def _name_and_params(text: str) -> tuple[str, dict[str, JsonValue]]:
         param, equals, rest = rest.partition("=")
         if not equals or not param.strip():
             raise click.BadParameter(f"{text!r}: write NAME:param=value,param=value")
+        if param.strip() in params:
+            raise click.BadParameter(f"{text!r}: {param.strip()} is given twice")
         params[param.strip()], rest = _next_value(rest)
     return name, params
 
