@@ -90,7 +90,7 @@ def invalid_query(error: ValidationError) -> Response:
 def invalid_body(error: ValidationError, body: object) -> InvalidRequest:
     """The error for a body that does not fit its schema, with a JSON pointer to every fault."""
     found: dict[str, list[str]] = {}
-    for fault in error.errors(include_url=False, include_input=False):
+    for fault in _own_faults(error):
         words = found.setdefault(pointer(_path(fault, body)), [])
         if (word := _words(fault)) not in words:
             words.append(word)
@@ -110,6 +110,13 @@ def unavailable(error: TransientError) -> str:
     """What callers are told of a dependency that fails; the log gets the rest."""
     log.warning("unavailable", error=str(error))
     return next(UNAVAILABLE[kind] for kind in type(error).__mro__ if kind in UNAVAILABLE)
+
+
+def _own_faults(error: ValidationError) -> list[ErrorDetails]:
+    """Without what only follows from others: to pydantic, a list whose entries are wrong is too short as well."""
+    faults = error.errors(include_url=False, include_input=False)
+    inside = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]))}
+    return [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in inside]
 
 
 def _words(fault: ErrorDetails) -> str:

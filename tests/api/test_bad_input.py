@@ -36,3 +36,15 @@ def test_a_method_that_the_model_cannot_serve_is_refused_before_anything_is_stor
     assert f"which {model} does not have; it supports " in error["detail"]
     assert "saliency" in error["detail"]
     assert list(storage.list(keys.OPEN_PREFIX)) == []
+
+
+@pytest.mark.parametrize("target", ["", [], 3.5, True])
+def test_an_item_that_is_wrong_is_one_fault_and_not_a_list_that_is_too_short(
+    client: FlaskClient, target: object
+) -> None:
+    listed = body()["items"]
+
+    problem = answered(client.post("/v1/jobs", json=body() | {"items": [{**listed[0], "target": target}]}), 422)
+
+    assert [error["pointer"] for error in problem["errors"]] == ["/items/0/target"]
+    assert "more" not in problem["detail"]
