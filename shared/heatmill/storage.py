@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from heatmill.boto_client import boto_client
 from heatmill.errors import StorageUnavailable
 from heatmill.lines import cut_lines
 from heatmill.promised import Promised
@@ -127,6 +126,15 @@ class S3Storage:
         """Write an object; writing the same key again replaces it."""
         with translated(key):
             self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+
+    def copy(self, source: str, key: str) -> None:
+        """Write an object with the bytes and the type of another of this bucket, inside the store.
+
+        Raises:
+            ObjectMissing: Nothing is stored under `source`.
+        """
+        with translated(source):
+            self.client.copy_object(Bucket=self.bucket, Key=key, CopySource={"Bucket": self.bucket, "Key": source})
 
     def write_once(self, key: str, body: bytes, content_type: str = "application/json") -> None:
         """Write an object that is never replaced; writing the same bytes again is not an error.
@@ -269,23 +277,5 @@ def open_storage(settings: Settings) -> S3Storage:
     """The bucket that the settings name; nothing is sent yet."""
     public = settings.s3_public_endpoint
     return S3Storage(
-        client(settings, settings.s3_endpoint), settings.bucket, client(settings, public) if public else None
+        boto_client(settings, settings.s3_endpoint), settings.bucket, boto_client(settings, public) if public else None
     )
-
-
-def client(settings: Settings, endpoint: str | None, attempts: int = 5) -> "S3Client":
-    """A boto3 client with heatmill's time limits."""
-    config = Config(
-        signature_version="s3v4",
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=5,
-        read_timeout=30,
-        max_pool_connections=64,
-        tcp_keepalive=True,
-        # Stores that are not AWS have stored boto3's checksum trailers inside objects, or refused them.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if endpoint else "auto"},
-    )
-    # A session of its own: boto3's default one may not be shared by threads, and keeps the first credentials it finds.
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=settings.s3_region, config=config)

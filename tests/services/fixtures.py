@@ -15,7 +15,7 @@ import pytest
 import redis
 from celery import Celery
 
-from heatmill import storage as object_storage
+from heatmill.boto_client import boto_client
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.local.environment import inherited
 from heatmill.local.errors import ProgramMissing
@@ -75,7 +75,7 @@ def object_store_url(tmp_path_factory: pytest.TempPathFactory, credentials: Cred
 @pytest.fixture(scope="session")
 def s3_client(object_store_url: str) -> Iterator["S3Client"]:
     """A client with heatmill's own configuration; the credentials come from the environment."""
-    with closing(object_storage.client(Settings(), object_store_url)) as client:
+    with closing(boto_client(Settings(), object_store_url)) as client:
         yield client
 
 

@@ -11,12 +11,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from heatmill.boto_client import boto_client
 from heatmill.errors import StorageUnavailable
 from heatmill.local.object_store import Credentials, endpoint
 from heatmill.local.ports import free_ports
 from heatmill.promised import Promised
 from heatmill.settings import Settings
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage, WriteConflict, client, open_storage
+from heatmill.storage import AccessRefused, ObjectMissing, S3Storage, WriteConflict, open_storage
 from tests.services.fixtures import service
 from tests.services.minio import minio
 
@@ -40,7 +41,7 @@ def url(
 
 @pytest.fixture(scope="module")
 def s3(url: str) -> Iterator["S3Client"]:
-    with closing(client(Settings(), url)) as opened:
+    with closing(boto_client(Settings(), url)) as opened:
         yield opened
 
 
@@ -69,6 +70,29 @@ def test_putting_again_replaces(store: S3Storage, prefix: str) -> None:
     store.put(f"{prefix}a", b"first")
     store.put(f"{prefix}a", b"second")
     assert store.get(f"{prefix}a") == b"second"
+
+
+def test_a_copy_has_the_bytes_and_the_type_and_outlives_its_source(store: S3Storage, s3: "S3Client") -> None:
+    for number, name in enumerate(NAMES):
+        store.put(f"copied from/{name}", b"abc%d" % number, "image/png")
+        store.copy(f"copied from/{name}", f"copied to/{name}")
+        store.delete([f"copied from/{name}"])
+
+        assert store.get(f"copied to/{name}") == b"abc%d" % number
+        assert s3.head_object(Bucket=store.bucket, Key=f"copied to/{name}")["ContentType"] == "image/png"
+
+
+def test_a_copy_replaces_what_was_there(store: S3Storage, prefix: str) -> None:
+    store.put(f"{prefix}old", b"old")
+    store.put(f"{prefix}new", b"new")
+    store.copy(f"{prefix}new", f"{prefix}old")
+    assert store.get(f"{prefix}old") == b"new"
+
+
+def test_nothing_is_copied_from_where_nothing_lies(store: S3Storage, prefix: str) -> None:
+    with pytest.raises(ObjectMissing):
+        store.copy(f"{prefix}nothing", f"{prefix}copy")
+    assert not store.exists(f"{prefix}copy")
 
 
 def test_an_object_larger_than_the_stores_own_chunks_survives(store: S3Storage, prefix: str) -> None:
@@ -282,7 +306,7 @@ def test_wrong_credentials_are_refused(
     store.put(f"{prefix}a", b"x")
     for name, value in {"AWS_SECRET_ACCESS_KEY": "wrong-secret", "AWS_ACCESS_KEY_ID": "stranger"}.items():
         monkeypatch.setenv(name, value)
-        with closing(client(Settings(), url)) as opened:
+        with closing(boto_client(Settings(), url)) as opened:
             stranger = S3Storage(opened, store.bucket)
             for call in (stranger.get, stranger.size, stranger.exists):
                 with pytest.raises(AccessRefused, match="a"):
@@ -295,7 +319,7 @@ def test_wrong_credentials_are_refused(
 
 
 def test_a_store_that_is_away_is_unavailable(credentials: Credentials) -> None:
-    with closing(client(Settings(), endpoint(free_ports(1)[0]), attempts=1)) as opened:
+    with closing(boto_client(Settings(), endpoint(free_ports(1)[0]), attempts=1)) as opened:
         away = S3Storage(opened, "heatmill")
         calls: list[Callable[[], object]] = [
             lambda: away.get("a"),
