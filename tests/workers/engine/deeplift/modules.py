@@ -37,8 +37,10 @@ def tokens(body: Body) -> Body:
 RELU = nn.ReLU(inplace=True)
 CONV = nn.Conv2d(8, 8, 3, padding=1)
 NORM = nn.BatchNorm2d(8)
+BIAS, WEIGHT = torch.linspace(-1, 1, 8).view(8, 1, 1), torch.linspace(1, 2, 8).view(8, 1, 1)
 ATTENTION = nn.MultiheadAttention(8, 2, batch_first=True)
 LAYER_NORM = nn.LayerNorm(8)
+RMS_NORM = nn.RMSNorm(8)
 
 
 def in_place_residual(maps: Tensor) -> Tensor:
@@ -62,6 +64,34 @@ def relative_attention(sequence: Tensor) -> Tensor:
     return torch.einsum("nqk,nkd->nqd", functional.softmax(scores, dim=-1), sequence)
 
 
+def layer_norms_without_biases(sequence: Tensor) -> Tensor:
+    for _ in range(30):
+        normalised = functional.layer_norm(sequence, (8,))
+        sequence = sequence + normalised.relu().roll(1, -1)
+    return sequence
+
+
+def composed_rms_norm(maps: Tensor) -> Tensor:
+    return maps * torch.rsqrt(maps.square().mean(1, keepdim=True) + 1e-6)
+
+
+def put_into_place(maps: Tensor) -> Tensor:
+    copy = 2 * maps.sigmoid()
+    copy[:, :4] = copy[:, :4] + maps[:, 4:].relu()
+    return copy
+
+
+def put_into_a_constant(maps: Tensor) -> Tensor:
+    constant = torch.zeros(maps.shape)
+    constant[:, :4] = maps[:, :4]
+    return constant
+
+
+def response_norm(maps: Tensor) -> Tensor:
+    length = maps.norm(p=2, dim=(2, 3), keepdim=True)
+    return torch.addcmul(BIAS, WEIGHT, maps * (length / (length.mean(dim=1, keepdim=True) + 1e-6)))
+
+
 BODIES: dict[str, Net] = {
     "one relu called three times": Net(lambda maps: RELU(CONV(RELU(CONV(RELU(maps))))), RELU, CONV),
     "functional relu": Net(functional.relu),
@@ -78,6 +108,11 @@ BODIES: dict[str, Net] = {
     "hardswish in place": Net(lambda maps: functional.hardswish(maps, inplace=True)),
     "softplus and power": Net(lambda maps: functional.softplus(maps) ** 2),
     "layer norm": Net(tokens(LAYER_NORM), LAYER_NORM),
+    "rms norm": Net(tokens(RMS_NORM), RMS_NORM),
+    "global response norm": Net(response_norm),
+    "largest of each map": Net(lambda maps: maps.amax(dim=(2, 3), keepdim=True)),
+    "composed rms norm": Net(composed_rms_norm),
+    "put into place": Net(put_into_place),
     "group norm": Net(lambda maps: functional.group_norm(maps, 4)),
     "normalize": Net(lambda maps: functional.normalize(maps, dim=1)),
     "softmax": Net(lambda maps: 8 * functional.softmax(3 * maps, dim=1)),

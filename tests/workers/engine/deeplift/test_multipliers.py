@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.deeplift.multipliers import multipliers
-from tests.workers.engine.deeplift.modules import BODIES, Net
+from tests.workers.engine.deeplift.modules import BODIES, Net, layer_norms_without_biases, put_into_a_constant, tokens
 
 TARGETS = torch.tensor([0, 3, 4])
 
@@ -44,6 +44,30 @@ def test_an_image_that_is_its_baseline_has_the_gradient_as_multipliers(name: str
     torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
 
 
+def test_rows_that_are_zero_on_the_baseline_through_many_layer_norms_do_not_blow_up() -> None:
+    module = Net(tokens(layer_norms_without_biases))
+    nn.init.zeros_(module.stem.bias)  # type: ignore[arg-type]
+
+    assert error(module, batch(0), torch.zeros_like(batch(0))) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["normalize", "global response norm", "composed rms norm"])
+def test_maps_that_are_zero_on_the_baseline_have_lengths_to_divide_by(name: str) -> None:
+    module = Net(BODIES[name].body)
+    nn.init.zeros_(module.stem.bias)  # type: ignore[arg-type]
+
+    assert error(module, batch(0), torch.zeros_like(batch(0))) < 1e-3
+
+
+def test_an_inverse_that_is_changed_in_place_is_one_no_more() -> None:
+    def changed(maps: Tensor) -> Tensor:
+        inverse = torch.rsqrt(maps.square() + 1)
+        inverse *= 2
+        return maps * inverse
+
+    assert error(Net(changed), batch(0), batch(1)) < 1e-3
+
+
 def test_on_a_plain_network_it_is_captums() -> None:
     torch.manual_seed(0)
     # captum's max pool is wrong after a ReLU, where a window's change is exactly zero (captum issues 1104 and 1276).
@@ -78,6 +102,9 @@ def test_the_papers_example_of_a_saturated_minimum() -> None:
     ("body", "operation"),
     [
         (lambda maps: maps.sort(1).values, "sort"),
+        (lambda maps: maps.amax() * maps, "amax"),
+        (lambda maps: maps.norm(p=1, dim=1, keepdim=True) * maps, "norm"),
+        (put_into_a_constant, "puts values"),
         (lambda maps: maps * (maps > 0), "gt"),
         (lambda maps: torch.fft.fft2(maps).abs(), "fft_fft2"),
         (lambda maps: torch.nn.functional.batch_norm(maps, None, None, training=True), "batch_norm"),

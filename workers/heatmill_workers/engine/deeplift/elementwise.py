@@ -185,9 +185,7 @@ SMOOTH = [
     "log10",
     "log1p",
     "sqrt",
-    "rsqrt",
     "square",
-    "reciprocal",
     "erf",
     "sin",
     "cos",
@@ -214,21 +212,23 @@ def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
     return _paired(image, baseline)
 
 
-@rule("batch_norm")
-def batch_norm(function: Function, source: Pair, mean: Any, variance: Any, *args: Any, **kwargs: Any) -> Any:
-    """With running statistics it is affine."""
-    training = args[2] if len(args) > 2 else kwargs.get("training", False)
-    if training or mean is None:
-        raise UnsupportedOperation("the model computes `batch_norm` with the statistics of its batch")
-    return affine(function, source, mean, variance, *args, **kwargs)
-
-
 @rule("where")
 def where(function: Function, condition: Any, *branches: Any) -> Any:
     """A choice that does not depend on the image."""
     if isinstance(condition, Pair):
         raise UnsupportedOperation("the model computes `where` with a condition that depends on the image")
     return affine(function, condition, *branches)
+
+
+@rule("__setitem__")
+def put(function: Function, target: Any, index: Any, values: Any) -> Pair:
+    """A copy with other values in some places, which do not depend on the image."""
+    if not isinstance(target, Pair) or any(isinstance(each, Pair) for each in (index, *_listed(index))):
+        raise UnsupportedOperation("the model puts values that depend on the image into a constant, or by an index")
+    copy = Pair(target.image.clone(), target.baseline.clone())
+    for side, of_side in zip((copy.image, copy.baseline), sides(values), strict=True):
+        side[index] = of_side
+    return copy
 
 
 @rule(*DROPOUT)
@@ -267,12 +267,8 @@ def smooth(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Pair:
     return Pair(multiplied(source.image, value, multiplier.to(value.dtype)), baseline)
 
 
-@rule("pow", "__pow__")
-def power(function: Function, base: Any, exponent: Any) -> Any:
-    """A constant power."""
-    if isinstance(exponent, Tensor):
-        raise UnsupportedOperation("the model computes `pow` with a tensor as exponent")
-    return smooth(function, base, exponent)
+def _listed(index: Any) -> Any:
+    return index if isinstance(index, (list, tuple)) else ()
 
 
 def _paired(image: Any, baseline: Any) -> Any:

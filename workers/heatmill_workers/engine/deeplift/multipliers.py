@@ -6,7 +6,7 @@ from torch import Tensor, nn
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import attention, elementwise, norms, pools, products  # noqa: F401
 from heatmill_workers.engine.deeplift.pairs import Pair
-from heatmill_workers.engine.gradients import select
+from heatmill_workers.engine.gradients import differentiable, select
 
 
 def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
@@ -19,11 +19,14 @@ def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: T
         targets: (N,) int64.
 
     Raises:
-        UnsupportedOperation: The model computes something that has no rule; the message names it.
+        UnsupportedOperation: The model computes something that has no rule; the message names it. Or its logits have
+            no gradient.
     """
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
         # A model may change its input in place, which autograd forbids on a leaf.
         logits = module(Pair(leaf.clone(memory_format=torch.preserve_format), baselines.clone()))
-        (found,) = torch.autograd.grad(select(logits.image, targets).sum(), leaf)
+        # What does not depend on the image is no pair.
+        of_images = differentiable(logits.image if isinstance(logits, Pair) else logits)
+        (found,) = torch.autograd.grad(select(of_images, targets).sum(), leaf)
     return found

@@ -1,14 +1,15 @@
-"""Rules for normalisations over the image's own values: the mean of the Jacobian on the straight path, in closed form.
+"""Rules for normalisations, with the statistics of training or over the image's own values.
 
-Composed of squares, roots and products, a layer norm would be complete too, but where the baseline's row is constant
-its multipliers reach 1/sqrt(eps) and cancel each other: exact in float64, wrong in float32. Those of the path stay
-moderate. Let u(t) = b + t d be the centred row on the path, q(t) = mean(u^2) + eps and r = q^(-1/2). The Jacobian
-applied to g is
+Of the latter: let u be a row on the image and u' on the baseline, centred where the function centres it,
+q = mean(u^2) + eps and r = q^(-1/2). The row is put out as y = u r, and for every w
 
-    r g - r^3 u mean(u g),  centred.
+    y - y' = (w r + (1 - w) r') (u - u') + (w u' + (1 - w) u) (r - r').
 
-With a = mean(d^2), q is a s^2 cosh(v)^2 under t = t0 + s sinh(v), and the integrals over t of r, r^3, t r^3 and t^2 r^3
-are elementary in v. Multiplier times change sums up to the change of the output, exactly.
+The product rule's w = 1/2 would be complete, but where the baseline's row is constant its multipliers reach
+1/sqrt(eps) and cancel each other: exact in float64, wrong in float32, and worse with every layer. The mean Jacobian of
+the straight path is better, but grows by log(1/eps) a layer where the baseline's row is zero in all of them (biases
+that start at zero, on a black image). w = q / (q + q') leaves no multiplier above sqrt(8 / (q + q')), since the larger
+row decides, and is the gradient where both rows are one.
 """
 
 from dataclasses import dataclass
@@ -19,29 +20,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, rule
-
-# Relative to the row's square: a shorter path is a point.
-SHORTEST_PATH = 1e-12
+from heatmill_workers.engine.deeplift.elementwise import affine
+from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
 
 
-class _OnPath(torch.autograd.Function):
-    """Normalised rows, given; the gradient is the path's."""
+class _Normalised(torch.autograd.Function):
+    """Normalised rows, given; backward is the product with the multipliers of these rows, centred already."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, given: tuple[Tensor, Tensor, float]) -> Tensor:
-        value, baseline, ctx.eps = given
+    def forward(ctx: Any, image: Tensor, given: tuple[Tensor, Tensor, float, bool]) -> Tensor:
+        value, baseline, ctx.eps, ctx.centres = given
         ctx.save_for_backward(image, baseline)
         return value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        image, start = (_centred(side.double()) for side in ctx.saved_tensors)
-        change, g = image - start, gradient.double()
-        r, r3, t_r3, t2_r3 = _integrals(start, change, ctx.eps)
-        on_start, on_change = (start * g).mean(-1, keepdim=True), (change * g).mean(-1, keepdim=True)
-        bent = start * (r3 * on_start + t_r3 * on_change) + change * (t_r3 * on_start + t2_r3 * on_change)
-        return _centred(r * g - bent).to(gradient.dtype), None
+        image, baseline = (_centred(side.double(), ctx.centres) for side in ctx.saved_tensors)
+        g = gradient.double()
+        q, q_baseline = (_mean(side * side) + ctx.eps for side in (image, baseline))
+        roots, both = q.sqrt() + q_baseline.sqrt(), q + q_baseline
+        # (r - r') / (q - q') = -1 / (sqrt(q q') (sqrt(q) + sqrt(q'))), and q - q' = mean((u + u') (u - u')).
+        through_r = _mean((q * baseline + q_baseline * image) * g) / (both * (q * q_baseline).sqrt() * roots)
+        found = roots / both * g - through_r * (image + baseline)
+        return _centred(found, ctx.centres).to(gradient.dtype), None
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,28 @@ class _Scaling:
         return weighted if self.bias is None else weighted + self.bias.view(shape)
 
 
+@rule("batch_norm")
+def batch_norm(function: Function, source: Pair, mean: Any, variance: Any, *args: Any, **kwargs: Any) -> Any:
+    """With running statistics it is affine."""
+    training = args[2] if len(args) > 2 else kwargs.get("training", False)
+    if training or mean is None:
+        raise UnsupportedOperation("the model computes `batch_norm` with the statistics of its batch")
+    return affine(function, source, mean, variance, *args, **kwargs)
+
+
 @rule("layer_norm")
 def layer_norm(function: Function, source: Any, shape: Any, *args: Any, **kwargs: Any) -> Any:
     """Rows over the last dimensions."""
     scaling = _Scaling(*args, **kwargs)
-    rows: Any = source.flatten(-len(shape))
-    with torch.no_grad():
-        value, baseline = (
-            functional.layer_norm(side, side.shape[-1:], eps=scaling.eps) for side in (rows.image, rows.baseline)
-        )
-    normalised = Pair(_OnPath.apply(rows.image, (value, rows.baseline, scaling.eps)), baseline)
-    return scaling.apply(normalised.view(source.shape), tuple(shape))
+    normalised = _rows(functional.layer_norm, source, len(shape), scaling.eps)
+    return scaling.apply(normalised, tuple(shape))
+
+
+@rule("rms_norm")
+def rms_norm(function: Function, source: Any, shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    """As `layer_norm`, not centred."""
+    eps = torch.finfo(source.dtype).eps if eps is None else eps
+    return _Scaling(weight).apply(_rows(functional.rms_norm, source, len(shape), eps), tuple(shape))
 
 
 @rule("group_norm")
@@ -87,34 +99,36 @@ def normalize(function: Function, source: Any, *args: Any, **kwargs: Any) -> Any
     given = dict(zip(("p", "dim", "eps"), args, strict=False)) | kwargs
     if given.get("p", 2.0) != 2:
         raise UnsupportedOperation(f"the model computes `normalize` with p = {given['p']}")
-    length = torch.sqrt(torch.sum(torch.square(source), given.get("dim", 1), keepdim=True))
+    length = torch.linalg.vector_norm(source, dim=given.get("dim", 1), keepdim=True)
     return source / length.clamp_min(given.get("eps", 1e-12))
 
 
-def _centred(rows: Tensor) -> Tensor:
-    return rows - rows.mean(-1, keepdim=True)
+@rule("norm", "linalg_vector_norm")
+def norm(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Any:
+    """Length: its change is the sum of (u + u') (u - u') over the sum of both lengths."""
+    given = dict(zip(("p", "dim", "keepdim"), args, strict=False)) | kwargs
+    power, dim = given.get("p", given.get("ord", 2)), given.get("dim")
+    if power not in {2, "fro"} or dim is None:
+        raise UnsupportedOperation(f"the model computes `norm` with p = {power} and dim = {dim}")
+    with torch.no_grad():
+        value, baseline = (torch.linalg.vector_norm(side, 2, dim, keepdim=True) for side in sides(source))
+        # Where both lengths are 0 so are all values, and their multipliers.
+        multiplier = (source.image + source.baseline) / (value + baseline).clamp_min(torch.finfo(value.dtype).tiny)
+    length: Any = Pair(multiplied((source.image * multiplier).sum(dim, keepdim=True), value), baseline)
+    return length if given.get("keepdim") else torch.squeeze(length, dim)
 
 
-def _integrals(start: Tensor, change: Tensor, eps: float) -> list[Tensor]:
-    """Integrals over t in 0..1 of r, r^3, t r^3 and t^2 r^3, each (..., 1) float64."""
-    square = (start * start).mean(-1, keepdim=True) + eps
-    a = (change * change).mean(-1, keepdim=True)
-    still = a <= SHORTEST_PATH * square
-    a = torch.where(still, 1, a)
-    t0 = -(start * change).mean(-1, keepdim=True) / a
-    nearest = start + t0 * change
-    s = (((nearest * nearest).mean(-1, keepdim=True) + eps) / a).sqrt()
-    low, high = -t0 / s, (1 - t0) / s
-    low_cosh, high_cosh = (1 + low * low).sqrt(), (1 + high * high).sqrt()
-    v = high.asinh() - low.asinh()
-    tanh, sech = high / high_cosh - low / low_cosh, 1 / high_cosh - 1 / low_cosh
-    scale = a.sqrt() ** 3
-    integrals = (
-        v / a.sqrt(),
-        tanh / (scale * s * s),
-        (t0 * tanh / s - sech) / (scale * s),
-        (t0 * t0 * tanh / (s * s) - 2 * t0 * sech / s + v - tanh) / scale,
-    )
-    r = square.rsqrt()
-    points = (r, r**3, r**3 / 2, r**3 / 3)
-    return [torch.where(still, point, integral) for point, integral in zip(points, integrals, strict=True)]
+def _rows(normalise: Any, source: Any, dims: int, eps: float) -> Any:
+    rows: Any = source.flatten(-dims)
+    with torch.no_grad():
+        value, baseline = (normalise(side, side.shape[-1:], eps=eps) for side in (rows.image, rows.baseline))
+    given = (value, rows.baseline, eps, normalise is functional.layer_norm)
+    return Pair(_Normalised.apply(rows.image, given), baseline).view(source.shape)
+
+
+def _centred(rows: Tensor, centres: bool) -> Tensor:
+    return rows - _mean(rows) if centres else rows
+
+
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(-1, keepdim=True)

@@ -28,6 +28,7 @@ IN_PLACE_OPERATORS = {
     "__isub__": "__sub__",
     "__imul__": "__mul__",
     "__itruediv__": "__truediv__",
+    "__setitem__": "__setitem__",
 }
 
 
@@ -36,6 +37,8 @@ class Pair(torch.Tensor):
 
     image: Tensor
     baseline: Tensor
+    # Where this is one over something, that: a product with it is a quotient, whose rule is the better one.
+    one_over: "Pair | None" = None
 
     @staticmethod
     def __new__(cls, image: Tensor, baseline: Tensor) -> Self:
@@ -136,4 +139,5 @@ def _store(target: Pair, result: Pair) -> Pair:
         target.baseline.copy_(result.baseline)
     else:
         target.image, target.baseline = result.image, result.baseline
+    target.one_over = None
     return target

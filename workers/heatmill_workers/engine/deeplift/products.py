@@ -4,13 +4,23 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.deeplift.elementwise import affine
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule
+from heatmill_workers.engine.deeplift.elementwise import affine, smooth
+from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
 
 
-@rule("mul", "multiply", "__mul__", "__rmul__", "matmul", "__matmul__", "__rmatmul__", "bmm", "mm")
+@rule("mul", "multiply", "__mul__", "__rmul__")
+def scaled(function: Function, left: Any, right: Any) -> Any:
+    """A product, value by value."""
+    for factor, other in ((left, right), (right, left)):
+        if isinstance(factor, Pair) and factor.one_over is not None:
+            return torch.div(other, factor.one_over)
+    return product(torch.mul, left, right)
+
+
+@rule("matmul", "__matmul__", "__rmatmul__", "bmm", "mm")
 def product(function: Function, left: Any, right: Any) -> Any:
     """Each factor's change times the mean of the other, which together are the product's change exactly."""
     if not (isinstance(left, Pair) and isinstance(right, Pair)):
@@ -33,19 +43,56 @@ def einsum(function: Function, equation: str, *factors: Any) -> Any:
 
 @rule("div", "divide", "true_divide", "__truediv__")
 def quotient(function: Function, left: Any, right: Any, rounding_mode: None = None) -> Any:
-    """A product with the reciprocal."""
+    """With y = l / d and s = d^2 + d'^2, y - y' = (d + d') / s (l - l') - (d y' + d' y) / s (d - d').
+
+    A product with the reciprocal would be complete too, but its multipliers reach 1 / d' where a length is nearly zero
+    on the baseline, and cancel each other: wrong in float32.
+    """
     if rounding_mode is not None:
         raise UnsupportedOperation("the model computes a division that rounds")
-    return torch.mul(torch.reciprocal(right), left) if isinstance(right, Pair) else affine(torch.div, left, right)
+    if not isinstance(right, Pair):
+        return affine(torch.div, left, right)
+    (over, over_baseline), (under, under_baseline) = sides(left), sides(right)
+    with torch.no_grad():
+        value, baseline = over / under, over_baseline / under_baseline
+        # Their squares alone would leave float32's range.
+        root = torch.hypot(under, under_baseline)
+        share, share_baseline = under / root, under_baseline / root
+        on_left = (share + share_baseline) / root
+        on_right = (share * baseline + share_baseline * value) / root
+    return Pair(multiplied(over * on_left - under * on_right, value), baseline)
 
 
 @rule("__rtruediv__", "__rdiv__")
 def reflected_quotient(function: Function, right: Pair, left: Any) -> Any:
     """A constant over a pair."""
-    return torch.mul(torch.reciprocal(right), left)
+    return torch.div(left, right)
+
+
+@rule("reciprocal", "rsqrt")
+def inverse(function: Function, source: Pair) -> Pair:
+    """One over something."""
+    found: Pair = smooth(function, source)
+    denominator: Any = torch.sqrt(source) if function.__name__.startswith("rsqrt") else source
+    found.one_over = denominator
+    return found
+
+
+@rule("pow", "__pow__")
+def power(function: Function, base: Any, exponent: Any) -> Any:
+    """A constant power."""
+    if isinstance(exponent, Tensor):
+        raise UnsupportedOperation("the model computes `pow` with a tensor as exponent")
+    return smooth(function, base, exponent)
 
 
 @rule("addmm")
 def addmm(function: Function, bias: Any, left: Any, right: Any) -> Any:
     """A product and a sum."""
     return torch.matmul(left, right) + bias
+
+
+@rule("addcmul")
+def addcmul(function: Function, bias: Any, left: Any, right: Any, value: float = 1) -> Any:
+    """A product and a sum, value by value."""
+    return bias + torch.mul(left, right) * value
