@@ -4,6 +4,7 @@ import hashlib
 import io
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from heatmill_workers.pipeline import Worker, process_shard
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise, photo
 
+# What the pixels of a heatmap depend on.
+LIBRARIES = ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
 METHODS = [{"name": "saliency"}, {"name": "grad_cam"}]
 
 
@@ -90,6 +93,7 @@ def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(wo
         assert worker.storage.exists(row.attribution.key)
         assert row.provenance["params"] == {}
         assert len(row.provenance["weights_sha256"]) == 64
+        assert row.provenance["versions"] == {name: version(name) for name in LIBRARIES}
 
 
 def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:

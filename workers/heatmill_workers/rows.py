@@ -159,7 +159,9 @@ class ResultWriter:
             "weights_sha256": self.model.digest,
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "versions": {name: version(name) for name in ("heatmill", "torch", "torchvision", "pillow")},
+            "versions": {
+                name: version(name) for name in ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
+            },
         }
 
 
