@@ -13,7 +13,7 @@ import structlog
 from werkzeug.datastructures import FileStorage
 
 from heatmill import keys, records
-from heatmill.errors import IdempotencyKeyReused, JobNotFound, QueueUnavailable, StorageUnavailable
+from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.planning import inline_items, shard_items, write_plan
 from heatmill.registering import register_new
@@ -52,10 +52,12 @@ def earlier(storage: S3Storage, job: JobId, asked: str) -> Acceptance | None:
     """The job that was accepted under this id before, if any.
 
     Raises:
-        IdempotencyKeyReused: It was asked for in other words.
+        IdempotencyKeyReused: It was asked for in other words, or is deleted.
     """
     try:
         stored = records.load_request(storage, job)
+    except JobDeleted as error:
+        raise IdempotencyKeyReused(f"this Idempotency-Key belongs to job {job.job}, which was deleted") from error
     except JobNotFound:
         return None
     if stored.fingerprint != asked:

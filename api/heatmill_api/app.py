@@ -2,7 +2,7 @@
 
 from flask import Flask, Response
 
-from heatmill_api import catalogue, health, job_list, jobs, maps, openapi, pictures, results, uploads
+from heatmill_api import catalogue, health, job_list, jobs, lifecycle, maps, openapi, pictures, results, uploads
 from heatmill_api.problems import register_problems
 from heatmill_api.routing import new_app, register
 from heatmill_api.services import EXTENSION, Services
@@ -29,7 +29,7 @@ def create_app(services: Services) -> Flask:
     app.extensions[EXTENSION] = services
     install_keys(app, read_keys(settings.api_keys_file))
     register_problems(app)
-    for module in (jobs, job_list, results, pictures, maps, uploads, catalogue, health):
+    for module in (jobs, lifecycle, job_list, results, pictures, maps, uploads, catalogue, health):
         register(app, module.api)
     openapi.serve_document(app)
     app.after_request(_never_guess_types)

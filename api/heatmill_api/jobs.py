@@ -1,4 +1,4 @@
-"""Submit, read and cancel a job."""
+"""Submit and read a job."""
 
 import re
 import time
@@ -8,11 +8,12 @@ from flask import Response, request
 from pydantic import Field
 
 from heatmill import keys
-from heatmill.errors import InvalidRequest, JobFinished, JobNotFound, QueueUnavailable, StorageUnavailable
+from heatmill.errors import InvalidRequest, JobNotFound, JobUnfinished, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.progress import open_job, progress_of, read_job
 from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
 from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
+from heatmill_api.problems import faulty
 from heatmill_api.replies import job_path, job_reply, reply
 from heatmill_api.resolving import resolve
 from heatmill_api.routing import JobPath, Parameters, body, header, problems, ref, versioned
@@ -56,10 +57,15 @@ def submit_job() -> Response:
     The answer comes once the job is durable. `validate_only` checks the request and stores nothing.
     """
     here = services()
-    key = _idempotency_key()
+    key = idempotency_key()
     submission = read_submission(request, here.settings)
     if submission.request.validate_only:
-        return _validated(resolve(submission.request, here.catalogue, source_rules()))
+        return _validated(_resolved(submission.request))
+    return submitted(submission, key)
+
+
+def submitted(submission: Submission, key: str | None) -> Response:
+    """Accept a job, and answer with it."""
     acceptance = _accept(submission, key)
     path = job_path(acceptance.job.id)
     replayed = {"Idempotency-Replayed": "true"} if acceptance.replayed else {}
@@ -74,22 +80,6 @@ def get_job(path: JobPath, query: WaitQuery) -> Response:
     if query.wait and not current.done:
         current = _wait(job, current, query.wait)
     return job_reply(current)
-
-
-@api.post("/jobs/<string:job>:cancel", responses={202: Job, **problems(404, 409, 503)})
-def cancel_job(path: JobPath) -> Response:
-    """Stop a job within one batch. What is done stays; a job that is cancelled already is as it was."""
-    here, job = services(), known(path.job)
-    current = read_job(here.storage, here.state, job)
-    if current.state == "cancelled":
-        return job_reply(current, HTTPStatus.ACCEPTED)
-    if current.done:
-        raise JobFinished(f"job {job.job} is {current.state} already")
-    here.storage.write_once(keys.cancelled(job), b"{}")
-    # A Redis that is away may come back remembering the job as it was, so this must succeed: a 503 is sent again.
-    here.state.cancel(job)
-    here.dispatcher.feed()
-    return job_reply(read_job(here.storage, here.state, job), HTTPStatus.ACCEPTED)
 
 
 def known(job: str) -> JobId:
@@ -109,12 +99,29 @@ def _accept(submission: Submission, key: str | None) -> Acceptance:
     # Looked up first, since a replay must leave no marker and must hold even when the catalogue has changed.
     if key is not None and (found := earlier(here.storage, job, asked)):
         return found
-    resolved = resolve(submission.request, here.catalogue, source_rules())
+    resolved = _resolved(submission.request)
     store_files(here.storage, tenant(), submission.files)
     acceptance = accept(here, job, resolved, asked)
     if not acceptance.replayed:
         start(here, acceptance.job)
     return acceptance
+
+
+def _resolved(asked: JobRequest) -> JobRequest:
+    """The request as it is stored; another job that it is about is there, done, and has failed items."""
+    here = services()
+    resolved = resolve(asked, here.catalogue, source_rules())
+    if resolved.source is None or resolved.source.failed_of is None:
+        return resolved
+    try:
+        origin = read_job(here.storage, here.state, job_id(resolved.source.failed_of))
+    except JobNotFound as error:
+        raise faulty([{"pointer": "/source/uri", "detail": str(error)}]) from error
+    if not origin.done:
+        raise JobUnfinished(f"job {origin.id} is {origin.state}; what failed is known when it is done")
+    if not origin.counts.failed:
+        raise faulty([{"pointer": "/source/uri", "detail": f"job {origin.id} has no failed items"}])
+    return resolved
 
 
 def _as_it_is(acceptance: Acceptance) -> Job:
@@ -147,7 +154,12 @@ def _wait(job: JobId, current: Job, seconds: float) -> Job:
     return current
 
 
-def _idempotency_key() -> str | None:
+def idempotency_key() -> str | None:
+    """The one in the request's header, if any.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
     key = request.headers.get("Idempotency-Key")
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("the Idempotency-Key must be 1 to 255 visible ASCII characters")

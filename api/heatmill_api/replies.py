@@ -27,6 +27,8 @@ def linked(job: Job) -> Job:
     """The job with the paths of what can be asked about it."""
     path = job_path(job.id)
     links = {"self": path, "results": f"{path}/results", "cancel": f"{path}:cancel"}
+    if job.done and job.counts.failed:
+        links["retry"] = f"{path}:retry"
     if job.map is not None and job.map.state == "ready":
         links["map"] = f"{path}/map"
     return job.model_copy(update={"links": links})

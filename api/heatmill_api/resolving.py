@@ -27,7 +27,8 @@ def resolve(request: JobRequest, catalogue: Catalogue, rules: SourceRules) -> Jo
         catalogue.model(request.model)
     methods = tuple(_method(catalogue, rules, request, number) for number in range(len(request.methods)))
     items = None if request.items is None else _items(request.items, request.model, catalogue, rules)
-    if request.source is not None and (refusal := _refusal(rules, request.source.uri)):
+    listed = None if request.source is None or request.source.failed_of else request.source
+    if listed is not None and (refusal := _refusal(rules, listed.uri)):
         raise faulty([{"pointer": "/source/uri", "detail": refusal}])
     _check_priority(request)
     _check_map(request)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -14,7 +15,7 @@ from uuid import uuid4
 from pydantic import AliasChoices, BaseModel, Field
 
 from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_map, fetch_rows
-from heatmill.errors import InvalidRequest, JobNotFound, RequestError
+from heatmill.errors import InvalidRequest, JobDeleted, JobNotFound, RequestError
 from heatmill.job_map import JobMap
 from heatmill.schemas import (
     LONGEST_WAIT_SECONDS,
@@ -225,6 +226,17 @@ class Client:
             JobFinished: There is nothing left to stop.
         """
         return read_answer(self._api.send("POST", f"{_path(job_id)}:cancel"), Job)
+
+    def retry(self, job_id: str) -> Job:
+        """Run the failed items of a job that is done again, as a new job; `JobUnfinished` while it runs."""
+        headers = {"Idempotency-Key": uuid4().hex}
+        return read_answer(self._api.send("POST", f"{_path(job_id)}:retry", headers=headers), Job)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that is done, with all its results; `JobUnfinished` while it runs."""
+        # Of one that was sent twice, the second finds nothing.
+        with suppress(JobDeleted):
+            self._api.send("DELETE", _path(job_id))
 
     def jobs(self, state: JobState | None = None, metadata: Mapping[str, str] | None = None) -> Iterator[Job]:
         """Jobs, newest first, page by page; those in a state, or with these metadata, where they are given."""

@@ -20,6 +20,7 @@ EXPLAIN = "heatmill.explain"
 PLAN = "heatmill.plan"
 FEED = "heatmill.feed"
 FINISH = "heatmill.finish"
+SWEEP = "heatmill.sweep"
 REPAIR = "heatmill.repair"
 
 # On Redis 0 is the highest priority; one list per step and queue.
@@ -50,6 +51,10 @@ class Dispatcher:
     def finish(self, job: JobId) -> None:
         """Ask a control worker to finish a job that is complete."""
         self._send(FINISH, CONTROL_QUEUE, [job.tenant, job.job])
+
+    def sweep(self, job: JobId) -> None:
+        """Ask a control worker to remove what a deleted job has left."""
+        self._send(SWEEP, CONTROL_QUEUE, [job.tenant, job.job])
 
     def _send(self, task: str, queue: str, arguments: list[str | int], priority: int = 0) -> None:
         with translated():

@@ -6,7 +6,8 @@
     │   ├── InvalidRequest            a field is wrong; the message names it
     │   ├── UnknownModel, UnknownMethod, MethodNotSupported
     │   ├── TooLarge                  over a stated limit
-    │   ├── JobNotFound, ResultNotFound, JobFinished
+    │   ├── JobNotFound, ResultNotFound, JobFinished, JobUnfinished
+    │   │   └── JobDeleted            there was such a job
     │   ├── IdempotencyKeyReused      the key belongs to a job with another body
     │   └── Unauthorized
     ├── ItemError             this item failed, the job goes on
@@ -91,12 +92,20 @@ class JobNotFound(RequestError):
     """This tenant has no such job."""
 
 
+class JobDeleted(JobNotFound):
+    """The job was deleted, or its time was over."""
+
+
 class ResultNotFound(RequestError):
     """The job has no such result, or not yet."""
 
 
 class JobFinished(RequestError):
     """The job is terminal and cannot be changed."""
+
+
+class JobUnfinished(RequestError):
+    """The job must be terminal for this; wait for it, or cancel it."""
 
 
 class IdempotencyKeyReused(RequestError):

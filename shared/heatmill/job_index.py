@@ -31,6 +31,16 @@ def add(state: RedisJobStore, accepted: AcceptedJob) -> None:
         state.client.zadd(_entries(accepted.tenant), {entry(accepted): 0})
 
 
+def remove(state: RedisJobStore, accepted: AcceptedJob) -> None:
+    """Forget a job; a list that still names it passes over it.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    with translated():
+        state.client.zrem(_entries(accepted.tenant), entry(accepted))
+
+
 def newest_first(storage: S3Storage, state: RedisJobStore, tenant: str, before: str = "") -> Iterator[str]:
     """The tenant's entries, from the newest or from the one before `before`.
 

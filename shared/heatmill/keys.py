@@ -1,8 +1,11 @@
 """Object keys: where everything lies in the bucket. Keys are functions of ids, so writing twice writes the same."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 OPEN_PREFIX = "open/"
+TRASH_PREFIX = "trash/"
+EXPIRY_PREFIX = "expiry/"
 JOB_PATTERN = "[0-9a-f]{32}"
 
 
@@ -31,6 +34,22 @@ class JobId:
 def open_marker(job: JobId) -> str:
     """Present until the job is terminal."""
     return f"{OPEN_PREFIX}{job}"
+
+
+def trash_marker(job: JobId) -> str:
+    """Present from when a job is deleted until its objects are gone."""
+    return f"{TRASH_PREFIX}{job}"
+
+
+def expiry_marker(job: JobId, when: datetime) -> str:
+    """Says when a job is to be deleted; markers sort by that."""
+    return f"{EXPIRY_PREFIX}{when.astimezone(UTC):%Y%m%dT%H%M%SZ}/{job}"
+
+
+def read_expiry_marker(key: str) -> tuple[JobId, datetime]:
+    """Read back what `expiry_marker` wrote."""
+    when, _, job = key.removeprefix(EXPIRY_PREFIX).partition("/")
+    return JobId.parse(job), datetime.strptime(when, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def request(job: JobId) -> str:
@@ -96,6 +115,11 @@ def cancelled(job: JobId) -> str:
 def final(job: JobId) -> str:
     """The terminal job, write-once."""
     return f"{job.prefix}final.json"
+
+
+def cached(tenant: str, digest: str) -> str:
+    """What is known of a result by what it was made of, whose sha256 this is."""
+    return f"{tenant}/cache/{digest}"
 
 
 def blob(tenant: str, sha256: str) -> str:

@@ -48,7 +48,8 @@ def write_plan(storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items
 
 def new_plan(request: JobRequest, **found: Any) -> Plan:
     """A plan of this request, with what was found of its items."""
-    return Plan(model=request.model, methods=request.methods, top_k=request.top_k, map=request.map, **found)
+    asked = {"model": request.model, "methods": request.methods, "top_k": request.top_k, "map": request.map}
+    return Plan(**asked, cache=request.cache, **found)
 
 
 def store_plan(storage: S3Storage, job: JobId, plan: Plan) -> Plan:

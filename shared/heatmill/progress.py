@@ -59,7 +59,12 @@ def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
 def progress_of(accepted: AcceptedJob, plan: Plan | None = None, committed: Committed = NOTHING) -> JobProgress:
     """What these records say of a job, on which nobody is at work."""
     return JobProgress(
-        counts=Counts(total=plan.results if plan else None, succeeded=committed.succeeded, failed=committed.failed),
+        counts=Counts(
+            total=plan.results if plan else None,
+            succeeded=committed.succeeded,
+            failed=committed.failed,
+            cached=committed.cached,
+        ),
         items=plan.items if plan else None,
         shards=plan.shards if plan else None,
         committed=len(committed.shards),

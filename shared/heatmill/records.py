@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from heatmill import keys
-from heatmill.errors import JobNotFound
+from heatmill.errors import JobDeleted, JobNotFound
 from heatmill.job_map import JobMap
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row
@@ -22,18 +22,34 @@ HEADER_BYTES = 1024
 # Before it stand the job's id and tenant only, which hold no quotes.
 CREATED_AT = re.compile(rb'"created_at":"([^"]+)"')
 HEADER_READERS = 16
+# In a row's provenance: the job that made a result which was not made again.
+CACHED_FROM = "cached_from"
+TOMBSTONE = b'{"deleted":true}'
 
 
 def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
     """The job as accepted.
 
     Raises:
-        JobNotFound: There is no such job.
+        JobNotFound: There is no such job; `JobDeleted` where there was.
     """
     try:
-        return AcceptedJob.model_validate_json(storage.get(keys.request(job)))
+        record = storage.get(keys.request(job))
     except ObjectMissing as error:
         raise JobNotFound(f"there is no job {job.job}") from error
+    if record == TOMBSTONE:
+        raise JobDeleted(f"job {job.job} was deleted")
+    return AcceptedJob.model_validate_json(record)
+
+
+def bury(storage: S3Storage, job: JobId) -> None:
+    """Delete a terminal job: nobody finds it from now on. Its other objects go when its trash marker is swept.
+
+    What is left in place of job.json keeps its id from being used again, by whoever sends its Idempotency-Key.
+    """
+    storage.put(keys.trash_marker(job), b"")
+    storage.put(keys.request(job), TOMBSTONE)
+    storage.delete([keys.final(job)])
 
 
 def load_created_at(storage: S3Storage, job: JobId) -> datetime:
@@ -111,6 +127,7 @@ def commit_record(shard: int, rows: Iterable[Row], seconds: float, worker: str) 
         shard=shard,
         succeeded=succeeded,
         failed=len(rows) - succeeded,
+        cached=sum(CACHED_FROM in row.provenance for row in rows),
         seconds=round(seconds, 3),
         worker=worker,
         sha256=hashlib.sha256(body).hexdigest(),
@@ -133,6 +150,7 @@ def committed(storage: S3Storage, job: JobId) -> Committed:
         shards=numbers,
         succeeded=sum(header.succeeded for header in headers if header),
         failed=sum(header.failed for header in headers if header),
+        cached=sum(header.cached for header in headers if header),
     )
 
 

@@ -15,6 +15,7 @@ LONGEST_WAIT_SECONDS = 30
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+SourceUri = Annotated[str, StringConstraints(pattern=r"^(s3://[^/]+/.*|job://[0-9a-f]{32}/failed)$", max_length=2048)]
 ClassIndex = Annotated[int, Field(ge=0, strict=True)]
 Priority = Literal["interactive", "normal", "bulk"]
 JobState = Literal["queued", "running", "succeeded", "partly_failed", "failed", "cancelled"]
@@ -49,12 +50,18 @@ class ItemRequest(Schema):
 class SourceRequest(Schema):
     """Where a large job's items are listed."""
 
-    uri: Annotated[str, StringConstraints(pattern=r"^s3://[^/]+/.*$", max_length=2048)] = Field(
-        description="An `s3://bucket/prefix/`, or a JSONL manifest of `{id, image, target}` lines."
+    uri: SourceUri = Field(
+        description="An `s3://bucket/prefix/`, a JSONL manifest of `{id, image, target}` lines, or the failed items of "
+        "a job that is done, as `job://<id>/failed`."
     )
     format: Literal["prefix", "jsonl"] | None = Field(
         None, description="`jsonl` where the URI ends in .jsonl or .ndjson, else `prefix`."
     )
+
+    @property
+    def failed_of(self) -> str | None:
+        """The id of the job whose failed items are meant, if so."""
+        return self.uri.removeprefix("job://").removesuffix("/failed") if self.uri.startswith("job://") else None
 
     @property
     def resolved_format(self) -> Literal["prefix", "jsonl"]:
@@ -93,6 +100,7 @@ class JobRequest(Schema):
     metadata: Annotated[
         dict[Label, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=MAX_METADATA)
     ] = {}
+    cache: bool = Field(True, description="Take results that earlier jobs made of the same images in the same way.")
     validate_only: bool = False
 
     @model_validator(mode="after")
@@ -138,6 +146,7 @@ class Plan(Schema):
     model: str
     methods: tuple[MethodRequest, ...]
     top_k: int
+    cache: bool = True
     map: MapRequest | None = None
     map_error: "Problem | None" = Field(None, description="Why no map can be made of these items.")
     error: "Problem | None" = Field(None, description="Why the source could not be listed at all.")
@@ -211,6 +220,7 @@ class CommitHeader(Schema):
     shard: int
     succeeded: int
     failed: int
+    cached: int = Field(0, description="Of the succeeded.")
     seconds: float
     worker: str
     sha256: Sha256 = Field(description="Of the row lines that follow.")
@@ -223,6 +233,7 @@ class Counts(Schema):
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
+    cached: int = Field(0, description="Of the succeeded: taken from earlier jobs, at no device time.")
 
     @property
     def done(self) -> int:
@@ -248,6 +259,7 @@ class Job(Schema):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    expires_at: datetime | None = Field(None, description="When the job and its objects are deleted, if ever.")
     items_per_second: float | None = None
     eta_seconds: float | None = None
     model: str

@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     presigned_seconds: Annotated[int, Field(gt=0)] = 900
 
+    result_cache: bool = Field(True, description="Keep results by content, and let later jobs take them.")
+    retention_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="A job and all its objects are deleted this long after its end; empty keeps them."
+    )
+
     shard_seconds: Annotated[float, Field(gt=0, description="Work per shard; a priority cannot cut in sooner.")] = 15.0
     seconds_per_pass: Annotated[float, Field(gt=0, description="Until a worker has measured it.")] = 0.03
     window_shards: Annotated[int, Field(gt=0, description="Shards in the queue or at work, over all jobs.")] = 8

@@ -49,6 +49,7 @@ class Committed:
     shards: tuple[int, ...] = ()
     succeeded: int = 0
     failed: int = 0
+    cached: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class RedisJobStore:
             plan: None until the source has been listed.
             committed: What the commit records say; nothing for a new job.
         """
-        fields = {"summary": json.dumps(summary), "succeeded": committed.succeeded, "failed": committed.failed}
+        counts = {"succeeded": committed.succeeded, "failed": committed.failed, "cached": committed.cached}
+        fields = {"summary": json.dumps(summary), **counts}
         planned = json.dumps({} if plan is None else planned_fields(plan))
         self._run("register", job, json.dumps(fields), planned, *committed.shards)
 
@@ -111,9 +113,9 @@ class RedisJobStore:
         """Give a shard back through no fault of its own: the attempt is not counted, it is sent again later."""
         self._run("release", job, shard, token, milliseconds(retry_seconds))
 
-    def commit(self, job: JobId, shard: int, succeeded: int, failed: int) -> None:
+    def commit(self, job: JobId, shard: int, succeeded: int, failed: int, cached: int = 0) -> None:
         """Count a shard whose commit record is stored; counting it again changes nothing."""
-        self._run("commit", job, shard, succeeded, failed)
+        self._run("commit", job, shard, succeeded, failed, cached)
 
     def cancel(self, job: JobId) -> None:
         """Stop sending; workers notice at their next batch."""
@@ -135,6 +137,7 @@ class RedisJobStore:
                 total=optional(fields, "results", int),
                 succeeded=int(fields["succeeded"]),
                 failed=int(fields["failed"]),
+                cached=int(fields.get("cached", 0)),
             ),
             items=optional(fields, "items", int),
             shards=optional(fields, "shards", int),

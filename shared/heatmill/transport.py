@@ -204,4 +204,5 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
 
 
 def _by_code(kind: type[RequestError]) -> dict[str, type[RequestError]]:
-    return {error.code: error for error in kind.__subclasses__()}
+    found = {error.code: error for error in kind.__subclasses__()}
+    return found | {code: error for child in kind.__subclasses__() for code, error in _by_code(child).items()}

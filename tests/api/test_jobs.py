@@ -1,4 +1,4 @@
-"""Submitting, reading and cancelling jobs."""
+"""Submitting and reading jobs."""
 
 import json
 import time
@@ -232,44 +232,10 @@ def test_a_wait_that_is_none_is_refused(client: FlaskClient, wait: str) -> None:
     assert answer.json["errors"][0]["parameter"] == "wait"
 
 
-def test_cancelling_leaves_a_marker_and_stops_the_sending(
-    client: FlaskClient, storage: S3Storage, state: RedisJobStore
-) -> None:
-    job = submit(client)
-    for _ in range(2):
-        answer = client.post(f"/v1/jobs/{job.job}:cancel")
-        assert answer.status_code == 202
-    assert answer.json is not None
-    assert answer.json["id"] == job.job
-    assert storage.exists(keys.cancelled(job))
-    assert state.is_cancelled(job)
-    assert state.client.llen("control") == 2
-
-
-def test_cancelling_a_cancelled_job_again_gives_the_job(
-    client: FlaskClient, storage: S3Storage, state: RedisJobStore
-) -> None:
-    job = submit(client)
-    client.post(f"/v1/jobs/{job.job}:cancel")
-    finish(storage, state, job, "cancelled")
-    answer = client.post(f"/v1/jobs/{job.job}:cancel")
-    assert answer.status_code == 202
-    assert answer.json is not None
-    assert (answer.json["id"], answer.json["state"], answer.json["done"]) == (job.job, "cancelled", True)
-
-
-def test_a_finished_job_cannot_be_cancelled(client: FlaskClient, storage: S3Storage, state: RedisJobStore) -> None:
-    job = submit(client)
-    finish(storage, state, job)
-    answer = client.post(f"/v1/jobs/{job.job}:cancel")
-    assert answer.status_code == 409
-    assert not storage.exists(keys.cancelled(job))
-
-
 @pytest.mark.parametrize("job", ["f" * 32, "F" * 32, "1", "..%2f..", "%00"])
-@pytest.mark.parametrize("path", ["", "/results", ":cancel"])
+@pytest.mark.parametrize("path", ["", "/results", ":cancel", ":retry"])
 def test_a_job_that_nobody_submitted_is_not_found(client: FlaskClient, job: str, path: str) -> None:
-    method = "POST" if path == ":cancel" else "GET"
+    method = "POST" if path.startswith(":") else "GET"
     assert client.open(f"/v1/jobs/{job}{path}", method=method).status_code == 404
 
 

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from heatmill import records
 from heatmill.cli import main
+from heatmill.errors import ImageNotFound
 from heatmill.keys import JobId
+from heatmill.planning import as_problem
 from heatmill.schemas import Problem
 from tests.api.requests import MODEL, picture, row
 from tests.shared.conftest import Run, Served
@@ -157,6 +159,21 @@ def test_a_finished_job_is_not_cancelled(run: Run, served: Served, photos: Path)
     assert "Job finished" in late.stderr
 
 
+def test_what_failed_is_retried_and_what_is_done_is_deleted(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos / "b.png")
+    served.explain(job["id"], row(0, status="failed", target=None, error=as_problem(ImageNotFound("gone"))))
+
+    again = json.loads(run("retry", job["id"], "--json").stdout)
+    assert (again["methods"], again["id"] != job["id"]) == (job["methods"], True)
+
+    late = run("delete", again["id"])
+    assert (late.exit_code, "cancel it first" in late.stderr) == (2, True)
+    deleted = run("delete", job["id"])
+    assert (deleted.exit_code, deleted.stdout, deleted.stderr) == (0, "", f"deleted {job['id']}\n")
+    assert run("status", job["id"]).exit_code == 2
+    assert run("delete", job["id"]).exit_code == 0
+
+
 def test_fetch_writes_heatmaps_overlays_and_a_gallery(run: Run, served: Served, photos: Path, tmp_path: Path) -> None:
     job = submitted(run, photos / "b.png")
     name = JobId("default", job["id"])
@@ -190,7 +207,20 @@ def test_lists_are_lists_of_objects(run: Run, photos: Path) -> None:
 
 def test_help_lists_every_command() -> None:
     text = CliRunner().invoke(main, ["--help"]).stdout
-    for command in ("up", "demo", "submit", "status", "results", "cancel", "fetch", "methods", "models", "jobs"):
+    for command in (
+        "up",
+        "demo",
+        "submit",
+        "status",
+        "results",
+        "cancel",
+        "retry",
+        "delete",
+        "fetch",
+        "methods",
+        "models",
+        "jobs",
+    ):
         assert f"\n  {command} " in text
 
 

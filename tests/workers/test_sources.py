@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.lines import cut_lines
 from heatmill.records import load_request
-from heatmill.schemas import Item
+from heatmill.schemas import Item, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.sources import Listing, items_of
 from tests.workers.jobs import accept
@@ -136,3 +137,27 @@ def test_a_source_outside_the_allowed_prefixes_is_refused(list_uri: ListUri, sto
 
     with pytest.raises(UriRefused, match="not an allowed source"):
         items_of(Listing(storage, rules, load_catalogue()), load_request(storage, job))
+
+
+def test_the_failed_items_of_a_job_are_listed_as_they_were(storage: S3Storage, list_uri: ListUri) -> None:
+    origin = accept(storage, items=[{"image": UPLOAD}])
+    items = [Item(index=number, id=f"photo-{number}", image=UPLOAD, target=number) for number in range(6)]
+    for shard in range(3):
+        records.store_shard(storage, origin, shard, items[2 * shard : 2 * shard + 2])
+    for shard, indices in enumerate(([1], [], [4, 5])):
+        rows = [
+            Row(item=f"photo-{index}", index=index, method="lime", rank=0, status="failed") for index in indices
+        ] + [Row(item="photo-0", index=2 * shard, method="saliency", rank=0, status="succeeded")]
+        storage.write_once(keys.commit(origin, shard), records.commit_record(shard, rows, 1.0, "test")[1])
+    job = accept(storage, source={"uri": f"job://{origin.job}/failed"})
+    listing = Listing(storage, SourceRules("default", (), storage.bucket), load_catalogue())
+    list_items = items_of(listing, load_request(storage, job))
+
+    found = list(list_items(None))
+
+    assert [(item.index, item.id, item.target) for item in found] == [
+        (0, "photo-1", 1),
+        (1, "photo-4", 4),
+        (2, "photo-5", 5),
+    ]
+    assert list(list_items(found[0])) == found[1:]

@@ -1,4 +1,4 @@
-"""Plan, feed, finish, repair: what the control worker does. Each may run twice, or at the same time, without harm."""
+"""Plan, feed, finish, sweep, repair: what the control worker does. Each may run twice, or at once, without harm."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +21,14 @@ from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import JobProgress, RedisJobStore
 from heatmill.storage import AccessRefused, BucketMissing, ListedObject, ObjectMissing, S3Storage, WriteConflict
+from heatmill_workers import sweeping
 from heatmill_workers.sources import Listing, items_of
 from heatmill_workers.tables import write_tables
 
 ORPHAN_AGE = timedelta(hours=1)
 PLANNER = "planner"
 FINISHER = "finisher"
+SWEEPER = "sweeper"
 HOLD_SECONDS = 30.0
 
 log = structlog.get_logger()
@@ -99,8 +101,20 @@ def finish(control: Control, job: JobId) -> None:
     control.state.forget(job)
 
 
+def sweep(control: Control, job: JobId) -> None:
+    """Remove the objects of a job that was deleted."""
+    token = uuid4().hex
+    if not control.state.hold(job, SWEEPER, token, HOLD_SECONDS):
+        return
+    try:
+        if control.storage.exists(keys.trash_marker(job)):
+            sweeping.sweep(control.storage, job, lambda: control.state.hold(job, SWEEPER, token, HOLD_SECONDS))
+    finally:
+        control.state.let_go(job, SWEEPER, token)
+
+
 def repair(control: Control) -> None:
-    """Rebuild what Redis has forgotten about open jobs, plan what was never planned, then feed."""
+    """Rebuild what Redis has forgotten about open jobs, plan what was never planned, feed; delete what is to go."""
     known = set(control.state.open_jobs())
     for marker in control.storage.list(keys.OPEN_PREFIX):
         try:
@@ -109,6 +123,8 @@ def repair(control: Control) -> None:
             # A damaged record, or a stray object under open/: it is this job's trouble, not that of the others.
             log.exception("cannot be repaired", marker=marker.key)
     feed(control)
+    sweeping.expire(control.storage, control.state)
+    sweeping.ring_for_trash(control.storage, control.dispatcher)
 
 
 def _repair_job(control: Control, marker: ListedObject, known: set[JobId]) -> None:
@@ -216,7 +232,10 @@ def _write_final(control: Control, job: JobId, token: str) -> None:
     storage = control.storage
     committed = records.committed(storage, job)
     write_tables(storage, job, _held_rows(control, job, committed.shards, token))
-    final = _final_job(control, job, Counts(total=None, succeeded=committed.succeeded, failed=committed.failed))
+    counts = Counts(total=None, succeeded=committed.succeeded, failed=committed.failed, cached=committed.cached)
+    final = _final_job(control, job, counts)
+    if final.expires_at is not None:
+        storage.put(keys.expiry_marker(job, final.expires_at), b"")
     try:
         storage.write_once(keys.final(job), final.model_dump_json().encode())
     except WriteConflict:
@@ -230,14 +249,10 @@ def _final_job(control: Control, job: JobId, counts: Counts) -> Job:
     cancelled = control.storage.exists(keys.cancelled(job))
     progress = control.state.progress(job)
     total = plan.results if plan else 0
-    counts = Counts(
-        total=total,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        cancelled=total - counts.done if cancelled else 0,
-    )
+    counts = counts.model_copy(update={"total": total, "cancelled": total - counts.done if cancelled else 0})
     started = datetime.fromtimestamp(progress.started_at, UTC) if progress and progress.started_at else None
     finished = datetime.now(UTC)
+    kept = control.settings.retention_days
     busy = max((finished - started).total_seconds(), 1e-3) if started else None
     return Job(
         id=job.job,
@@ -247,6 +262,7 @@ def _final_job(control: Control, job: JobId, counts: Counts) -> Job:
         counts=counts,
         started_at=started,
         finished_at=finished,
+        expires_at=None if kept is None else finished + timedelta(days=kept),
         items_per_second=round(plan.items / busy, 3) if plan and busy and not cancelled else None,
         error=plan.error if plan else None,
         **summary(accepted) | {"map": map_status(control.storage, job, cancelled=cancelled)},

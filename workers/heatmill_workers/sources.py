@@ -1,17 +1,20 @@
-"""List the items of a job whose images were not named in the request: an S3 prefix, or a JSONL manifest."""
+"""List the items of a job that were not named in the request: an S3 prefix, a JSONL manifest, or what failed before."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from heatmill import records
 from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidItem, RequestError
 from heatmill.image_types import IMAGE_TYPES
 from heatmill.image_uris import SourceRules, UriRefused, address
+from heatmill.keys import JobId
 from heatmill.planning import ListItems, inline_items
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, Problem, problem_type
 from heatmill.storage import S3Storage
@@ -38,12 +41,30 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
     source = accepted.request.source
     if source is None:
         return inline_items(accepted.request.items or ())
+    if source.failed_of is not None:
+        return partial(_failed_items, listing.storage, JobId(accepted.tenant, source.failed_of))
     bucket, name = listing.rules.check(source.uri)
     opened = listing.storage.of_bucket(bucket)
     if source.resolved_format == "prefix":
         return partial(_prefix_items, opened, name)
     check = partial(_manifest_item, listing, accepted.request.model)
     return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after)
+
+
+def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterator[Item]:
+    """The items of which a job that is done has a failed row, as they were."""
+    first = 0 if after is None else after.index + 1
+    for index, item in islice(enumerate(_failed(storage, job)), first, None):
+        yield item.model_copy(update={"index": index})
+
+
+def _failed(storage: S3Storage, job: JobId) -> Iterator[Item]:
+    for number in records.committed_numbers(storage, job):
+        header = records.load_header(storage, job, number)
+        if header is None or not header.failed:
+            continue
+        failed = {row.index for row in records.load_rows(storage, job, number) if row.status == "failed"}
+        yield from (item for item in records.load_shard(storage, job, number) if item.index in failed)
 
 
 def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:

@@ -53,6 +53,12 @@ def feed_queue() -> None:
     _controlled(lambda: controlling.feed(control_services()))
 
 
+@control.task(name=dispatch.SWEEP, shared=False)
+def sweep_job(tenant: str, job: str) -> None:
+    """Remove what a deleted job has left."""
+    _controlled(lambda: controlling.sweep(control_services(), JobId(tenant, job)))
+
+
 @control.task(name=dispatch.REPAIR, shared=False)
 def repair_jobs() -> None:
     """The timer: rebuild what Redis has forgotten, then feed."""

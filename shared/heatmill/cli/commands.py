@@ -5,7 +5,7 @@ import click
 from heatmill.cli.catalogue import methods, models
 from heatmill.cli.demo import demo
 from heatmill.cli.inspect import jobs, results, status
-from heatmill.cli.jobs import cancel, fetch, submit
+from heatmill.cli.jobs import cancel, delete, fetch, retry, submit
 from heatmill.cli.up import up
 
 # The backspace keeps click from filling the paragraph.
@@ -28,5 +28,5 @@ def main() -> None:
     """Read the command line."""
 
 
-for command in (up, demo, submit, status, results, cancel, fetch, jobs, methods, models):
+for command in (up, demo, submit, status, results, cancel, retry, delete, fetch, jobs, methods, models):
     main.add_command(command)

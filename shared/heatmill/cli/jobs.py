@@ -1,4 +1,4 @@
-"""Commands that start, stop or empty a job: `submit`, `cancel`, `fetch`."""
+"""Commands that act on a job: `submit`, `cancel`, `retry`, `delete`, `fetch`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +29,7 @@ class Submission(TypedDict):
     top_k: int | None
     priority: Any
     metadata: tuple[str, ...]
+    uses_cache: bool
 
 
 @click.command()
@@ -54,6 +55,14 @@ class Submission(TypedDict):
     "--priority", type=click.Choice(["interactive", "normal", "bulk"]), help="By default after the job's size."
 )
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job; may be given more than once.")
+@click.option(
+    "--no-cache",
+    "uses_cache",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Make everything anew, in place of taking what earlier jobs made of the same images in the same way.",
+)
 @click.option("--wait", "waits", is_flag=True, help="Wait until the job is done.")
 @json_option
 @service_options
@@ -85,6 +94,34 @@ def cancel(job: str, service: Service, *, as_json: bool) -> None:
     with connected(service) as client:
         cancelled = client.cancel(job)
     (print_json if as_json else print_job)(cancelled)
+
+
+@click.command()
+@click.argument("job")
+@click.option("--wait", "waits", is_flag=True, help="Wait until the new job is done.")
+@json_option
+@service_options
+def retry(job: str, service: Service, *, waits: bool, as_json: bool) -> None:
+    """Run the failed items of a job again, as a new job."""
+    with connected(service) as client:
+        again = client.retry(job)
+        if waits:
+            with interruptible(again.id):
+                again = wait_for(client, again.id, quiet=as_json)
+        _print_submitted(client, again, waited=waits, as_json=as_json)
+    if waits:
+        end_as(again)
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@service_options
+def delete(jobs: tuple[str, ...], service: Service) -> None:
+    """Delete jobs that are done, with all their results."""
+    with connected(service) as client:
+        for job in jobs:
+            client.delete(job)
+            click.echo(f"deleted {job}", err=True)
 
 
 @click.command()
@@ -122,6 +159,7 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
     methods = [parse_method(text) for text in given["methods"]]
     options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
     options["map"] = parse_map(given["map_text"])
+    options["cache"] = given["uses_cache"]
     if given["top_k"] is not None:
         options["top_k"] = given["top_k"]
     if given["priority"] is not None:

@@ -68,8 +68,10 @@ def count_progress(what: str, *, quiet: bool) -> Iterator[OnCount | None]:
 def line(job: Job) -> str:
     """A job's progress in one line."""
     total = "?" if job.counts.total is None else job.counts.total
-    failed = f", {job.counts.failed} failed" if job.counts.failed else ""
-    return ", ".join(filter(None, (f"{job.state}: {job.counts.done} of {total} results{failed}", pace(job))))
+    failed = f"{job.counts.failed} failed" if job.counts.failed else ""
+    cached = f"{job.counts.cached} from earlier jobs" if job.counts.cached else ""
+    done = f"{job.state}: {job.counts.done} of {total} results"
+    return ", ".join(filter(None, (done, failed, cached, pace(job))))
 
 
 def pace(job: Job) -> str:

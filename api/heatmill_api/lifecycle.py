@@ -1,0 +1,76 @@
+"""Cancel, retry and delete a job."""
+
+from contextlib import suppress
+from http import HTTPStatus
+
+from flask import Response
+
+from heatmill import job_index, keys, records
+from heatmill.errors import InvalidRequest, JobFinished, JobUnfinished, QueueUnavailable
+from heatmill.progress import read_job
+from heatmill.schemas import Job, SourceRequest
+from heatmill_api.jobs import idempotency_key, known, submitted
+from heatmill_api.replies import job_reply
+from heatmill_api.routing import JobPath, header, problems, versioned
+from heatmill_api.services import services
+from heatmill_api.submissions import Submission
+
+api = versioned("lifecycle", "jobs")
+
+
+@api.post("/jobs/<string:job>:cancel", responses={202: Job, **problems(404, 409, 503)})
+def cancel_job(path: JobPath) -> Response:
+    """Stop a job within one batch. What is done stays; a job that is cancelled already is as it was."""
+    here, job = services(), known(path.job)
+    current = read_job(here.storage, here.state, job)
+    if current.state == "cancelled":
+        return job_reply(current, HTTPStatus.ACCEPTED)
+    if current.done:
+        raise JobFinished(f"job {job.job} is {current.state} already")
+    here.storage.write_once(keys.cancelled(job), b"{}")
+    # A Redis that is away may come back remembering the job as it was, so this must succeed: a 503 is sent again.
+    here.state.cancel(job)
+    here.dispatcher.feed()
+    return job_reply(read_job(here.storage, here.state, job), HTTPStatus.ACCEPTED)
+
+
+@api.post(
+    "/jobs/<string:job>:retry",
+    responses={202: Job, **problems(404, 409, 422, 503)},
+    openapi_extensions=header("Idempotency-Key", "The same key gives the same new job; 1 to 255 visible ASCII."),
+)
+def retry_job(path: JobPath) -> Response:
+    """Run the failed items of a job that is done again, with all its methods: the answer is a new job.
+
+    It makes no map, since a map is of all items.
+    """
+    here, job, key = services(), known(path.job), idempotency_key()
+    asked = records.load_request(here.storage, job).request
+    if not asked.methods:
+        raise InvalidRequest(f"job {job.job} was asked for a map only; submit it again for another one")
+    again = asked.model_copy(
+        update={
+            "items": None,
+            "source": SourceRequest(uri=f"job://{job.job}/failed", format=None),
+            "map": None,
+            # That is for items that the request names itself.
+            "priority": None if asked.priority == "interactive" else asked.priority,
+        }
+    )
+    return submitted(Submission(again), key)
+
+
+@api.delete("/jobs/<string:job>", responses={204: None, **problems(404, 409, 503)})
+def delete_job(path: JobPath) -> Response:
+    """Delete a job that is done, with its results. Uploaded images stay, since other jobs may name them."""
+    here, job = services(), known(path.job)
+    current = read_job(here.storage, here.state, job)
+    if not current.done:
+        raise JobUnfinished(f"job {job.job} is {current.state}; cancel it first")
+    accepted = records.load_request(here.storage, job)
+    records.bury(here.storage, job)
+    # The timer does these as well.
+    with suppress(QueueUnavailable):
+        job_index.remove(here.state, accepted)
+        here.dispatcher.sweep(job)
+    return Response(status=HTTPStatus.NO_CONTENT)

@@ -1,0 +1,121 @@
+"""What deleted jobs and expired jobs leave behind: nothing but a tombstone."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from heatmill import job_index, keys, records
+from heatmill.catalogue import Catalogue
+from heatmill.dispatch import SWEEP, Dispatcher
+from heatmill.errors import JobDeleted
+from heatmill.keys import JobId
+from heatmill.progress import read_job
+from heatmill.settings import Settings
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_workers.control import Control, finish, plan, repair, sweep
+from tests.workers.jobs import accept, rung
+
+ITEMS = [{"image": f"upload://{number:064x}"} for number in range(3)]
+
+
+@pytest.fixture
+def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
+    for prefix in (keys.OPEN_PREFIX, keys.TRASH_PREFIX, keys.EXPIRY_PREFIX):
+        storage.delete([entry.key for entry in storage.list(prefix)])
+    return Control(storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"retention_days": 2.0}))
+
+
+def finished(control: Control) -> JobId:
+    """A job that is done, by being cancelled."""
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    control.storage.write_once(keys.cancelled(job), b"{}")
+    control.state.cancel(job)
+    finish(control, job)
+    control.storage.put(keys.heatmap(job, 0, "0000.saliency.1"), b"a picture")
+    return job
+
+
+def stored(control: Control, prefix: str) -> list[str]:
+    return [entry.key for entry in control.storage.list(prefix)]
+
+
+def test_a_deleted_jobs_objects_are_swept_and_its_tombstone_stays(control: Control) -> None:
+    job, other = finished(control), finished(control)
+    before = stored(control, other.prefix)
+    records.bury(control.storage, job)
+
+    sweep(control, job)
+
+    assert stored(control, job.prefix) == [keys.request(job)]
+    assert stored(control, keys.TRASH_PREFIX) == []
+    assert stored(control, other.prefix) == before
+    with pytest.raises(JobDeleted):
+        read_job(control.storage, control.state, job)
+
+
+@pytest.mark.parametrize("has_tombstone", [False, True])
+def test_a_deletion_that_was_cut_off_is_completed_by_the_timer(control: Control, has_tombstone: bool) -> None:
+    job = finished(control)
+    control.storage.put(keys.trash_marker(job), b"")
+    if has_tombstone:
+        control.storage.put(keys.request(job), records.TOMBSTONE)
+    rung(control.state, SWEEP)
+
+    repair(control)
+    for named in rung(control.state, SWEEP):
+        sweep(control, named)
+
+    assert stored(control, job.prefix) == [keys.request(job)]
+    assert stored(control, keys.TRASH_PREFIX) == []
+
+
+def test_a_job_that_was_not_deleted_is_not_swept(control: Control) -> None:
+    job = finished(control)
+    before = stored(control, job.prefix)
+
+    sweep(control, job)
+
+    assert stored(control, job.prefix) == before
+
+
+def test_a_sweep_stops_when_another_has_taken_over(control: Control) -> None:
+    job = finished(control)
+    records.bury(control.storage, job)
+    assert control.state.hold(job, "sweeper", "another", 60)
+
+    sweep(control, job)
+
+    assert len(stored(control, job.prefix)) > 1
+    assert stored(control, keys.TRASH_PREFIX) == [keys.trash_marker(job)]
+
+
+def test_a_job_says_when_it_expires_and_then_does(control: Control) -> None:
+    job = finished(control)
+    final = read_job(control.storage, control.state, job)
+    assert final.expires_at is not None
+    assert final.finished_at is not None
+    assert final.expires_at - final.finished_at == timedelta(days=2)
+    repair(control)
+    assert read_job(control.storage, control.state, job) == final
+
+    # As if its time had been yesterday.
+    (marker,) = stored(control, keys.EXPIRY_PREFIX)
+    control.storage.delete([marker])
+    control.storage.put(keys.expiry_marker(job, datetime.now(UTC) - timedelta(days=1)), b"")
+    repair(control)
+
+    with pytest.raises(JobDeleted):
+        read_job(control.storage, control.state, job)
+    newest = job_index.newest_first(control.storage, control.state, "default")
+    assert job.job not in map(job_index.job_of, newest)
+    assert stored(control, keys.EXPIRY_PREFIX) == []
+    assert rung(control.state, SWEEP) == {job}
+
+
+def test_markers_of_expiry_sort_by_time_and_can_be_read_back() -> None:
+    job = JobId("tenant", "f" * 32)
+    early, late = datetime(2026, 9, 30, 23, 0, 0, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
+    assert keys.expiry_marker(job, early) < keys.expiry_marker(job, late)
+    assert keys.read_expiry_marker(keys.expiry_marker(job, early)) == (job, early)
