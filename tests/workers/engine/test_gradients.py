@@ -1,10 +1,17 @@
 """Gradients of chosen logits."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
 import torch
 from torch import Tensor, nn
 
+from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.gradients import input_gradients, select, target_logits
-from tests.workers.small import photos
+from heatmill_workers.explainer import Explained, explain, register
+from heatmill_workers.models.loaded import LoadedModel
+from tests.workers.small import LABELS, loaded, photos, small_resnet, small_vit
 
 
 class Linear(nn.Module):
@@ -42,6 +49,51 @@ def test_it_works_where_gradients_are_switched_off_and_leaves_the_images_alone()
     assert not gradients.requires_grad
     assert not images.requires_grad
     assert torch.equal(images, before)
+
+
+class Detached(nn.Module):
+    """A model as people write it for serving."""
+
+    def __init__(self, module: nn.Module, guard: Callable[[], AbstractContextManager[object]]) -> None:
+        super().__init__()
+        self.module, self.guard = module, guard
+
+    def forward(self, images: Tensor) -> Tensor:
+        with self.guard():
+            logits: Tensor = self.module(images)
+        return logits
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("inside", [small_resnet(), small_vit()], ids=["resnet", "vit"])
+def test_a_model_without_gradients_is_explained_by_black_boxes_and_refused_by_the_rest(
+    inside: LoadedModel, guard: Callable[[], AbstractContextManager[object]]
+) -> None:
+    model = loaded(Detached(inside.module, guard))
+    params: dict[str, dict[str, object]] = {
+        "lime": {"samples": 10, "segmentation": "grid"},
+        "partition_shap": {"max_evals": 4},
+    }
+
+    answers = {name: explain(name, model, photos(1), torch.tensor([0]), params.get(name, {})) for name in register()}
+
+    explained = {name for name, (answer,) in answers.items() if isinstance(answer, Explained)}
+    assert explained == set(params)
+    for name in answers.keys() - explained:
+        assert isinstance(answers[name][0], UnsupportedOperation), name
+        if not register()[name].needs:
+            assert "the logits have no gradient" in str(answers[name][0])
+
+
+def test_logits_that_do_not_depend_on_the_image_have_no_multipliers() -> None:
+    class Constant(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.new_zeros(len(images), len(LABELS))
+
+    (answer,) = explain("deep_lift", loaded(Constant()), photos(1), torch.tensor([0]), {})
+
+    assert isinstance(answer, UnsupportedOperation)
+    assert "the logits have no gradient" in str(answer)
 
 
 def test_target_logits_have_no_graph() -> None:

@@ -52,7 +52,8 @@ def find_tokens(module: nn.Module, image: Tensor) -> Tokens | None:
     with torch.enable_grad():
         logits, seen = capture(module, image, differentiable=True)
         maps = _squares(seen.maps)
-        if not maps or not _follow_one_another(maps):
+        # Without a gradient nobody knows which tokens the logits read.
+        if not maps or not logits.requires_grad or not _follow_one_another(maps):
             return None
         count, last = maps[-1].shape[3], maps[-1]
         # The first that fits: later ones may be heads that happen to have as many values.
