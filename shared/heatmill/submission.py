@@ -19,10 +19,10 @@ SOME_UPLOAD = "upload://" + 64 * "0"
 class SubmitOptions(TypedDict, total=False):
     """What `Client.submit` takes beside model, methods and images.
 
-    `target` is for items that name none; `map` asks for a map of all items; with `cache` False all
-    is made anew, in place of taking what earlier jobs made of the same images in the same way; `idempotency_key` is chosen by the client
-    where none is given; `on_upload` is told (images stored so far, all images), and `on_refused` (file, reason) of one
-    that the service does not store, say for its size: its item is part of the job and fails there.
+    `target` is for items that name none; `map` asks for a map of all items; `cache` False makes everything anew, where
+    results that earlier jobs made of the same images in the same way would be taken; `idempotency_key` is chosen by the
+    client where none is given; `on_upload` is told (images stored so far, all images), and `on_refused` (file, reason)
+    of one that the service does not store, say for its size: its item is part of the job and fails there.
     """
 
     target: int | str | None

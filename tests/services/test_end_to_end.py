@@ -127,7 +127,7 @@ def test_a_worker_killed_in_the_middle_of_200_images_loses_nothing(api: httpx.Cl
 
     assert killed
     assert status["state"] == "succeeded"
-    assert status["counts"] == {"total": 3 * IMAGES, "succeeded": 3 * IMAGES, "failed": 0, "cancelled": 0}
+    assert status["counts"] == {"total": 3 * IMAGES, "succeeded": 3 * IMAGES, "failed": 0, "cancelled": 0, "cached": 0}
     assert seen == sorted(seen)
     assert len(set(seen)) > 4
     rows = all_rows(api, job)

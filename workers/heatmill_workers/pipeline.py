@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 import structlog
@@ -21,7 +21,9 @@ from heatmill.schemas import CommitHeader, Item, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import Claim, RedisJobStore, open_state
 from heatmill.storage import S3Storage, WriteConflict, open_storage
+from heatmill_workers.cache import Making, ResultCache, Shard
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
+from heatmill_workers.code_version import code_version
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
@@ -48,7 +50,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker process works with."""
+    """What a worker process works with.
+
+    Args:
+        code: Which code made the results in the cache; see `code_version`.
+    """
 
     storage: S3Storage
     state: RedisJobStore
@@ -57,6 +63,7 @@ class Worker:
     models: ModelStore
     settings: Settings
     name: str
+    code: str = field(default_factory=code_version)
 
 
 def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
@@ -119,7 +126,7 @@ def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float) -> Non
 def _tell(worker: Worker, job: JobId, header: CommitHeader) -> None:
     """Count the shard and ring feed; where Redis is away, the claim runs out and the record is found."""
     try:
-        worker.state.commit(job, header.shard, header.succeeded, header.failed)
+        worker.state.commit(job, header.shard, header.succeeded, header.failed, header.cached)
         worker.dispatcher.feed()
     except QueueUnavailable as error:
         log.warning("commit not counted yet", error=str(error))
@@ -133,23 +140,30 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
     if plan.makes_map and shard.number == plan.shards:
         return _map(worker, shard, ours, plan)
     items = records.load_shard(worker.storage, shard.job, shard.number)
-    rows = _rows_or_errors(worker, shard, ours, (plan, items))
+    rows, cache = _rows_or_errors(worker, shard, ours, (plan, items))
     ours.check()
     header = _commit(worker, shard, rows, time.monotonic() - started)
-    log.info("committed", succeeded=header.succeeded, failed=header.failed, seconds=header.seconds)
+    counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
+    log.info("committed", **counts, seconds=header.seconds)
+    # Before the job can end: whoever waits for that may submit the same images again. Rows of another worker are its
+    # own to keep.
+    if cache is not None and header.worker == worker.name:
+        cache.keep(rows)
     return header
 
 
 def _rows_or_errors(
     worker: Worker, shard: ClaimedShard, ours: HeldShard, task: tuple[Plan, tuple[Item, ...]]
-) -> list[Row]:
-    """All rows of a shard. What stops all of its items, the model first of all, is the error of each."""
+) -> tuple[list[Row], ResultCache | None]:
+    """All rows of a shard, and where to keep them. What stops all of its items, say the model, is each one's error."""
     plan, items = task
     reason: ItemError
     try:
         # Before the model is loaded: that may be what kills the worker.
         watch = CrashWatch(worker.state, shard, worker.settings.max_attempts)
-        return _rows(worker, shard, ours, _Work(plan, items, worker.models.get(plan.model), watch))
+        work = _Work(plan, items, worker.models.get(plan.model), watch)
+        cache = _cache(worker, shard, work) if worker.settings.result_cache else None
+        return _rows(worker, shard, ours, work, cache), cache
     except ItemError as error:
         reason = error
     except TransientError:
@@ -157,7 +171,7 @@ def _rows_or_errors(
     except Exception as error:
         log.exception("shard failed")
         reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")
-    return [row for item in items for row in failed_rows(item, plan, reason)]
+    return [row for item in items for row in failed_rows(item, plan, reason)], None
 
 
 def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> CommitHeader:
@@ -180,17 +194,18 @@ class _Work:
     watch: CrashWatch
 
 
-def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> list[Row]:
+def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work, cache: ResultCache | None) -> list[Row]:
     """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
     settings = worker.settings
     photos = Photos(
         storage=worker.storage,
         rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket, _operators(worker, work.plan)),
-        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        limits=_limits(settings),
         model=work.model,
         watch=work.watch,
+        cache=cache,
     )
-    writer = ResultWriter(worker.storage, shard.job, shard.number, work.items[0].index, work.model)
+    writer = ResultWriter(worker.storage, _place(shard, work), work.model)
     rows: list[Row] = []
     with ThreadPoolExecutor(settings.decode_threads) as decoders, ThreadPoolExecutor(STORE_THREADS) as storers:
         group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
@@ -207,6 +222,20 @@ def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work) -> 
     writer.store_features()
     order = [method.name for method in work.plan.methods] + ([work.plan.map.method] if work.plan.map else [])
     return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
+
+
+def _cache(worker: Worker, shard: ClaimedShard, work: _Work) -> ResultCache:
+    spec = worker.catalogue.model(work.plan.model).spec
+    making = Making(worker.code, spec, work.model, _limits(worker.settings))
+    return ResultCache(worker.storage, _place(shard, work), work.plan, making)
+
+
+def _place(shard: ClaimedShard, work: _Work) -> Shard:
+    return Shard(shard.job, shard.number, work.items[0].index)
+
+
+def _limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
 
 
 def _operators(worker: Worker, plan: Plan) -> frozenset[str]:

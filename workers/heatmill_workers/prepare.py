@@ -1,14 +1,21 @@
-"""From an item to what the device takes: fetch, decode, preprocess. Runs in threads, ahead of the device."""
+"""From an item to what the device takes: fetch, decode, preprocess. Runs in threads, ahead of the device.
 
-from dataclasses import dataclass
+What the cache knows of an item is taken here, before the device is asked.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 
 from torch import Tensor
 
 from heatmill.errors import InvalidItem, ItemError
-from heatmill.image_uris import SourceRules
+from heatmill.image_uris import UPLOAD, SourceRules
 from heatmill.images import ImageLimits, decode
-from heatmill.schemas import Item
+from heatmill.schemas import Item, Row
 from heatmill.storage import S3Storage
+from heatmill_workers.cache import ResultCache
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.fetching import fetch
 from heatmill_workers.models.loaded import LoadedModel
@@ -22,11 +29,13 @@ class Prepared:
     Args:
         image: (3, H, W) float32, normalised for the model, on the CPU.
         box: Region of the photo that the model sees.
+        known: Rows that need not be made, by method.
     """
 
     item: Item
     image: Tensor
     box: Box
+    known: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,17 +47,26 @@ class Unprepared:
 
 
 @dataclass(frozen=True)
+class Recalled:
+    """An item of which nothing remains to be done."""
+
+    item: Item
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
 class Photos:
-    """Where photos come from, and for whom."""
+    """Where photos come from, and for whom; and, unless the operator keeps none, what is known of them."""
 
     storage: S3Storage
     rules: SourceRules
     limits: ImageLimits
     model: LoadedModel
     watch: CrashWatch
+    cache: ResultCache | None = None
 
-    def prepare(self, item: Item) -> Prepared | Unprepared:
-        """One item, ready or failed.
+    def prepare(self, item: Item) -> Prepared | Unprepared | Recalled:
+        """One item, ready, failed or known already.
 
         Raises:
             TransientError: The store does not answer.
@@ -57,10 +75,9 @@ class Photos:
             if item.error is not None:
                 raise InvalidItem(item.error.detail)
             self.watch.enter(item)
-            image, box = self._read(item.image)
+            return self._prepared(item)
         except ItemError as error:
             return Unprepared(item, error)
-        return Prepared(item, image, box)
 
     def picture(self, uri: str) -> Tensor | ItemError:
         """An image that a method's params name: (3, H, W) as in `Prepared`, or why there is none.
@@ -69,10 +86,29 @@ class Photos:
             TransientError: The store does not answer.
         """
         try:
-            return self._read(uri)[0]
+            return self._tensor(self._fetched(uri))[0]
         except ItemError as error:
             return error
 
-    def _read(self, uri: str) -> tuple[Tensor, Box]:
-        data = fetch(uri, self.storage, self.rules, self.limits.max_bytes)
+    def _prepared(self, item: Item) -> Prepared | Recalled:
+        if self.cache is None:
+            return self._decoded(item, self._fetched(item.image), {})
+        if upload := UPLOAD.fullmatch(item.image):
+            known = self.cache.take(item, upload[1])
+        else:
+            data = self._fetched(item.image)
+            known = self.cache.take(item, hashlib.sha256(data).hexdigest())
+        if self.cache.is_whole(known):
+            return Recalled(item, tuple(chain.from_iterable(known.values())))
+        # The name of an upload says what it holds: until here its bytes were not needed.
+        return self._decoded(item, self._fetched(item.image) if upload else data, known)
+
+    def _decoded(self, item: Item, data: bytes, known: Mapping[str, tuple[Row, ...]]) -> Prepared:
+        image, box = self._tensor(data)
+        return Prepared(item, image, box, known)
+
+    def _fetched(self, uri: str) -> bytes:
+        return fetch(uri, self.storage, self.rules, self.limits.max_bytes)
+
+    def _tensor(self, data: bytes) -> tuple[Tensor, Box]:
         return preprocess(decode(data, self.limits), self.model.preprocessing)

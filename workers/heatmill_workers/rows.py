@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,16 @@ from heatmill.errors import (
     RequestError,
     TargetUnknown,
 )
-from heatmill.keys import JobId
 from heatmill.planning import as_problem, expected_rows
 from heatmill.schemas import Item, MethodRequest, Plan, Row, StoredArray, StoredPicture, Target
 from heatmill.storage import S3Storage
+from heatmill_workers.cache import Shard
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.features import Placed, place, store_features
 from heatmill_workers.heatmaps import encode_array, render
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.prediction import Prediction, predict, predict_with_features
-from heatmill_workers.prepare import Prepared, Unprepared
+from heatmill_workers.prepare import Prepared, Recalled, Unprepared
 
 log = structlog.get_logger()
 
@@ -57,18 +58,23 @@ class Outcome:
 Answer = Outcome | Placed | Row
 
 
-def explain_items(group: Sequence[Prepared | Unprepared], plan: Plan, model: LoadedModel) -> Iterator[Answer]:
-    """Every result of a group of items, method by method; a failed one is a finished row already."""
+def explain_items(
+    group: Sequence[Prepared | Unprepared | Recalled], plan: Plan, model: LoadedModel
+) -> Iterator[Answer]:
+    """Every result of a group of items, method by method; one that failed or was known is a finished row already."""
     asked: list[Asked] = []
+    for entry in group:
+        yield from entry.rows if isinstance(entry, Recalled) else ()
     for item, answer in _seen(group, plan, model):
         if isinstance(answer, ItemError):
             yield from failed_rows(item, plan, answer)
             continue
         asked += answer.asked
+        yield from answer.known
         if plan.map is not None:
             yield answer.placed or _failed(item, plan.map.method, 0, MapUnavailable(_reason(plan)))
-    for method in plan.methods if asked else ():
-        yield from _explained(method, asked, model)
+    for method in plan.methods:
+        yield from _explained(method, [each for each in asked if method.name not in each.photo.known], model)
 
 
 def failed_rows(item: Item, plan: Plan, error: ItemError) -> list[Row]:
@@ -85,9 +91,7 @@ class ResultWriter:
     """
 
     storage: S3Storage
-    job: JobId
-    shard: int
-    first_index: int
+    shard: Shard
     model: LoadedModel
     features: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -103,12 +107,12 @@ class ResultWriter:
             return self._keep(outcome)
         asked, method = outcome.asked, outcome.method
         item = asked.photo.item
-        name = f"{item.index - self.first_index:04}.{method.name}.{asked.target.index}"
+        shard, name = self.shard, self.shard.name(item, method.name, asked.target.index)
         explained = outcome.explained
         picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
         array = encode_array(explained.attribution)
-        heatmap_key = keys.heatmap(self.job, self.shard, name)
-        attribution_key = keys.attribution(self.job, self.shard, name)
+        heatmap_key = keys.heatmap(shard.job, shard.number, name)
+        attribution_key = keys.attribution(shard.job, shard.number, name)
         self.storage.put(heatmap_key, picture.png, "image/png")
         self.storage.put(attribution_key, array.npy)
         return Row(
@@ -137,7 +141,7 @@ class ResultWriter:
             StorageUnavailable: The store does not answer.
         """
         if self.features:
-            store_features(self.storage, self.job, self.shard, self.features)
+            store_features(self.storage, self.shard.job, self.shard.number, self.features)
 
     def _keep(self, placed: Placed) -> Row:
         item = placed.photo.item
@@ -172,9 +176,14 @@ class _Seen:
     asked: list[Asked]
     placed: Placed | None
 
+    @property
+    def known(self) -> Iterator[Row]:
+        """What need not be made."""
+        return chain.from_iterable(self.asked[0].photo.known.values())
+
 
 def _seen(
-    group: Sequence[Prepared | Unprepared], plan: Plan, model: LoadedModel
+    group: Sequence[Prepared | Unprepared | Recalled], plan: Plan, model: LoadedModel
 ) -> Iterator[tuple[Item, _Seen | ItemError]]:
     """What the model says of each item, or why it says nothing."""
     yield from ((entry.item, entry.error) for entry in group if isinstance(entry, Unprepared))
@@ -212,6 +221,8 @@ def _reason(plan: Plan) -> str:
 
 def _explained(method: MethodRequest, asked: Sequence[Asked], model: LoadedModel) -> Iterator[Outcome | Row]:
     """One method on every asked class; a method that cannot be right on this model fails them all."""
+    if not asked:
+        return
     for each, answer in zip(asked, _answers(method, asked, model), strict=True):
         if isinstance(answer, Explained):
             yield Outcome(each, method, answer)

@@ -56,12 +56,10 @@ class Submission(TypedDict):
 )
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job; may be given more than once.")
 @click.option(
-    "--no-cache",
+    "--cache/--no-cache",
     "uses_cache",
-    is_flag=True,
-    flag_value=False,
     default=True,
-    help="Make everything anew, in place of taking what earlier jobs made of the same images in the same way.",
+    help="Whether to take what earlier jobs made of the same images in the same way. Taken by default.",
 )
 @click.option("--wait", "waits", is_flag=True, help="Wait until the job is done.")
 @json_option
@@ -158,8 +156,7 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
         raise click.UsageError("give --method at least once, or --map")
     methods = [parse_method(text) for text in given["methods"]]
     options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
-    options["map"] = parse_map(given["map_text"])
-    options["cache"] = given["uses_cache"]
+    options |= {"map": parse_map(given["map_text"]), "cache": given["uses_cache"]}
     if given["top_k"] is not None:
         options["top_k"] = given["top_k"]
     if given["priority"] is not None:

@@ -1,0 +1,207 @@
+"""Results by content: what an earlier job of the tenant made of the same image in the same way is copied, not made.
+
+An entry tells of one image and method, with all its targets: their rows, and by these where heatmaps and attributions
+lie in the job that made them. They are copied into the job that takes them, so each job owns what it shows. An entry
+lives under the sha256 of all that its results depend on. It is written after the commit record of its shard.
+
+The cache can be lost at any moment: an entry that is missing, damaged, or tells of objects that are gone is a miss, and
+so is a store that does not answer.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Annotated, Any
+
+import structlog
+from pydantic import StringConstraints
+
+from heatmill import keys
+from heatmill.errors import StorageUnavailable
+from heatmill.image_uris import uris_in
+from heatmill.images import ImageLimits
+from heatmill.keys import JOB_PATTERN, JobId
+from heatmill.models import ModelSpec
+from heatmill.planning import ranks
+from heatmill.records import CACHED_FROM
+from heatmill.schemas import Item, MethodRequest, Plan, Row, Schema
+from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+from heatmill_workers.models.loaded import LoadedModel
+
+STORE_THREADS = 8
+# What a commit may wait for its entries: thousands take seconds, and a store that hangs must not hold a job up.
+STORE_SECONDS = 10.0
+# Some modules print where in memory a function lies.
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+log = structlog.get_logger()
+
+
+class Entry(Schema):
+    """What is stored."""
+
+    job: Annotated[str, StringConstraints(pattern=f"^{JOB_PATTERN}$")]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Making:
+    """All that a result depends on beside the image, the class and the method.
+
+    Args:
+        code: The worker's code version.
+    """
+
+    code: str
+    spec: ModelSpec
+    model: LoadedModel
+    limits: ImageLimits
+
+    @property
+    def is_known(self) -> bool:
+        """Whether that is all: an operator's own code may change and its weights stay the same."""
+        return self.spec.loader != "python"
+
+    def digest(self, method: MethodRequest) -> str:
+        """Stands for all of it, and for one method."""
+        return _digest(rest=self._rest, method=method.model_dump(mode="json"))
+
+    @cached_property
+    def _rest(self) -> str:
+        model = self.model
+        return _digest(
+            code=self.code,
+            model=[model.name, model.digest, self.spec.loader, self.spec.builds, self.spec.sha256, self.spec.cam_layer],
+            structure=ADDRESS.sub("", repr(model.module)),
+            labels=model.labels,
+            preprocessing=model.preprocessing.model_dump(mode="json"),
+            device=[model.device.type, str(model.dtype)],
+            limits=[self.limits.max_bytes, self.limits.max_pixels],
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where the results of a shard go.
+
+    Args:
+        first_index: Of its items.
+    """
+
+    job: JobId
+    number: int
+    first_index: int
+
+    def name(self, item: Item, method: str, target: int) -> str:
+        """Of one result, as its keys have it."""
+        return f"{item.index - self.first_index:04}.{method}.{target}"
+
+
+class ResultCache:
+    """The tenant's cache, as one shard uses it. Safe in threads.
+
+    Args:
+        storage: The bucket.
+        shard: The one at work.
+        plan: Says whether earlier results are taken; those of this job are kept for later ones in any case.
+        making: How this shard's results are made.
+    """
+
+    def __init__(self, storage: S3Storage, shard: Shard, plan: Plan, making: Making) -> None:
+        self._storage, self._shard, self._plan = storage, shard, plan
+        self._takes = plan.cache
+        # What lies under an s3:// URI may change; an upload is known by its content.
+        self._methods = {
+            method.name: making.digest(method)
+            for method in (plan.methods if making.is_known else ())
+            if all(uri.startswith("upload://") for uri in uris_in(method.params).values())
+        }
+        self._missed: dict[tuple[int, str], str] = {}
+
+    def take(self, item: Item, sha256: str) -> dict[str, tuple[Row, ...]]:
+        """What is known of an image, by method: rows of this item, whose objects have been copied into this job."""
+        found: dict[str, tuple[Row, ...]] = {}
+        for method, made in self._methods.items():
+            key = self._key(item, sha256, made)
+            rows = self._rows(item, method, key) if self._takes else None
+            if rows is None:
+                self._missed[item.index, method] = key
+            else:
+                found[method] = rows
+        return found
+
+    def is_whole(self, found: Mapping[str, object]) -> bool:
+        """Whether nothing remains to be done for an item: what a map is made of is never cached."""
+        return self._plan.map is None and len(found) == len(self._plan.methods)
+
+    def keep(self, rows: Iterable[Row]) -> None:
+        """Write an entry for each item and method that was made in whole by this shard, whose record is committed."""
+        entries = {}
+        for (index, method), results in groupby(rows, lambda row: (row.index, row.method)):
+            key, made = self._missed.get((index, method)), tuple(results)
+            if key is not None and all(row.status == "succeeded" for row in made):
+                entries[key] = Entry(job=self._shard.job.job, rows=made)
+        if not entries:
+            return
+        pool = ThreadPoolExecutor(STORE_THREADS)
+        written = [pool.submit(self._write, key, entry) for key, entry in entries.items()]
+        _, late = wait(written, STORE_SECONDS)
+        pool.shutdown(wait=False, cancel_futures=True)
+        if late:
+            log.warning("cache entries not written", reason="the store takes too long", entries=len(late))
+
+    def _key(self, item: Item, sha256: str, made: str) -> str:
+        asked = {"top_k": self._plan.top_k} if item.target is None else {"target": item.target}
+        return keys.cached(self._shard.job.tenant, _digest(made=made, image=sha256, asked=asked))
+
+    def _rows(self, item: Item, method: str, key: str) -> tuple[Row, ...] | None:
+        try:
+            entry = Entry.model_validate_json(self._storage.get(key))
+            self._check(entry, item, method)
+            return tuple(self._copied(row, item, entry.job) for row in entry.rows)
+        except ObjectMissing:
+            return None
+        except (ValueError, AccessRefused) as error:
+            log.warning("cache entry not usable", key=key, error=str(error))
+            return None
+        except StorageUnavailable as error:
+            # Each further try would take as long as this one; whatever else the shard needs will find out.
+            self._takes = False
+            log.warning("cache not asked any more", error=str(error))
+            return None
+
+    def _check(self, entry: Entry, item: Item, method: str) -> None:
+        theirs = JobId(self._shard.job.tenant, entry.job).prefix
+        known = [(row.rank, row.method, row.status) for row in entry.rows]
+        if known != [(rank, method, "succeeded") for rank in range(ranks(item, self._plan.top_k))]:
+            raise ValueError(f"it tells of {known}")
+        for row in entry.rows:
+            if not all(stored and stored.key.startswith(theirs) for stored in (row.heatmap, row.attribution)):
+                raise ValueError(f"it does not say where the objects of {method} lie in job {entry.job}")
+
+    def _copied(self, row: Row, item: Item, job: str) -> Row:
+        if row.target is None or row.heatmap is None or row.attribution is None:
+            raise ValueError("it tells of no result")
+        shard, name = self._shard, self._shard.name(item, row.method, row.target.index)
+        heatmap = row.heatmap.model_copy(update={"key": keys.heatmap(shard.job, shard.number, name)})
+        attribution = row.attribution.model_copy(update={"key": keys.attribution(shard.job, shard.number, name)})
+        self._storage.copy(row.heatmap.key, heatmap.key)
+        self._storage.copy(row.attribution.key, attribution.key)
+        provenance = {**row.provenance, CACHED_FROM: job}
+        ours = {"item": item.id, "index": item.index, "provenance": provenance}
+        return row.model_copy(update={**ours, "heatmap": heatmap, "attribution": attribution})
+
+    def _write(self, key: str, entry: Entry) -> None:
+        try:
+            self._storage.put(key, entry.model_dump_json(exclude_defaults=True).encode(), "application/json")
+        except StorageUnavailable as error:
+            log.warning("cache entry not written", key=key, error=str(error))
+
+
+def _digest(**of: Any) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
