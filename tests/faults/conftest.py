@@ -1,0 +1,59 @@
+"""One stack for all rows of the fault table, and the table of what each took to heal."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from mypy_boto3_s3 import S3Client
+
+from heatmill.local.object_store import Credentials
+from heatmill.local.ports import free_ports
+from heatmill.state import open_state
+from heatmill.storage import S3Storage
+from tests.faults.s3_proxy import S3Proxy
+from tests.faults.service import Service, batch
+from tests.faults.stack import Stack
+from tests.faults.watching import Watcher
+
+RECOVERIES: dict[str, float] = {}
+BUCKET = "faults"
+
+
+@pytest.fixture(scope="session")
+def running_service(
+    tmp_path_factory: pytest.TempPathFactory, s3_client: S3Client, object_store_url: str, credentials: Credentials
+) -> Iterator[Service]:
+    """The stack with its reference run behind it: all workers are warm."""
+    s3_client.create_bucket(Bucket=BUCKET)
+    proxy = S3Proxy(free_ports(1)[0], urlsplit(object_store_url).port or 0)
+    stack = Stack(tmp_path_factory.mktemp("faults"), credentials, BUCKET, proxy)
+    state = open_state(stack.redis_url)
+    watcher = Watcher(stack.redis_url)
+    with closing(state.client):
+        try:
+            proxy.start()
+            stack.keep_up()
+            watcher.start()
+            service = Service(stack, S3Storage(s3_client, BUCKET), state, watcher, RECOVERIES)
+            service.reference(batch())
+            yield service
+        finally:
+            watcher.stop()
+            stack.stop()
+            proxy.stop()
+
+
+@pytest.fixture
+def service(running_service: Service) -> Service:
+    """The stack, whole."""
+    running_service.clean()
+    return running_service
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how long each fault took to heal."""
+    if RECOVERIES:
+        terminalreporter.section("seconds from the end of the fault to the end of the job")
+        for row, seconds in RECOVERIES.items():
+            terminalreporter.write_line(f"{seconds:6.1f}  {row}")

@@ -1,0 +1,114 @@
+"""Messages that come twice, in another order, for jobs that want none, or that nobody can read."""
+
+import json
+import time
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+
+from heatmill.dispatch import EXPLAIN, Dispatcher
+from heatmill.keys import JobId
+from tests.faults.history import History
+from tests.faults.photos import slow
+from tests.faults.service import Service, batch
+
+
+@pytest.fixture
+def bell(service: Service) -> Dispatcher:
+    """Sends messages by hand."""
+    return Dispatcher(Celery("heatmill", broker=service.stack.redis_url, set_as_current=False))
+
+
+def test_every_message_comes_three_times_and_in_reverse_order(service: Service, bell: Dispatcher) -> None:
+    started = time.monotonic()
+    job = service.submit(batch())
+    service.wait_for_claims(job)
+    for _ in range(3):
+        for shard in reversed(range(6)):
+            bell.explain(job, shard, "normal")
+
+    history = service.healed("messages three times and in reverse order, from submission", job, started)
+    history.check(batch(), service.reference(batch()))
+    assert service.most_attempts(job) == 1
+    written = [path for method, path in service.proxy.seen if method == "PUT" and "/heatmaps/" in path]
+    assert sorted(written) == sorted(set(written)), "nothing is done twice"
+
+
+def test_messages_for_jobs_that_want_none_change_nothing(service: Service, bell: Dispatcher) -> None:
+    finished = service.wait(service.submit(batch()[:4]))
+    cancelled = service.submit(batch())
+    service.cancel(cancelled)
+    ended = service.wait(cancelled)
+    before = objects(finished), objects(ended)
+
+    for job in (finished.job, cancelled, JobId("a", uuid4().hex), JobId("nobody", "no-job")):
+        bell.explain(job, 0, "interactive")
+        bell.explain(job, 999, "interactive")
+    through(service)
+
+    assert (objects(finished), objects(ended)) == before
+    assert not service.state.open_jobs()
+
+
+UNREADABLE = {
+    "no JSON": "\x00\xff nonsense",
+    "no message": json.dumps({"hello": "world"}),
+    "a body that is no JSON": "body",
+    "an unknown task": "task",
+    "other arguments": "arguments",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_message_cannot_be_read(service: Service, bell: Dispatcher, kind: str) -> None:
+    job = service.submit(batch())
+    service.wait_for_commits(job)
+    if UNREADABLE[kind] == "task":
+        bell.app.send_task("heatmill.unknown", args=[], queue="explain", priority=0)
+    elif UNREADABLE[kind] == "arguments":
+        bell.app.send_task(EXPLAIN, args=["a", 7, "x", None], queue="explain", priority=0)
+    elif UNREADABLE[kind] == "body":
+        service.state.client.rpush("explain", damaged(service, bell))
+    else:
+        service.state.client.rpush("explain", UNREADABLE[kind])
+    sent = time.monotonic()
+
+    history = service.healed(f"message that cannot be read: {kind}", job, sent)
+    history.check(batch(), service.reference(batch()))
+    through(service)
+    assert service.queued() == 0
+
+
+def damaged(service: Service, bell: Dispatcher) -> str:
+    """A whole message whose body is no JSON."""
+    bell.app.send_task("heatmill.feed", args=[], queue="spare")
+    message = json.loads(str(service.state.client.rpop("spare:3") or service.state.client.rpop("spare")))
+    return json.dumps({**message, "body": "bm90IGpzb24="})
+
+
+def through(service: Service) -> None:
+    """Return when everything that was sent before has been taken: both workers are through with a job sent later."""
+    service.stack.keep_up()
+    service.warm_up()
+
+
+def objects(history: History) -> list[tuple[str, object]]:
+    """All that is stored of a job, and when it was."""
+    return [(entry.key, entry.modified) for entry in history.storage.list(history.job.prefix)]
+
+
+def test_a_cancelled_job_commits_nothing_after_one_more_batch(service: Service) -> None:
+    photos = slow(48)
+    job = service.submit(photos)
+    service.wait_for_commits(job)
+    service.cancel(job)
+    asked = time.monotonic()
+
+    history = service.healed("cancel", job, asked)
+    committed = len(history.rows())
+    final = history.final()
+    assert final.state == "cancelled"
+    assert final.counts.cancelled == len(photos) - committed > 0
+    through(service)
+    assert len(history.rows()) == committed, "what was in the queue commits nothing"

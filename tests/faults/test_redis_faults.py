@@ -1,0 +1,83 @@
+"""Redis dies, forgets, hangs, refuses or crawls in the middle of a job."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+import redis
+
+from tests.faults.service import Service, batch
+
+AWAY_SECONDS = 4.0
+
+
+def killed_and_restarted(service: Service) -> None:
+    service.stack.kill_redis(forget=False)
+    time.sleep(1)
+    service.stack.start_redis()
+
+
+def killed_and_restarted_empty(service: Service) -> None:
+    service.stack.kill_redis(forget=True)
+    time.sleep(1)
+    service.stack.start_redis()
+
+
+def flushed(service: Service) -> None:
+    command(service, "FLUSHALL")
+
+
+def connections_cut(service: Service) -> None:
+    command(service, "CLIENT", "KILL", "TYPE", "normal")
+    command(service, "CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def paused(service: Service) -> None:
+    command(service, "CLIENT", "PAUSE", str(round(AWAY_SECONDS * 1000)))
+    time.sleep(AWAY_SECONDS)
+
+
+def out_of_memory(service: Service) -> None:
+    command(service, "CONFIG", "SET", "maxmemory", "1")
+    time.sleep(AWAY_SECONDS)
+    command(service, "CONFIG", "SET", "maxmemory", "0")
+
+
+def slow(service: Service) -> None:
+    until = time.monotonic() + AWAY_SECONDS
+    while time.monotonic() < until:
+        # The next command waits for the end of this pause, like everybody else's.
+        command(service, "CLIENT", "PAUSE", "200")
+
+
+FAULTS: dict[str, Callable[[Service], None]] = {
+    "killed, with persistence": killed_and_restarted,
+    "killed, without persistence": killed_and_restarted_empty,
+    "FLUSHALL": flushed,
+    "connections cut": connections_cut,
+    "paused": paused,
+    "out of memory": out_of_memory,
+    "slow": slow,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_redis_is(service: Service, fault: str) -> None:
+    job = service.submit(batch())
+    service.wait_for_commits(job)
+    service.wait_for_claims(job)
+
+    FAULTS[fault](service)
+    over = time.monotonic()
+
+    service.healed(f"Redis {fault}", job, over).check(batch(), service.reference(batch()))
+    assert service.most_attempts(job) <= 2
+    # And everybody takes messages again.
+    service.warm_up()
+
+
+def command(service: Service, *words: str) -> None:
+    """Send one command, on a connection of its own that may be cut by it."""
+    with closing(redis.Redis.from_url(service.stack.redis_url)) as client:
+        client.execute_command(*words)  # type: ignore[no-untyped-call]

@@ -1,0 +1,54 @@
+"""What can be seen of Redis while a test runs: how many attempts shards took, how much lay in the queue."""
+
+import threading
+from collections import defaultdict
+from contextlib import closing
+
+from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS
+from heatmill.errors import QueueUnavailable
+from heatmill.keys import JobId
+from heatmill.state import RedisJobStore, key, open_state, translated
+
+LISTS = [EXPLAIN_QUEUE if step == 0 else f"{EXPLAIN_QUEUE}:{step}" for step in PRIORITY_STEPS.values()]
+PERIOD_SECONDS = 0.05
+
+
+class Watcher:
+    """Looks at Redis all the time, in a thread, and keeps the highest numbers.
+
+    Args:
+        redis_url: Of a Redis that may go away and come back.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self.attempts: dict[JobId, int] = defaultdict(int)
+        self.queued = 0
+        self._redis_url = redis_url
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        state = open_state(self._redis_url)
+        with closing(state.client):
+            while not self._stopped.wait(PERIOD_SECONDS):
+                try:
+                    self._look(state)
+                except QueueUnavailable:
+                    continue
+
+    def _look(self, state: RedisJobStore) -> None:
+        with translated():
+            self.queued = max(self.queued, sum(int(state.client.llen(name)) for name in LISTS))
+        for job in state.open_jobs():
+            with translated():
+                counts = state.client.hvals(key(job, "attempts"))
+            self.attempts[job] = max([self.attempts[job], *map(int, counts)])
