@@ -24,11 +24,11 @@ def code_version() -> str:
     """
     methods = {method.function.__module__.partition(".")[0] for method in register().values()}
     installed = sorted({f"{each.name} {each.version}" for each in distributions()})
-    said = [platform.python_version(), installed, _sources(OWN_PACKAGES | methods)]
+    said = [platform.python_version(), installed, sources(OWN_PACKAGES | methods)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def _sources(packages: Iterable[str]) -> list[tuple[str, str]]:
+def sources(packages: Iterable[str]) -> list[tuple[str, str]]:
     """Name and sha256 of each source file; what is installed editably changes without a new version."""
     return [
         (f"{package}/{file.relative_to(root)}", hashlib.sha256(file.read_bytes()).hexdigest())
