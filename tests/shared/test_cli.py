@@ -16,7 +16,7 @@ from heatmill.errors import ImageNotFound
 from heatmill.keys import JobId
 from heatmill.planning import as_problem
 from heatmill.schemas import Problem
-from tests.api.requests import MODEL, picture, row
+from tests.api.requests import MODEL, commit, picture, row
 from tests.shared.conftest import Run, Served
 
 BROKEN = Problem(type="t", title="Image unreadable", detail="the file is damaged")
@@ -70,6 +70,23 @@ def test_what_submit_is_told_arrives(run: Run, photos: Path) -> None:
     assert (params["steps"], params["baseline"]) == (7, "black")
     assert [method["name"] for method in job["methods"]] == ["integrated_gradients", "grad_cam"]
     assert (job["counts"]["total"], job["priority"], job["metadata"]) == (6, "bulk", {"a": "b=c"})
+
+
+def test_results_of_earlier_jobs_are_taken_unless_submit_is_told_not_to(run: Run, served: Served, photos: Path) -> None:
+    by_default, told, told_not = (submitted(run, photos, *more) for more in ((), ("--cache",), ("--no-cache",)))
+    wanted = [
+        records.load_request(served.storage, JobId("default", job["id"])).request.cache
+        for job in (by_default, told, told_not)
+    ]
+    assert wanted == [True, True, False]
+
+
+def test_the_end_of_a_job_says_how_many_results_came_from_earlier_ones(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos)
+    taken = row(0).model_copy(update={"provenance": {"cached_from": "0" * 32}})
+    commit(served.storage, JobId("default", job["id"]), 0, taken, row(1), row(2))
+    served.state.client.flushall()
+    assert ": 3 of 3 results, 1 from earlier jobs" in run("status", job["id"]).stdout
 
 
 def test_submit_says_what_to_do_next_and_keeps_stdout_for_the_job(run: Run, photos: Path) -> None:

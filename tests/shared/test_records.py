@@ -112,6 +112,16 @@ def test_commits_add_up_in_order(storage: S3Storage, job: JobId) -> None:
     assert list(records.committed_numbers(storage, job, start=3)) == [10]
 
 
+def test_rows_that_were_not_made_are_counted_by_header_and_job(storage: S3Storage, job: JobId) -> None:
+    taken = [row(n).model_copy(update={"provenance": {"cached_from": "0" * 32}}) for n in range(2)]
+    commit(storage, job, 0, [row(0), *taken, row(3, "failed")])
+    commit(storage, job, 1, [*taken[:1]])
+    header = records.load_header(storage, job, 0)
+    assert header
+    assert (header.succeeded, header.failed, header.cached) == (3, 1, 2)
+    assert records.committed(storage, job) == Committed((0, 1), succeeded=4, failed=1, cached=3)
+
+
 @given(statuses=st.lists(st.sampled_from(["succeeded", "failed"]), max_size=20))
 def test_every_row_is_counted_once(statuses: list[str]) -> None:
     header, record = records.commit_record(0, [row(n, status) for n, status in enumerate(statuses)], 0.0, "w")

@@ -170,6 +170,15 @@ def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> 
     assert (working(state), state.outstanding(JOB)) == (0, 0)
 
 
+def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after_a_wipe(state: RedisJobStore) -> None:
+    known(state, committed=Committed((0,), succeeded=3, failed=0, cached=2))
+    for _ in range(2):
+        state.commit(JOB, 1, succeeded=4, failed=1, cached=4)
+    progress = state.progress(JOB)
+    assert progress
+    assert (progress.counts.succeeded, progress.counts.cached, progress.counts.done) == (7, 6, 8)
+
+
 def test_a_late_shard_that_was_committed_is_not_sent_again(state: RedisJobStore) -> None:
     known(state, shards=1)
     state.take(JOB, SHORT)

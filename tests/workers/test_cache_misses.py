@@ -1,5 +1,6 @@
 """What is made in any other way is made anew, and so is what the cache no longer holds or never held like this."""
 
+import copy
 import json
 import os
 import subprocess
@@ -24,14 +25,18 @@ from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers.cache import Making
 from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.loaders.transformers import Logits
 from heatmill_workers.models.store import ModelStore
+from heatmill_workers.models.weights import digest as weights_digest
 from heatmill_workers.pipeline import Worker
 from tests.workers.photos import noise
 from tests.workers.processed import MODEL, entries, objects, origins, rows_of, submitted
 from tests.workers.small import LABELS, small_resnet, small_vit
+from tests.workers.vits import of_transformers
 
 IMAGE = {"a": noise(1)}
 GRADIENTS = [{"name": "integrated_gradients", "params": {"steps": 2}}]
+SALIENCY = MethodRequest(name="saliency")
 LIMITS = ImageLimits(1000, 1000)
 SPEC = ModelSpec(name="small", loader="torchvision")
 MODULE = "tests.workers.test_cache_misses"
@@ -207,9 +212,8 @@ def with_stride(stride: int) -> nn.Module:
     ],
 )
 def test_all_that_a_result_depends_on_tells_it_from_others(other: Making) -> None:
-    saliency = MethodRequest(name="saliency")
-    assert making().digest(saliency) == making().digest(saliency)
-    assert other.digest(saliency) != making().digest(saliency)
+    assert making().digest(SALIENCY) == making().digest(SALIENCY)
+    assert other.digest(SALIENCY) != making().digest(SALIENCY)
 
 
 def test_methods_and_their_params_are_told_apart_and_graphics_cards_are_not() -> None:
@@ -218,6 +222,15 @@ def test_methods_and_their_params_are_told_apart_and_graphics_cards_are_not() ->
     assert of_model(module=with_stride(1)).digest(asked[0]) != of_model(module=with_stride(2)).digest(asked[0])
     first, second = (of_model(device=torch.device(f"cuda:{number}")) for number in range(2))
     assert first.digest(asked[0]) == second.digest(asked[0])
+
+
+def test_a_transformers_model_is_told_from_one_of_the_same_weights_with_another_configuration() -> None:
+    model = of_transformers()
+    inner = copy.deepcopy(model.module.inner)
+    inner.config.layer_norm_eps *= 10  # type: ignore[operator,union-attr]
+    other = replace(model, module=Logits(inner))
+    assert weights_digest(other.module) == weights_digest(model.module)
+    assert making(model=other).digest(SALIENCY) != making(model=model).digest(SALIENCY)
 
 
 def test_an_operators_own_code_may_change_and_is_not_cached() -> None:
@@ -233,7 +246,7 @@ def bundled_digests() -> list[str]:
     catalogue = load_catalogue()
     store = ModelStore((model.spec for model in catalogue.models), torch.device("cpu"))
     return [
-        Making("code", catalogue.model(name).spec, store.get(name), LIMITS).digest(MethodRequest(name="saliency"))
+        Making("code", catalogue.model(name).spec, store.get(name), LIMITS).digest(SALIENCY)
         for name in (MODEL, "efficientnet_lite0")
     ]
 

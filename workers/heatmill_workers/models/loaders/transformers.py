@@ -31,6 +31,10 @@ class Logits(nn.Module):
         logits: Tensor = self.inner(pixel_values=images).logits
         return logits
 
+    def extra_repr(self) -> str:
+        """What the weights do not show, such as the number of heads: by this, results in the cache are told apart."""
+        return str(self.inner.config.to_json_string())
+
 
 def build(spec: ModelSpec) -> Built:
     """The classifier with its own weights, or with the operator's file.
