@@ -52,7 +52,7 @@ FROM runtime AS control
 COPY --from=build-control /opt/heatmill /opt/heatmill
 COPY --chmod=755 docker/worker-alive /usr/local/bin/worker-alive
 HEALTHCHECK --interval=2m --timeout=30s --start-period=1m --retries=3 CMD ["worker-alive", "control"]
-CMD ["celery", "-A", "heatmill_workers.app:control", "worker", "--queues", "control", "--beat", \
+CMD ["celery", "-A", "heatmill_workers.app:control", "worker", "--queues", "control", \
      "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
 
 FROM runtime AS explain

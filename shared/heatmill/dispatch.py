@@ -21,10 +21,15 @@ PLAN = "heatmill.plan"
 FEED = "heatmill.feed"
 FINISH = "heatmill.finish"
 SWEEP = "heatmill.sweep"
-REPAIR = "heatmill.repair"
 
+SEPARATOR = ":"
 # On Redis 0 is the highest priority; one list per step and queue.
 PRIORITY_STEPS: dict[Priority, int] = {"interactive": 0, "normal": 3, "bulk": 6}
+
+
+def lists(queue: str) -> list[str]:
+    """The Redis lists that make up a queue, the highest priority first."""
+    return [queue if step == 0 else f"{queue}{SEPARATOR}{step}" for step in sorted(PRIORITY_STEPS.values())]
 
 
 class Dispatcher:
@@ -111,7 +116,7 @@ def transport_options(settings: Settings, role: str) -> dict[str, Any]:
         "unacked_mutex_expire": 60,
         "priority_steps": sorted(PRIORITY_STEPS.values()),
         # Readable list names (explain:6), so that other tools can read a queue's length.
-        "sep": ":",
+        "sep": SEPARATOR,
         "socket_connect_timeout": 5,
         # The default waits for ever on a dead peer. Must be longer than kombu's BRPOP of one second.
         "socket_timeout": 30,

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         120.0
     )
     claim_seconds: Annotated[float, Field(gt=0, description="A claim without a heartbeat runs out.")] = 30.0
+    consumer_patience_seconds: Annotated[
+        float, Field(gt=0, description="A worker that takes nothing for so long while messages wait is started again.")
+    ] = 120.0
     timer_seconds: Annotated[float, Field(gt=0, description="Between two repairs.")] = 3.0
     max_attempts: Annotated[
         int, Field(gt=0, description="Deaths of a worker over one shard, twice as many where items are found out.")

@@ -230,6 +230,11 @@ class RedisJobStore:
         with translated():
             self.client.hset(PACE, model, seconds_per_pass)
 
+    def waiting(self, lists: list[str]) -> int:
+        """Messages in a queue, by the lists that make it up."""
+        with translated():
+            return sum(int(self.client.llen(name)) for name in lists)
+
     def ping(self) -> None:
         """Raise unless Redis answers."""
         with translated():

@@ -60,7 +60,8 @@ class Service:
     def upload(self, photos: Sequence[Photo], tenant: str = "a") -> None:
         """Store images where uploads lie."""
         with ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(lambda photo: self.storage.put(keys.blob(tenant, photo.sha256), photo.data), photos))
+            contents = {keys.blob(tenant, photo.sha256): photo.data for photo in photos}
+            list(pool.map(self.storage.put, contents, contents.values()))
 
     def post(
         self, photos: Sequence[Photo], tenant: str = "a", idempotency_key: str = "", **request: Any
@@ -98,7 +99,12 @@ class Service:
 
     def queued(self) -> int:
         """Messages that wait for an explain worker."""
-        return sum(int(self.state.client.llen(name)) for name in LISTS)
+        return self.state.waiting(LISTS)
+
+    def consumers(self) -> int:
+        """Explain workers that wait for a message at this moment."""
+        clients = self.state.client.client_list()
+        return sum(client["name"] == "heatmill-explain" and "b" in client["flags"] for client in clients)
 
     def wait(self, job: JobId, seconds: float = PATIENCE_SECONDS) -> History:
         """Until the job is terminal."""

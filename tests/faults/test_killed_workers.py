@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import pytest
+from celery import Celery
 
 from heatmill import keys, records
 from tests.faults.history import History
@@ -100,6 +101,26 @@ def test_a_worker_is_asked_to_stop_in_the_middle_of_a_shard(service: Service) ->
     written = Counter(path for method, path in service.proxy.seen if method == "PUT" and "/heatmaps/" in path)
     assert len(written) == len(batch())
     assert set(written.values()) == {1}, "nothing is done twice"
+
+
+def test_a_worker_that_takes_nothing_ends_to_be_started_again(service: Service) -> None:
+    service.stack.kill("explain-1", "explain-2")
+    service.stack.start_explain(3, consumer_patience_seconds="3")
+    try:
+        service.wait(service.submit(batch()[:1]))
+        # Alive, answering pings, and consuming nothing: what failed reconnects have made of Celery workers.
+        Celery("heatmill", broker=service.stack.redis_url, set_as_current=False).control.cancel_consumer("explain")
+        wait_until(lambda: not service.consumers(), 30, "nobody takes messages")
+        job = service.submit(batch()[:4])
+        submitted = time.monotonic()
+
+        wait_until(service.stack.processes["explain-3"].has_ended, 30, "the worker has ended")
+        service.recoveries["worker that takes nothing, patience 3 s: until it ends"] = time.monotonic() - submitted
+        assert service.stack.processes["explain-3"].end(0) == 1
+    finally:
+        service.stack.kill("explain-3")
+    service.stack.keep_up()
+    service.wait(job).check(batch()[:4], service.reference(batch()))
 
 
 def records_of(history: History) -> dict[int, bytes]:

@@ -4,12 +4,12 @@ import threading
 from collections import defaultdict
 from contextlib import closing
 
-from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS
+from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore, key, open_state, translated
 
-LISTS = [EXPLAIN_QUEUE if step == 0 else f"{EXPLAIN_QUEUE}:{step}" for step in PRIORITY_STEPS.values()]
+LISTS = lists(EXPLAIN_QUEUE)
 PERIOD_SECONDS = 0.05
 
 
@@ -46,8 +46,7 @@ class Watcher:
                     continue
 
     def _look(self, state: RedisJobStore) -> None:
-        with translated():
-            self.queued = max(self.queued, sum(int(state.client.llen(name)) for name in LISTS))
+        self.queued = max(self.queued, state.waiting(LISTS))
         for job in state.open_jobs():
             with translated():
                 counts = state.client.hvals(key(job, "attempts"))

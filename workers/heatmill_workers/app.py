@@ -1,7 +1,7 @@
 """The two Celery apps: `explain` takes shards to the device, `control` plans, feeds, finishes and repairs.
 
 celery -A heatmill_workers.app:explain worker --queues explain --concurrency 1
-celery -A heatmill_workers.app:control worker --queues control --beat
+celery -A heatmill_workers.app:control worker --queues control
 """
 
 from typing import Any
@@ -53,17 +53,6 @@ def control_settings(settings: Settings) -> dict[str, Any]:
         "worker_pool": "threads",
         # A plan or a finish of a large job takes minutes; feed must find a free thread beside several of them.
         "worker_concurrency": 8,
-        "beat_schedule": {
-            "repair": {
-                "task": dispatch.REPAIR,
-                "schedule": settings.timer_seconds,
-                # While no control worker runs, ticks do not pile up.
-                "options": {"expires": settings.timer_seconds, "queue": dispatch.CONTROL_QUEUE},
-            }
-        },
-        # In memory: the schedule is one line, and a file would outlive its process.
-        "beat_scheduler": "celery.beat:Scheduler",
-        "beat_max_loop_interval": settings.timer_seconds,
         **_common(),
     }
 

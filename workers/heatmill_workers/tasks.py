@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_ready
 
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
@@ -15,6 +15,8 @@ from heatmill.state import open_state
 from heatmill.storage import open_storage
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
+from heatmill_workers.timer import every
+from heatmill_workers.watchdog import watch
 
 if TYPE_CHECKING:
     from heatmill_workers.pipeline import Worker
@@ -59,7 +61,6 @@ def sweep_job(tenant: str, job: str) -> None:
     _controlled(lambda: controlling.sweep(control_services(), JobId(tenant, job)))
 
 
-@control.task(name=dispatch.REPAIR, shared=False)
 def repair_jobs() -> None:
     """The timer: rebuild what Redis has forgotten, then feed."""
     _controlled(lambda: controlling.repair(control_services()))
@@ -75,6 +76,15 @@ def control_services() -> controlling.Control:
         catalogue=load_catalogue(SETTINGS.models_file),
         settings=SETTINGS,
     )
+
+
+@worker_ready.connect
+def start_threads(sender: Any, **_: object) -> None:
+    """What runs beside the tasks, in the process that takes them off the queue: the timer, and a watch over both."""
+    queue = dispatch.CONTROL_QUEUE if sender.app is control else dispatch.EXPLAIN_QUEUE
+    watch(open_state(SETTINGS.redis_url), queue, SETTINGS.consumer_patience_seconds)
+    if sender.app is control:
+        every(SETTINGS.timer_seconds, repair_jobs)
 
 
 @worker_process_init.connect

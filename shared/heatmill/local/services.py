@@ -28,12 +28,12 @@ def api(folder: Path, port: int, environment: Mapping[str, str]) -> Program:
 
 def control_worker(folder: Path, environment: Mapping[str, str]) -> Program:
     """Plans, feeds, finishes and repairs; its timer is inside."""
-    return _worker("control", "control", ("--beat",), folder, environment)
+    return _worker("control", "control", folder, environment)
 
 
 def explain_worker(number: int, folder: Path, environment: Mapping[str, str]) -> Program:
     """Computes heatmaps; one child at a time, on one device."""
-    return _worker(f"explain-{number}", "explain", (), folder, environment)
+    return _worker(f"explain-{number}", "explain", folder, environment)
 
 
 def api_answers(port: int) -> bool:
@@ -50,7 +50,7 @@ def _answers(port: int, path: str, seconds: float) -> bool:
             return False
 
 
-def _worker(name: str, app: str, extra: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> Program:
+def _worker(name: str, app: str, folder: Path, environment: Mapping[str, str]) -> Program:
     arguments = (
         *("-A", f"heatmill_workers.app:{app}", "worker"),
         *("--queues", app),
@@ -58,6 +58,5 @@ def _worker(name: str, app: str, extra: tuple[str, ...], folder: Path, environme
         *("--loglevel", "INFO"),
         # Workers of one machine have nothing to tell each other.
         *("--without-gossip", "--without-mingle"),
-        *extra,
     )
     return Program(name, (sys.executable, "-m", "celery", *arguments), folder, environment)
