@@ -1,0 +1,182 @@
+"""A worker that runs for real, and at any of its steps is killed, fenced off, or loses what it talks to.
+
+A step is a call of Redis or the store from the thread that runs the shard; the calls of its pools are not steps, but
+die with it. What may happen at a step happens before the call; `lost_answer` kills the worker right after it.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from heatmill import keys, records
+from heatmill.errors import QueueUnavailable, StorageUnavailable, TransientError
+from heatmill.keys import JobId
+from heatmill.schemas import Plan
+from heatmill.state import Claim, RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_workers.pipeline import Worker, process_shard
+
+LONG = 60.0
+FENCING = frozenset({"cancel", "taken_over", "rival"})
+Event = Literal["die", "lost_answer", "wipe", "cancel", "late", "taken_over", "rival", "no_redis", "no_store"]
+
+
+class Died(BaseException):
+    """kill -9: nothing of the worker runs any more."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the workers share: one planned job in a real store and a real Redis."""
+
+    worker: Worker
+    job: JobId
+    plan: Plan
+
+    @property
+    def storage(self) -> S3Storage:
+        """Watched by nobody."""
+        return self.worker.storage
+
+    @property
+    def state(self) -> RedisJobStore:
+        """Watched by nobody."""
+        return self.worker.state
+
+    def cancel(self) -> None:
+        """As the API does."""
+        self.storage.write_once(keys.cancelled(self.job), b"{}")
+        self.state.cancel(self.job)
+
+    def pass_time(self) -> None:
+        """What was sent or claimed for long is late now."""
+        names = f"heatmill:{{{self.job}}}:"
+        for shard in self.state.client.zrange(f"{names}inflight", 0, -1):
+            self.state.client.zadd(f"{names}inflight", {str(shard): 1})
+        for shard, holder in self.state.client.hgetall(f"{names}claims").items():
+            self.state.client.hset(f"{names}claims", str(shard), f"{str(holder).split()[0]} 1")
+
+
+class Attempt:
+    """One delivery of a shard to one worker.
+
+    Args:
+        world: Where it runs.
+        shard: Which one.
+        events: What happens, by the number of the step.
+        pictures_late: Mutation: pictures are written after the commit record, as they must not be.
+    """
+
+    def __init__(self, world: World, shard: int, events: dict[int, Event], *, pictures_late: bool = False) -> None:
+        self._world, self._shard, self._events = world, shard, events
+        self._pictures_late = pictures_late
+        self._held_back: list[Callable[[], object]] = []
+        self._thread = threading.get_ident()
+        self._steps = 0
+        self._fenced_at: int | None = None
+        self._dead = False
+
+    def run(self) -> None:
+        """From claim to commit, or to where it ends."""
+        worker = replace(
+            self._world.worker,
+            storage=cast(S3Storage, _Watched(self._world.storage, self._call)),
+            state=cast(RedisJobStore, _Watched(self._world.state, self._call)),
+        )
+        try:
+            process_shard(worker, self._world.job, self._shard)
+        except Died:
+            self._dead = True
+        except TransientError:
+            # Before the claim, or around giving it back: the task fails, and feed sends the shard again.
+            pass
+
+    def _call(self, name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        if self._dead:
+            raise Died
+        if threading.get_ident() != self._thread:
+            if self._pictures_late and name == "put":
+                return self._held_back.append(lambda: call(*arguments))
+            return call(*arguments)
+        step, self._steps = self._steps, self._steps + 1
+        event = self._events.get(step)
+        self._happen(event, step)
+        is_commit = name == "write_once" and arguments[0] == keys.commit(self._world.job, self._shard)
+        if is_commit:
+            # Whoever was fenced off before its last look at Redis must not come this far.
+            assert self._fenced_at in (None, step), "a worker that was fenced off has committed"
+        answer = call(*arguments)
+        if event == "lost_answer":
+            self._dead = True
+            raise Died
+        for write in self._held_back if is_commit else ():
+            write()
+        return answer
+
+    def _happen(self, event: Event | None, step: int) -> None:
+        if event in FENCING and self._fenced_at is None and step > 0:
+            self._fenced_at = step
+        if event is not None and event != "lost_answer":
+            getattr(self, f"_{event}")()
+
+    def _die(self) -> None:
+        self._dead = True
+        raise Died
+
+    def _wipe(self) -> None:
+        # A Redis that knows nothing cannot fence; the record is write-once.
+        self._fenced_at = None
+        self._world.state.client.flushall()
+
+    def _cancel(self) -> None:
+        self._world.cancel()
+
+    def _late(self) -> None:
+        self._world.pass_time()
+
+    def _taken_over(self) -> None:
+        """Another worker does the whole shard meanwhile."""
+        self._world.pass_time()
+        Attempt(self._world, self._shard, {}).run()
+
+    def _rival(self) -> None:
+        """Another worker begins with it, and is still at it when this one goes on."""
+        self._world.pass_time()
+        if not isinstance(self._world.state.claim(self._world.job, self._shard, "rival", LONG), Claim):
+            self._fenced_at = None
+
+    def _no_redis(self) -> None:
+        raise QueueUnavailable("for this once")
+
+    def _no_store(self) -> None:
+        raise StorageUnavailable("for this once")
+
+
+class _Watched:
+    """Passes every method call on through `call`."""
+
+    def __init__(self, real: object, call: Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]) -> None:
+        self._real, self._call = real, call
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._real, name)
+        if not callable(attribute):
+            return attribute
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            return self._call(name, lambda *given: attribute(*given, **named), arguments)
+
+        return watched
+
+
+def pictures(world: World) -> dict[str, bytes]:
+    """Every heatmap and attribution of the job."""
+    found = [entry.key for entry in world.storage.list(world.job.prefix)]
+    return {key: world.storage.get(key) for key in found if "/heatmaps/" in key or "/attributions/" in key}
+
+
+def commit_records(world: World) -> dict[int, bytes]:
+    """Every commit record, as it stands."""
+    numbers = records.committed_numbers(world.storage, world.job)
+    return {number: world.storage.get(keys.commit(world.job, number)) for number in numbers}

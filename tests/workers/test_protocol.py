@@ -1,0 +1,215 @@
+"""Any order of deliveries, deaths, zombies, wipes and cancels over the real pipeline: nothing is lost or doubled.
+
+The same machine must find two mutations of the protocol: a worker that does not ask whether it was fenced off, and
+pictures that are written after the commit record.
+"""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any, ClassVar, cast
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from torch import Tensor, nn
+
+from heatmill import keys, records
+from heatmill.catalogue import load_catalogue
+from heatmill.dispatch import Dispatcher
+from heatmill.registering import register
+from heatmill.settings import Settings
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_workers.claims import HeldShard
+from heatmill_workers.control import Control, plan
+from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.store import ModelStore
+from heatmill_workers.pipeline import Worker
+from tests.workers.jobs import MODEL, accept, upload
+from tests.workers.photos import noise
+from tests.workers.protocol import Attempt, Event, World, commit_records, pictures
+from tests.workers.small import loaded
+
+SHARDS = 2
+SHARD_ITEMS = 2
+# A shard without faults takes nine steps; the record is written at the last but one.
+EVENTS = st.dictionaries(
+    st.integers(0, 9),
+    st.sampled_from(["die", "lost_answer", "wipe", "cancel", "late", "taken_over", "rival", "no_redis", "no_store"]),
+    max_size=3,
+)
+
+
+class Linear(nn.Module):
+    """The smallest classifier of photos that has a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(3, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head((images**2).mean((2, 3)))
+        return out
+
+
+class OneModel:
+    """Stands for the store of models."""
+
+    @cache  # noqa: B019
+    def get(self, name: str) -> LoadedModel:
+        """The one."""
+        return replace(loaded(Linear(), side=8), name=name)
+
+
+@pytest.fixture
+def worker(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Worker:
+    storage.__dict__["has_conditional_writes"] = True
+    models = cast(ModelStore, OneModel())
+    # Without the cache of results, which would copy the pictures of the undisturbed job.
+    settings = settings.model_copy(
+        update={"result_cache": False, "claim_seconds": 60.0, "max_attempts": 50, "decode_threads": 1}
+    )
+    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
+
+
+class Machine(RuleBasedStateMachine):
+    """One job of two shards, and whatever happens to it."""
+
+    worker: ClassVar[Worker]
+    mutation: ClassVar[dict[str, Any]] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        self.worker.state.client.flushall()
+        self.world = planned(self.worker)
+        self.seen: dict[int, bytes] = {}
+
+    @rule(shard=st.integers(0, SHARDS - 1), events=EVENTS)
+    def deliver(self, shard: int, events: dict[int, Event]) -> None:
+        Attempt(self.world, shard, events, **self.mutation).run()
+
+    @rule()
+    def wipe(self) -> None:
+        self.world.state.client.flushall()
+
+    @rule()
+    def repair(self) -> None:
+        register(self.world.storage, self.world.state, self.world.job)
+
+    @rule()
+    def pass_time(self) -> None:
+        self.world.pass_time()
+
+    @invariant()
+    def a_record_never_changes_and_all_that_it_names_is_there(self) -> None:
+        found = commit_records(self.world)
+        assert self.seen.items() <= found.items()
+        there = pictures(self.world)
+        for number in found.keys() - self.seen.keys():
+            for row in records.load_rows(self.world.storage, self.world.job, number):
+                assert row.error is None, row.error
+                assert row.heatmap
+                assert row.attribution
+                assert {row.heatmap.key, row.attribution.key} <= there.keys()
+        self.seen = found
+
+    @invariant()
+    def redis_never_says_more_than_the_store(self) -> None:
+        progress = self.world.state.progress(self.world.job)
+        if progress is None:
+            return
+        stored = records.committed(self.world.storage, self.world.job)
+        assert progress.committed <= len(stored.shards)
+        assert progress.counts.done == progress.committed * SHARD_ITEMS <= stored.succeeded
+
+    def teardown(self) -> None:
+        """The faults stop: the timer and one good worker bring the job to its end, unless it was cancelled."""
+        world = self.world
+        register(world.storage, world.state, world.job)
+        world.pass_time()
+        while (shard := world.state.take(world.job, 60.0)) is not None:
+            Attempt(world, shard, {}).run()
+        if world.state.is_cancelled(world.job):
+            return
+        assert sorted(commit_records(world)) == list(range(SHARDS))
+        rows = [row for number in range(SHARDS) for row in records.load_rows(world.storage, world.job, number)]
+        assert [(row.index, row.status) for row in rows] == [
+            (index, "succeeded") for index in range(SHARDS * SHARD_ITEMS)
+        ]
+        assert _without_job(pictures(world), world) == undisturbed(self.worker)
+        progress = world.state.progress(world.job)
+        assert progress is not None
+        assert (progress.committed, progress.counts.done) == (SHARDS, SHARDS * SHARD_ITEMS)
+
+
+def test_nothing_is_lost_doubled_or_half_done(worker: Worker) -> None:
+    Machine.worker, Machine.mutation = worker, {}
+    _run(examples=25)
+
+
+def test_a_worker_that_does_not_look_whether_it_was_fenced_off_is_found(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine.worker, Machine.mutation = worker, {}
+    monkeypatch.setattr(HeldShard, "check", lambda _: None)
+
+    with pytest.raises(AssertionError, match="a worker that was fenced off has committed"):
+        _run(examples=100)
+
+
+def test_pictures_that_are_written_after_the_commit_record_are_found(worker: Worker) -> None:
+    Machine.worker, Machine.mutation = worker, {"pictures_late": True}
+
+    with pytest.raises(AssertionError):
+        _run(examples=100)
+
+
+def _run(examples: int) -> None:
+    # The same examples every time: a mutation that is found, is found.
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=8,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            derandomize=True,
+            # A shorter history would say more, and takes minutes to find.
+            phases=[Phase.generate],
+            print_blob=False,
+        ),
+    )
+
+
+def planned(worker: Worker) -> World:
+    """A new job, planned and known to Redis."""
+    items = [{"image": upload(worker.storage, noise(seed, (8, 8)))} for seed in range(SHARDS * SHARD_ITEMS)]
+    job = accept(worker.storage, items=items, model=MODEL, methods=[{"name": "saliency"}], shard_items=SHARD_ITEMS)
+    control = Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
+    plan(control, job)
+    worker.storage.delete([keys.open_marker(job)])
+    written = records.load_plan(worker.storage, job)
+    assert written is not None
+    return World(worker, job, written)
+
+
+PICTURES: dict[str, bytes] = {}
+
+
+def undisturbed(worker: Worker) -> dict[str, bytes]:
+    """The pictures of a job to which nothing happens."""
+    if not PICTURES:
+        world = planned(worker)
+        for shard in range(SHARDS):
+            Attempt(world, shard, {}).run()
+        PICTURES.update(_without_job(pictures(world), world))
+        assert len(PICTURES) == SHARDS * SHARD_ITEMS * 2
+    return PICTURES
+
+
+def _without_job(found: dict[str, bytes], world: World) -> dict[str, bytes]:
+    return {key.removeprefix(world.job.prefix): data for key, data in found.items()}
