@@ -13,6 +13,7 @@ import structlog
 from werkzeug.datastructures import FileStorage
 
 from heatmill import keys, records
+from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.planning import inline_items, shard_items, write_plan
@@ -136,6 +137,10 @@ def _plan(storage: S3Storage, job: JobId, accepted: AcceptedJob) -> Plan | None:
 
 
 def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
+    if services.state.waiting(lists(EXPLAIN_QUEUE, accepted.priority)) >= services.settings.window_shards:
+        # It takes its turn: else a tenant's thousand small jobs would all lie before everybody else's.
+        services.dispatcher.feed()
+        return
     shard = services.state.take(job, services.settings.queue_patience_seconds)
     if shard is not None:
         services.dispatcher.explain(job, shard, accepted.priority)

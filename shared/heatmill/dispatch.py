@@ -27,9 +27,10 @@ SEPARATOR = ":"
 PRIORITY_STEPS: dict[Priority, int] = {"interactive": 0, "normal": 3, "bulk": 6}
 
 
-def lists(queue: str) -> list[str]:
-    """The Redis lists that make up a queue, the highest priority first."""
-    return [queue if step == 0 else f"{queue}{SEPARATOR}{step}" for step in sorted(PRIORITY_STEPS.values())]
+def lists(queue: str, *priorities: Priority) -> list[str]:
+    """The Redis lists that make up a queue, or those of some priorities alone."""
+    steps = [PRIORITY_STEPS[priority] for priority in priorities or PRIORITY_STEPS]
+    return [queue if step == 0 else f"{queue}{SEPARATOR}{step}" for step in steps]
 
 
 class Dispatcher:

@@ -63,6 +63,19 @@ def test_a_job_that_fits_one_shard_is_planned_and_sent_at_once(
     assert state.outstanding(job) == 1
 
 
+def test_small_jobs_fill_the_window_and_then_take_their_turns(
+    client: FlaskClient, services: Services, state: RedisJobStore
+) -> None:
+    window = services.settings.window_shards
+    jobs = [submit(client) for _ in range(window + 3)]
+
+    assert state.waiting(["explain"]) == window
+    assert state.waiting(["control"]) == 3
+    assert [state.outstanding(job) for job in jobs] == [1] * window + [0] * 3
+    submit(client, priority="bulk")
+    assert state.waiting(["explain:6"]) == 1, "another priority has a window of its own"
+
+
 def test_a_larger_job_is_left_to_the_control_worker(
     client: FlaskClient, storage: S3Storage, state: RedisJobStore
 ) -> None:

@@ -74,6 +74,16 @@ def test_planning_twice_changes_nothing(control: Control) -> None:
     assert {entry.key: control.storage.get(entry.key) for entry in control.storage.list(job.prefix)} == before
 
 
+def test_a_queue_that_no_worker_reads_does_not_grow(control: Control) -> None:
+    impatient = replace(control, settings=control.settings.model_copy(update={"queue_patience_seconds": 0.001}))
+    plan(impatient, accept(control.storage, items=ITEMS, shard_items=1))
+    for _ in range(5):
+        time.sleep(0.005)
+        feed(impatient)
+
+    assert len(sent(control.state)) == 3
+
+
 def test_feed_never_has_more_than_the_window_outstanding(control: Control) -> None:
     job = accept(control.storage, items=ITEMS, shard_items=1)
     plan(control, job)

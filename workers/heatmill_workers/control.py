@@ -10,7 +10,7 @@ import structlog
 
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
-from heatmill.dispatch import PRIORITY_STEPS, Dispatcher
+from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS, Dispatcher, lists
 from heatmill.errors import ClaimLost, HeatmillError, JobNotFound, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
@@ -77,6 +77,8 @@ def feed(control: Control) -> None:
         outstanding += state.outstanding(job)
         if progress.shards is not None and not progress.cancelled:
             waiting[job] = progress
+    # What was sent again while no worker took anything lies in the queue twice.
+    outstanding = max(outstanding, state.waiting(lists(EXPLAIN_QUEUE)))
     _send(control, waiting, control.settings.window_shards - outstanding)
 
 
