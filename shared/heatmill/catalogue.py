@@ -6,7 +6,7 @@ models.toml adds models, or replaces stock ones of the same name.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -28,14 +28,27 @@ LOADERS_OF_STOCK = frozenset({"bundled", "torchvision"})
 
 @dataclass(frozen=True)
 class Passes:
-    """Cost of a method, in forward passes of one image; a forward and backward pass counts as 2.5 (measured)."""
+    """Cost of a method, in forward passes of one image; a forward and backward pass counts as 2.5 (measured).
+
+    Args:
+        base: Whatever the params are.
+        per: What each unit of a param adds, or each entry of a list.
+        until: A param that makes the method go on until it is met -> in place of `per`, what bounds it then.
+    """
 
     base: float
     per: Mapping[str, float]
+    until: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def of(self, params: Mapping[str, Any]) -> float:
-        """The cost at these resolved params."""
-        return self.base + sum(factor * _amount(params[name]) for name, factor in self.per.items())
+        """The cost at these resolved params; the largest, where it is not known before."""
+        bounds = [bound for name, bound in self.until.items() if params[name] is not None]
+        amounts = (sum(factor * _amount(params[name]) for name, factor in each.items()) for each in (self.per, *bounds))
+        return self.base + max(amounts)
+
+    def are_known(self, params: Mapping[str, Any]) -> bool:
+        """Whether the cost is the same for every image."""
+        return all(params[name] is None for name in self.until)
 
 
 @dataclass(frozen=True)
@@ -192,8 +205,7 @@ def _stock(name: str) -> list[dict[str, Any]]:
 
 
 def _method(entry: dict[str, Any]) -> Method:
-    passes = Passes(entry["passes"]["base"], entry["passes"]["per"])
-    return Method(**{**entry, "needs": tuple(entry["needs"]), "passes": passes})
+    return Method(**{**entry, "needs": tuple(entry["needs"]), "passes": Passes(**entry["passes"])})
 
 
 def _stock_model(entry: dict[str, Any]) -> Model:
@@ -239,7 +251,17 @@ def _pointed(fault: ValidationError, schema: Mapping[str, Any]) -> dict[str, obj
         unknown = sorted(set(fault.instance) - set(schema["properties"]))
         known = ", ".join(sorted(schema["properties"])) or "none"
         return {"pointer": pointer([unknown[0]]), "detail": f"unknown param {unknown[0]!r}; the params are: {known}"}
-    return {"pointer": where, "detail": f"{where[1:]}: {fault.message}" if where else fault.message}
+    detail = _detail(fault)
+    return {"pointer": where, "detail": f"{where[1:]}: {detail}" if where else detail}
+
+
+def _detail(fault: ValidationError) -> str:
+    """The fault in words: not of the pattern, but of what it stands for; of alternatives, the one that was meant."""
+    if fault.validator == "pattern" and "description" in fault.schema:
+        return f"{fault.instance!r} is not {fault.schema['description']}"
+    inner = fault.context or ()
+    meant = [each.message for each in inner if each.validator != "type"] or [each.message for each in inner]
+    return ", and ".join(meant) or fault.message
 
 
 def _is_integer(field: Mapping[str, Any], value: object) -> bool:

@@ -14,7 +14,12 @@ BUNDLED_MODEL = "efficientnet_lite0"
 
 # What SHAP compares an image with: a name, or an image by its URI.
 BackgroundEntry = Annotated[
-    str, Field(max_length=2048, pattern=r"^(mean|black|white|blur|upload://[0-9a-f]{64}|s3://[^/]+/.*[^/])$")
+    str,
+    Field(
+        max_length=2048,
+        pattern=r"^(mean|black|white|blur|upload://[0-9a-f]{64}|s3://[^/]+/.*[^/])$",
+        description="mean, black, white, blur, or an image's upload:// or s3:// URI",
+    ),
 ]
 # What shap's own examples draw from a data set.
 MAX_BACKGROUND = 100

@@ -91,6 +91,12 @@ def test_a_whole_number_has_one_spelling() -> None:
         ({"steps": "many"}, "/steps", "steps: 'many' is not of type 'integer'"),
         ({"steps": True}, "/steps", "steps: True is not of type 'integer'"),
         ({"baseline": "grey"}, "/baseline", "baseline: 'grey' is not one of ['mean', 'black', 'white', 'blur']"),
+        ({"max_error": 0}, "/max_error", "max_error: 0 is less than or equal to the minimum of 0"),
+        (
+            {"max_error": "x"},
+            "/max_error",
+            "max_error: 'x' is not of type 'number', and 'x' is not of type 'null'",
+        ),
         ({"a/b": 1}, "/a~1b", "unknown param 'a/b'; the params are: baseline, max_error, max_steps, steps"),
     ],
 )
@@ -99,6 +105,14 @@ def test_a_wrong_param_is_pointed_at(params: dict[str, Any], pointer: str, detai
         STOCK.resolve_params("integrated_gradients", params)
 
     assert caught.value.errors == [{"pointer": pointer, "detail": detail}]
+
+
+def test_a_wrong_background_is_told_what_there_is() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        STOCK.resolve_params("deep_shap", {"background": ["mean", "grey"]})
+
+    detail = "background/1: 'grey' is not mean, black, white, blur, or an image's upload:// or s3:// URI"
+    assert caught.value.errors == [{"pointer": "/background/1", "detail": detail}]
 
 
 def test_every_wrong_param_is_pointed_at() -> None:
@@ -134,6 +148,16 @@ def test_cost_grows_with_steps() -> None:
     assert STOCK.passes("saliency", {}) == 2.5
     assert STOCK.passes("integrated_gradients", params) == 1 + 10 * 2.5
     assert STOCK.passes("deep_shap", {"background": ["mean", "blur"]}) == 1 + 2 * 7
+
+
+def test_what_is_done_until_an_error_is_met_is_planned_at_its_most() -> None:
+    params = STOCK.resolve_params("integrated_gradients", {"steps": 10, "max_error": 0.01, "max_steps": 100})
+    cost = STOCK.method("integrated_gradients").passes
+
+    assert cost.of(params) == 1 + 2 * 100 * 2.5
+    assert cost.of({**params, "steps": 500}) == 1 + 500 * 2.5
+    assert not cost.are_known(params)
+    assert cost.are_known({**params, "max_error": None})
 
 
 def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def _method(method: Explainer) -> Entry:
         "params": method.params.model_json_schema(),
         "needs": list(method.needs),
         "picture": method.picture,
-        "passes": {"base": method.passes.base, "per": dict(method.passes.per)},
+        "passes": {"base": method.passes.base, "per": dict(method.passes.per), "until": dict(method.passes.until)},
     }
 
 

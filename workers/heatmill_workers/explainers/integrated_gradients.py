@@ -34,7 +34,11 @@ class Params(BaseModel):
     baseline: Baseline = Field("mean", description=f"Where the path starts: {DESCRIPTION}.")
 
 
-@explains(Params, picture="signed", passes=Passes(base=1, per={"steps": 2.5}))
+# The doubled steps add up to less than twice the most.
+PASSES = Passes(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 5}})
+
+
+@explains(Params, picture="signed", passes=PASSES)
 def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     baselines = background(model, images, [params.baseline])
