@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 import redis
 from redis.backoff import NoBackoff
@@ -97,7 +98,7 @@ class RedisJobStore:
 
     def take(self, job: JobId, patience_seconds: float) -> int | None:
         """The next shard to send, marked as sent until the patience is over; None where there is none now."""
-        number = self._run("take", job, milliseconds(patience_seconds))
+        number = self._run("take", job, milliseconds(patience_seconds), uuid4().hex)
         return None if number is None else int(number)
 
     def claim(self, job: JobId, shard: int, token: str, seconds: float) -> Claim | Refusal:

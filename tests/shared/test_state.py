@@ -66,6 +66,12 @@ def test_feeders_at_the_same_time_never_get_the_same_shard(state: RedisJobStore)
     assert sorted(number for share in shares for number in share) == list(range(200))
 
 
+def test_a_take_whose_answer_was_lost_gives_the_same_shard_again(state: RedisJobStore) -> None:
+    known(state, shards=3)
+    assert [state._run("take", JOB, 10_000, "one call") for _ in range(2)] == [0, 0]
+    assert taken(state) == [1, 2]
+
+
 def test_committed_shards_are_never_sent(state: RedisJobStore) -> None:
     known(state, shards=4, committed=Committed((0, 2), 2, 0))
     assert taken(state) == [1, 3]

@@ -1,17 +1,24 @@
 -- The next shard to send: one whose deadline has passed, else the next that was never sent.
--- ARGV: name, patience in ms
+-- ARGV: name, patience in ms, token of this call
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local shards = redis.call('HGET', KEYS[2], 'shards')
 if not shards or redis.call('HEXISTS', KEYS[2], 'cancelled') == 1 then return false end
 
+-- This call, sent again since its answer was lost: the same shard, which nobody has been asked to explain yet.
+local token, answered = (redis.call('HGET', KEYS[2], 'taken') or ''):match('^(.*) (%d+)$')
+if token == ARGV[3] then return tonumber(answered) end
+
+local function taken(number)
+  redis.call('ZADD', KEYS[4], now + ARGV[2], number)
+  redis.call('HSET', KEYS[2], 'taken', ARGV[3] .. ' ' .. number)
+  return tonumber(number)
+end
+
 while true do
   local late = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 1)[1]
   if not late then break end
-  if redis.call('GETBIT', KEYS[3], late) == 0 then
-    redis.call('ZADD', KEYS[4], now + ARGV[2], late)
-    return tonumber(late)
-  end
+  if redis.call('GETBIT', KEYS[3], late) == 0 then return taken(late) end
   redis.call('ZREM', KEYS[4], late)
 end
 
@@ -21,8 +28,7 @@ while cursor < tonumber(shards) do
   cursor = cursor + 1
   if redis.call('GETBIT', KEYS[3], number) == 0 and not redis.call('ZSCORE', KEYS[4], number) then
     redis.call('HSET', KEYS[2], 'cursor', cursor)
-    redis.call('ZADD', KEYS[4], now + ARGV[2], number)
-    return number
+    return taken(number)
   end
 end
 redis.call('HSET', KEYS[2], 'cursor', cursor)
@@ -31,5 +37,4 @@ redis.call('HSET', KEYS[2], 'cursor', cursor)
 local map = tonumber(shards)
 if redis.call('HEXISTS', KEYS[2], 'map') == 0 or redis.call('GETBIT', KEYS[3], map) == 1 then return false end
 if redis.call('BITCOUNT', KEYS[3]) < map or redis.call('ZSCORE', KEYS[4], map) then return false end
-redis.call('ZADD', KEYS[4], now + ARGV[2], map)
-return map
+return taken(map)
