@@ -1,14 +1,18 @@
 """What an earlier job made is taken from it, byte for byte and at no device time; and never where it would be wrong."""
 
+import time
 from dataclasses import replace
+from threading import Semaphore
 from uuid import uuid4
 
 import pytest
+from PIL import Image
 
-from heatmill import keys, records
+from heatmill import images, keys, records
 from heatmill.catalogue import load_catalogue
 from heatmill.dispatch import Dispatcher
 from heatmill.errors import StorageUnavailable
+from heatmill.images import ImageLimits
 from heatmill.progress import read_job
 from heatmill.registering import register
 from heatmill.schemas import Row
@@ -226,6 +230,28 @@ def test_tenants_do_not_share(worker: Worker, tenant: str) -> None:
     assert origins(worker, submitted(worker, f"{tenant}x", IMAGES, methods=METHODS)) == {None}
 
 
+def test_however_many_images_are_looked_up_no_more_are_decoded_at_once_than_the_settings_say(
+    worker: Worker, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, most = Semaphore(2), []
+
+    def decode(data: bytes, limits: ImageLimits) -> Image.Image:
+        most.append(turns.acquire(blocking=False))
+        try:
+            # Long enough for a third to come along, if it may.
+            time.sleep(0.05)
+            return images.decode(data, limits)
+        finally:
+            turns.release()
+
+    monkeypatch.setattr(prepare, "decode", decode)
+    two = replace(worker, settings=worker.settings.model_copy(update={"decode_threads": 2}))
+    many = {f"image {seed}": noise(seed) for seed in range(12)}
+    submitted(two, tenant, many, methods=METHODS[:1], shard_items=12)
+
+    assert most == [True] * 12
+
+
 def test_a_worker_that_dies_before_it_keeps_its_results_loses_nothing_else(
     worker: Worker, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,5 +299,5 @@ def test_a_store_that_fails_the_cache_alone_fails_no_job(
 
     assert origins(worker, second) == {None}
     assert shards(worker, second) == 1
-    # A store that does not answer is not waited for again and again; each decoding thread may be at it once.
-    assert len(asked) == 6 if fault is AccessRefused else 1 <= len(asked) <= worker.settings.decode_threads
+    # A store that does not answer is not waited for again and again; each image may be at it once.
+    assert len(asked) == 6 if fault is AccessRefused else 1 <= len(asked) <= len(IMAGES)

@@ -5,6 +5,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from threading import Semaphore
 from uuid import uuid4
 
 import structlog
@@ -42,6 +43,8 @@ LEAST_GROUPS = 4
 GROUPS_AHEAD = 2
 GROUPS_BEHIND = 2
 STORE_THREADS = 8
+# Far more than may decode: what is known of an image costs the store's time only, three calls for each result.
+PREPARE_THREADS = 16
 # A shorter time says more about the machine's mood than about the model.
 PACE_SECONDS = 0.5
 
@@ -203,16 +206,17 @@ def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work, cac
         limits=_limits(settings),
         model=work.model,
         watch=work.watch,
+        turn=Semaphore(settings.decode_threads),
         cache=cache,
     )
     writer = ResultWriter(worker.storage, _place(shard, work), work.model)
     rows: list[Row] = []
-    with ThreadPoolExecutor(settings.decode_threads) as decoders, ThreadPoolExecutor(STORE_THREADS) as storers:
+    with ThreadPoolExecutor(PREPARE_THREADS) as preparers, ThreadPoolExecutor(STORE_THREADS) as storers:
         group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
         size, depth = (1, 0) if work.watch.is_suspicious else (group_items, GROUPS_AHEAD)
         stored: Behind[Answer, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
-        model = _with_pictures(work, photos, decoders)
-        for group in ahead(decoders, photos.prepare, groups(work.items, size), depth):
+        model = _with_pictures(work, photos, preparers)
+        for group in ahead(preparers, photos.prepare, groups(work.items, size), depth):
             ours.check()
             started = time.monotonic()
             results = list(explain_items(group, work.plan, model))
@@ -243,20 +247,17 @@ def _operators(worker: Worker, plan: Plan) -> frozenset[str]:
     return frozenset(worker.catalogue.model(plan.model).spec.background or ())
 
 
-def _with_pictures(work: _Work, photos: Photos, decoders: ThreadPoolExecutor) -> LoadedModel:
+def _with_pictures(work: _Work, photos: Photos, preparers: ThreadPoolExecutor) -> LoadedModel:
     """The model, beside what the methods' params name by URI."""
     uris = sorted({uri for method in work.plan.methods for uri in uris_in(method.params).values()})
-    return replace(work.model, pictures=dict(zip(uris, decoders.map(photos.picture, uris), strict=True)))
+    return replace(work.model, pictures=dict(zip(uris, preparers.map(photos.picture, uris), strict=True)))
 
 
 def _note_pace(worker: Worker, work: _Work, results: list[Answer], seconds: float) -> None:
     """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm."""
-    passes = sum(
-        worker.catalogue.passes(result.method.name, result.method.params)
-        for result in results
-        if isinstance(result, Outcome)
-    )
-    if not passes or seconds < PACE_SECONDS:
+    done = [(worker.catalogue.method(each.method.name).passes, each) for each in results if isinstance(each, Outcome)]
+    passes = sum(cost.of(each.method.params) for cost, each in done)
+    if not passes or seconds < PACE_SECONDS or not all(cost.are_known(each.method.params) for cost, each in done):
         return
     try:
         worker.state.set_pace(work.plan.model, seconds / passes)

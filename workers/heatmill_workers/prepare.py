@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from threading import Semaphore
 
 from torch import Tensor
 
@@ -56,14 +57,20 @@ class Recalled:
 
 @dataclass(frozen=True)
 class Photos:
-    """Where photos come from, and for whom; and, unless the operator keeps none, what is known of them."""
+    """Where photos come from, and for whom.
+
+    Args:
+        turn: Held to fetch and decode: bounds what lies in memory, and the threads that take the processor's time.
+        cache: What is known of them, where it is used.
+    """
 
     storage: S3Storage
     rules: SourceRules
     limits: ImageLimits
     model: LoadedModel
     watch: CrashWatch
-    cache: ResultCache | None = None
+    turn: Semaphore
+    cache: ResultCache | None
 
     def prepare(self, item: Item) -> Prepared | Unprepared | Recalled:
         """One item, ready, failed or known already.
@@ -86,26 +93,30 @@ class Photos:
             TransientError: The store does not answer.
         """
         try:
-            return self._tensor(self._fetched(uri))[0]
+            with self.turn:
+                return self._tensor(self._fetched(uri))[0]
         except ItemError as error:
             return error
 
     def _prepared(self, item: Item) -> Prepared | Recalled:
-        if self.cache is None:
-            return self._decoded(item, self._fetched(item.image), {})
-        if upload := UPLOAD.fullmatch(item.image):
-            known = self.cache.take(item, upload[1])
-        else:
-            data = self._fetched(item.image)
-            known = self.cache.take(item, hashlib.sha256(data).hexdigest())
-        if self.cache.is_whole(known):
-            return Recalled(item, tuple(chain.from_iterable(known.values())))
-        # The name of an upload says what it holds: until here its bytes were not needed.
-        return self._decoded(item, self._fetched(item.image) if upload else data, known)
-
-    def _decoded(self, item: Item, data: bytes, known: Mapping[str, tuple[Row, ...]]) -> Prepared:
-        image, box = self._tensor(data)
+        data = None
+        known: Mapping[str, tuple[Row, ...]] = {}
+        if self.cache is not None:
+            sha256, data = self._named(item.image)
+            known = self.cache.take(item, sha256)
+            if self.cache.is_whole(known):
+                return Recalled(item, tuple(chain.from_iterable(known.values())))
+        with self.turn:
+            image, box = self._tensor(self._fetched(item.image) if data is None else data)
         return Prepared(item, image, box, known)
+
+    def _named(self, uri: str) -> tuple[str, bytes | None]:
+        """An image's sha256; its bytes too where they had to be read for that, which the name of an upload saves."""
+        if upload := UPLOAD.fullmatch(uri):
+            return upload[1], None
+        with self.turn:
+            data = self._fetched(uri)
+        return hashlib.sha256(data).hexdigest(), data
 
     def _fetched(self, uri: str) -> bytes:
         return fetch(uri, self.storage, self.rules, self.limits.max_bytes)
