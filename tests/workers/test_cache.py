@@ -225,6 +225,12 @@ def test_an_operator_may_do_without(worker: Worker, tenant: str) -> None:
     assert origins(worker, submitted(without, tenant, IMAGES, methods=METHODS)) == {None}
 
 
+def test_an_entry_does_not_tell_what_the_caller_called_the_image(worker: Worker, tenant: str) -> None:
+    submitted(worker, tenant, {"Jane Doe": noise(1)}, methods=METHODS)
+    for key in entries(worker, tenant):
+        assert b"Jane Doe" not in worker.storage.get(key)
+
+
 def test_tenants_do_not_share(worker: Worker, tenant: str) -> None:
     submitted(worker, tenant, IMAGES, methods=METHODS)
     assert origins(worker, submitted(worker, f"{tenant}x", IMAGES, methods=METHODS)) == {None}

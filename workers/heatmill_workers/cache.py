@@ -145,7 +145,9 @@ class ResultCache:
         for (index, method), results in groupby(rows, lambda row: (row.index, row.method)):
             key, made = self._missed.get((index, method)), tuple(results)
             if key is not None and all(row.status == "succeeded" for row in made):
-                entries[key] = Entry(job=self._shard.job.job, rows=made)
+                # What the caller called the image goes when the job is deleted.
+                nameless = tuple(row.model_copy(update={"item": "", "index": 0}) for row in made)
+                entries[key] = Entry(job=self._shard.job.job, rows=nameless)
         if not entries:
             return
         pool = ThreadPoolExecutor(STORE_THREADS)
