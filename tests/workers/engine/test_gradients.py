@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LevitConfig, LevitForImageClassification
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.gradients import input_gradients, select, target_logits
+from heatmill_workers.engine.gradients import differentiating, input_gradients, select, target_logits
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import LABELS, loaded, photos, small_resnet, small_vit
@@ -100,3 +101,61 @@ def test_target_logits_have_no_graph() -> None:
     images = photos(2, side=2)
 
     assert not target_logits(Linear(), images.requires_grad_().clone(), torch.tensor([0, 1])).requires_grad
+
+
+def levit() -> nn.Module:
+    """A small LeViT of transformers, with running statistics that are not trivial."""
+    torch.manual_seed(0)
+    config = LevitConfig(
+        num_labels=len(LABELS),
+        image_size=64,
+        hidden_sizes=[16, 24, 32],
+        depths=[1, 1, 1],
+        num_attention_heads=[1, 2, 2],
+        key_dim=[8, 8, 8],
+        down_ops=[["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
+    )
+    module = LevitForImageClassification(config).eval().requires_grad_(False)
+    for part in module.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(part.running_mean, -0.1, 0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(part.running_var, 0.5, 2)  # type: ignore[arg-type]
+    return Logits(module)
+
+
+class Logits(nn.Module):
+    """A model of transformers, as its loader wraps it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.module(images).logits
+        return out
+
+
+def test_a_gradient_is_the_same_alone_and_in_a_batch() -> None:
+    """Torch's own is wrong here by more than the largest gradient."""
+    module, images, targets = levit(), photos(2), torch.tensor([1, 2])
+
+    together = input_gradients(module, images, targets)
+
+    for row in range(2):
+        alone = input_gradients(module, images[row : row + 1], targets[row : row + 1])
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5 * float(together.abs().max()))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_of_one_row_is_torchs(affine: bool) -> None:
+    norm = nn.BatchNorm2d(3, affine=affine).eval()
+    nn.init.uniform_(norm.running_mean, -1, 1)  # type: ignore[arg-type]
+    nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+
+    with differentiating():
+        found = norm(photos(1))
+
+    torch.testing.assert_close(found, norm(photos(1)))

@@ -188,3 +188,16 @@ def test_what_puts_out_no_logits_is_refused() -> None:
 
     with pytest.raises(ModelUnavailable, match="does not put out logits"):
         prepare(spec(), built, CPU)
+
+
+def test_a_model_with_five_dimensional_weights_is_loaded_too() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv3d(1, 2, 3), nn.Linear(2, len(LABELS))
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.head(self.conv(images.unsqueeze(1)).mean((2, 3, 4)))
+            return out
+
+    assert loaded(Deep(), side=8).supports >= {"operations"}

@@ -1,7 +1,13 @@
 """Gradients of chosen logits, by `autograd.grad` only: `.backward()` would write to the shared model."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from heatmill.errors import UnsupportedOperation
 
@@ -43,9 +49,54 @@ def input_gradients(module: nn.Module, images: Tensor, targets: Tensor) -> Tenso
     Raises:
         UnsupportedOperation: The logits have no gradient.
     """
-    with torch.enable_grad():
+    with differentiating():
         leaf = images.detach().requires_grad_()
         # The clone lets a model change its input in place, which autograd forbids on a leaf.
         logits = differentiable(module(leaf.clone(memory_format=torch.preserve_format)))
         (gradients,) = torch.autograd.grad(select(logits, targets).sum(), leaf)
     return gradients
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Where a model runs of which gradients are wanted, also under `torch.no_grad()`."""
+    with torch.enable_grad(), _SingleBatchNorm():
+        yield
+
+
+class _SingleBatchNorm(TorchFunctionMode):
+    """Batch norm of a single row, by its running statistics, as arithmetic.
+
+    On the CPU torch's own backward (2.15) reads a gradient of one row in the wrong order where its strides are those of
+    channels_last and the input's are not: transformers' LeViT had other gradients alone than in a batch of two.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is functional.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm(  # noqa: PLR0913
+    rows: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm`, with a backward that is right for one row."""
+    if training or running_mean is None or running_var is None or len(rows) != 1:
+        return functional.batch_norm(rows, running_mean, running_var, weight, bias, training, momentum, eps)
+    scale = (running_var + eps).rsqrt() * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - running_mean * scale
+    shape = (-1, *[1] * (rows.ndim - 2))
+    return rows * scale.view(shape) + shift.view(shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import differentiable, select
+from heatmill_workers.engine.gradients import differentiable, differentiating, select
 from heatmill_workers.engine.tokens import attention_maps, on_the_grid
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -31,7 +31,7 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
 
     def weighted(rows: range) -> Tensor:
         batch = slice(rows.start, rows.stop)
-        with torch.enable_grad():
+        with differentiating():
             logits, maps = attention_maps(model.module, images[batch], tokens, differentiable=True)
             gradients = torch.autograd.grad(select(differentiable(logits), targets[batch]).sum(), maps)
         with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor
 from heatmill.catalogue import Passes
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import select
+from heatmill_workers.engine.gradients import differentiating, select
 from heatmill_workers.engine.spatial import Cut, logits_above
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -40,7 +40,7 @@ def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params
 
 
 def _class_activation(model: LoadedModel, images: Tensor, targets: Tensor, cut: Cut) -> Tensor:
-    with torch.enable_grad():
+    with differentiating():
         logits, leaf = logits_above(model.module, images, cut)
         (gradients,) = torch.autograd.grad(select(logits, targets).sum(), leaf)
     weights = gradients.mean((2, 3), keepdim=True)
