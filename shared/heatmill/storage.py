@@ -199,7 +199,11 @@ class S3Storage:
 
     @cached_property
     def has_conditional_writes(self) -> bool:
-        """Whether racing conditional writes have one winner here; found by trying, once per process."""
+        """Whether racing conditional writes have one winner here; found by trying, once per process.
+
+        Raises:
+            StorageUnavailable: No write has won, since an answer was lost on the way; the next try may tell.
+        """
         key = f"probe/{uuid4().hex}"
         with ThreadPoolExecutor(PROBE_WRITERS) as pool:
             outcomes = pool.map(
@@ -207,6 +211,8 @@ class S3Storage:
             )
             winners = sum(outcomes)
         self._delete_one(key)
+        if winners == 0:
+            raise StorageUnavailable("the object store was tried for conditional writes, and an answer was lost")
         return winners == 1
 
     def _put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:

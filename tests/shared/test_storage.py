@@ -346,3 +346,14 @@ def test_presigned_urls_name_the_store_as_callers_reach_it(settings: Settings, p
 
 def _ask_for_four(params: dict[str, object], **_: object) -> None:
     params["MaxKeys"] = 4
+
+
+def test_a_probe_whose_answer_was_lost_says_nothing_about_the_store(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Storage, "_put_if_absent", lambda *_: False)
+        with pytest.raises(StorageUnavailable, match="an answer was lost"):
+            storage.has_conditional_writes  # noqa: B018
+
+    assert storage.has_conditional_writes
