@@ -35,7 +35,7 @@ from tests.workers.small import LABELS, small_resnet, small_vit
 from tests.workers.vits import of_transformers
 
 IMAGE = {"a": noise(1)}
-GRADIENTS = [{"name": "integrated_gradients", "params": {"steps": 2}}]
+GRADIENTS = [{"name": "integrated_gradients", "params": {"steps": 2, "max_error": None}}]
 SALIENCY = MethodRequest(name="saliency")
 LIMITS = ImageLimits(1000, 1000)
 SPEC = ModelSpec(name="small", loader="torchvision")
@@ -76,7 +76,7 @@ def with_other_weights(worker: Worker) -> Worker:
 @pytest.mark.parametrize(
     "other",
     [
-        {"methods": [{"name": "integrated_gradients", "params": {"steps": 3}}]},
+        {"methods": [{"name": "integrated_gradients", "params": {"steps": 3, "max_error": None}}]},
         {"methods": [{"name": "saliency"}]},
         {"top_k": 2},
         {"items": [{"id": "a", "target": 3}]},
