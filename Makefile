@@ -17,8 +17,9 @@ demo: setup   ## the whole service, four photos, and a page that shows their hea
 up: setup   ## the whole service on this machine, until Ctrl-C
 	exec $(BIN)/heatmill up
 
+# Two processes, each with its own Redis and store: many tests wait for real processes, and a machine has two cores.
 test: check   ## all that CI runs: the checks, then the tests
-	exec $(BIN)/python -m pytest
+	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # What is quick to say no comes first.
 check: setup   ## format, lint, import rules, types
