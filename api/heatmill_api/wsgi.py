@@ -16,7 +16,7 @@ app = create_app(
         storage=open_storage(settings),
         state=open_state(settings.redis_url),
         dispatcher=Dispatcher(celery_app(settings, "api")),
-        catalogue=load_catalogue(settings.models_file),
+        catalogue=load_catalogue(settings.models_file, settings.methods_file),
         settings=settings,
     )
 )

@@ -182,17 +182,25 @@ class Catalogue:
         return self.method(method).passes.of(params)
 
 
-def load_catalogue(models_toml: Path | None = None) -> Catalogue:
+def load_catalogue(models_toml: Path | None = None, methods_file: Path | None = None) -> Catalogue:
     """The stock catalogue, and what an operator added to it.
 
     Raises:
-        ValueError: models.toml or a file that it names is wrong.
+        ValueError: models.toml or a file that it names is wrong, or the file of methods is.
     """
-    methods = tuple(_method(entry) for entry in _stock("methods.json"))
+    added_methods = [] if methods_file is None else _read_methods(methods_file)
+    methods = {method.name: method for method in (*map(_method, _stock("methods.json")), *added_methods)}
     stock = {entry["name"]: _stock_model(entry) for entry in _stock("models.json")}
     added = {spec.name: _added_model(spec, stock) for spec in (read_models(models_toml) if models_toml else ())}
     models = sorted((stock | added).values(), key=lambda model: model.name)
-    return Catalogue(methods, tuple(models))
+    return Catalogue(tuple(sorted(methods.values(), key=lambda method: method.name)), tuple(models))
+
+
+def _read_methods(path: Path) -> list[Method]:
+    try:
+        return [_method(entry) for entry in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no file of methods, as `heatmill_workers.export` writes it: {error}") from error
 
 
 def _amount(value: Any) -> float:

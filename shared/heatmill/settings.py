@@ -25,6 +25,9 @@ class Settings(BaseSettings):
         (), description="JSON list of what jobs may read, as `s3://bucket/prefix`; `{tenant}` stands for the caller."
     )
     models_file: Path | None = Field(None, description="The operator's models.toml.")
+    methods_file: Path | None = Field(
+        None, description="Methods of other packages, as `python -m heatmill_workers.export FILE` writes them."
+    )
     api_keys_file: Path | None = Field(
         None, description="JSON object of key sha256 -> tenant; without it everyone is the tenant `default`."
     )

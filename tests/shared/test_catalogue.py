@@ -107,6 +107,14 @@ def test_a_wrong_param_is_pointed_at(params: dict[str, Any], pointer: str, detai
     assert caught.value.errors == [{"pointer": pointer, "detail": detail}]
 
 
+@pytest.mark.parametrize("content", ["", '{"a": 1}', "[1]", '[{"name": "zeros"}]'])
+def test_a_file_of_methods_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "methods.json").write_text(content)
+
+    with pytest.raises(ValueError, match=r"methods\.json is no file of methods"):
+        load_catalogue(methods_file=tmp_path / "methods.json")
+
+
 def test_a_wrong_background_is_told_what_there_is() -> None:
     with pytest.raises(InvalidRequest) as caught:
         STOCK.resolve_params("deep_shap", {"background": ["mean", "grey"]})

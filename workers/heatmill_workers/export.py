@@ -1,6 +1,11 @@
-"""Writes what the API must know without torch, methods.json, models.json and the labels, for `make methods`."""
+"""Writes what the API must know without torch.
+
+python -m heatmill_workers.export         methods.json, models.json and the labels, for `make methods`
+python -m heatmill_workers.export FILE    the methods of other packages, for HEATMILL_METHODS_FILE
+"""
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +28,10 @@ Entry = dict[str, Any]
 
 
 def main() -> None:
-    """Write the files into the package."""
+    """Write the files into the package, or the file that is named."""
+    if len(sys.argv) > 1:
+        _write(Path(sys.argv[1]), methods(own=False))
+        return
     # In a checkout the package is a plain folder.
     package = Path(str(files("heatmill")))
     _write(package / "labels" / "imagenet.json", ResNet18_Weights.DEFAULT.meta["categories"])
@@ -32,10 +40,10 @@ def main() -> None:
     _write(package / "models.json", models(torchvision.names()))
 
 
-def methods() -> list[Entry]:
-    """An entry for every explainer of this project, by name; those of other packages stay with them."""
-    own = (method for method in register().values() if method.function.__module__.startswith("heatmill_workers."))
-    return [_method(method) for method in sorted(own, key=lambda method: method.name)]
+def methods(*, own: bool = True) -> list[Entry]:
+    """An entry for every explainer of this project, or for every other one, by name."""
+    chosen = [each for each in register().values() if each.function.__module__.startswith("heatmill_workers.") == own]
+    return [_method(method) for method in sorted(chosen, key=lambda method: method.name)]
 
 
 def models(names: Iterable[str]) -> list[Entry]:

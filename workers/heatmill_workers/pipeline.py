@@ -71,7 +71,7 @@ class Worker:
 
 def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
     """Connections and an empty model store; models are loaded when a shard asks for them."""
-    catalogue = load_catalogue(settings.models_file)
+    catalogue = load_catalogue(settings.models_file, settings.methods_file)
     device = torch.device(settings.device) if settings.device else None
     storage = open_storage(settings)
     return Worker(

@@ -73,7 +73,7 @@ def control_services() -> controlling.Control:
         storage=open_storage(SETTINGS),
         state=open_state(SETTINGS.redis_url),
         dispatcher=dispatch.Dispatcher(control),
-        catalogue=load_catalogue(SETTINGS.models_file),
+        catalogue=load_catalogue(SETTINGS.models_file, SETTINGS.methods_file),
         settings=SETTINGS,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from heatmill.local.ports import LOOPBACK
 
 PROXY_EXCEPTIONS = ("NO_PROXY", "no_proxy")
-FILES = ("HEATMILL_API_KEYS_FILE", "HEATMILL_MODELS_FILE")
+FILES = ("HEATMILL_API_KEYS_FILE", "HEATMILL_METHODS_FILE", "HEATMILL_MODELS_FILE")
 
 
 def inherited() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -106,16 +107,16 @@ def test_target_logits_have_no_graph() -> None:
 def levit() -> nn.Module:
     """A small LeViT of transformers, with running statistics that are not trivial."""
     torch.manual_seed(0)
-    config = LevitConfig(
-        num_labels=len(LABELS),
-        image_size=64,
-        hidden_sizes=[16, 24, 32],
-        depths=[1, 1, 1],
-        num_attention_heads=[1, 2, 2],
-        key_dim=[8, 8, 8],
-        down_ops=[["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
-    )
-    module = LevitForImageClassification(config).eval().requires_grad_(False)
+    shape: dict[str, Any] = {
+        "image_size": 64,
+        "hidden_sizes": [16, 24, 32],
+        "depths": [1, 1, 1],
+        "num_attention_heads": [1, 2, 2],
+        "key_dim": [8, 8, 8],
+        "down_ops": [["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
+    }
+    module: nn.Module = LevitForImageClassification(LevitConfig(num_labels=len(LABELS), **shape))
+    module.eval().requires_grad_(False)
     for part in module.modules():
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(part.running_mean, -0.1, 0.1)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """What holds for every method in the register."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from heatmill.catalogue import load_catalogue
 from heatmill.errors import (
     UnsupportedOperation,
 )
-from heatmill_workers import explainers
+from heatmill_workers import explainers, export
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loaded import LoadedModel
@@ -221,11 +223,16 @@ def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.Mo
         "[heatmill.explainers]\nzeros = other_method:zeros\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["export", str(tmp_path / "methods.json")])
     register.cache_clear()
     try:
         assert set(register()) == {*METHODS, "zeros"}
         (entry,) = explain("zeros", small_resnet(), photos(1), TARGETS[:1], {})
+        export.main()
     finally:
         register.cache_clear()
     assert isinstance(entry, Explained)
     assert entry.attribution.sum() == 0
+    offered = load_catalogue(methods_file=tmp_path / "methods.json")
+    assert {method.name for method in offered.methods} == {*METHODS, "zeros"}
+    assert offered.resolve_params("zeros", {}) == {}
