@@ -108,6 +108,7 @@ def levit() -> nn.Module:
     """A small LeViT of transformers, with running statistics that are not trivial."""
     torch.manual_seed(0)
     shape: dict[str, Any] = {
+        "num_labels": len(LABELS),
         "image_size": 64,
         "hidden_sizes": [16, 24, 32],
         "depths": [1, 1, 1],
@@ -115,7 +116,7 @@ def levit() -> nn.Module:
         "key_dim": [8, 8, 8],
         "down_ops": [["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
     }
-    module: nn.Module = LevitForImageClassification(LevitConfig(num_labels=len(LABELS), **shape))
+    module: nn.Module = LevitForImageClassification(LevitConfig(**shape))
     module.eval().requires_grad_(False)
     for part in module.modules():
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
