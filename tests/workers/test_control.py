@@ -155,6 +155,18 @@ def test_two_finishers_at_once_write_one_final_job(control: Control) -> None:
     assert control.state.open_jobs() == []
 
 
+def test_planning_a_job_that_is_done_does_not_bring_it_back(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS[:1])
+    plan(control, job)
+    commit(control, job, 0)
+    finish(control, job)
+
+    plan(control, job)
+
+    assert control.state.open_jobs() == []
+    assert read_job(control.storage, control.state, job).state == "succeeded"
+
+
 def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:
     job = accept(control.storage, items=ITEMS)
     register(control.storage, control.state, job)

@@ -47,6 +47,9 @@ class Control:
 
 def plan(control: Control, job: JobId) -> None:
     """List the job's items, write its shards and its plan, and start feeding."""
+    if control.storage.exists(keys.final(job)):
+        # The message comes late, or again: to register the job would make it look as if it were running.
+        return
     token = uuid4().hex
     if not control.state.hold(job, PLANNER, token, HOLD_SECONDS):
         return
