@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from heatmill.catalogue import Catalogue
@@ -45,15 +46,16 @@ def _method(catalogue: Catalogue, rules: SourceRules, request: JobRequest, numbe
     with _at("methods", number, "name"):
         catalogue.check_supported(request.model, method.name)
     with _at("methods", number, "params"):
-        defaults = catalogue.model(request.model).defaults
-        params = catalogue.resolve_params(method.name, method.params, defaults)
-        if faults := list(_refused_images(rules, method.params)):
+        model = catalogue.model(request.model)
+        params = catalogue.resolve_params(method.name, method.params, model.defaults)
+        # A retry gives the params as they were stored, and with them what the operator has named.
+        if faults := list(_refused_images(replace(rules, operators=model.operators), params)):
             raise faulty(faults)
         return MethodRequest(name=method.name, params=params)
 
 
 def _refused_images(rules: SourceRules, params: Mapping[str, Any]) -> Iterator[Fault]:
-    """Images that params name and that the caller may not read; those that the operator named are not the caller's."""
+    """Images that params name and that this job may not read."""
     for where, uri in uris_in(params).items():
         if refusal := _image_refusal(rules, uri):
             yield {"pointer": where, "detail": refusal}

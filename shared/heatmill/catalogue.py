@@ -92,6 +92,11 @@ class Model:
         """Params that this model sets where a job does not, for the methods that have them."""
         return {"background": list(self.spec.background)} if self.spec.background else {}
 
+    @property
+    def operators(self) -> frozenset[str]:
+        """What the operator has named for this model's background, images by URI among it: read for every tenant."""
+        return frozenset(self.spec.background or ())
+
     def lacks(self, method: Method) -> list[str]:
         """What the method needs and this model does not have; nothing where only the workers know."""
         return [] if self.supports is None else sorted(set(method.needs) - self.supports)

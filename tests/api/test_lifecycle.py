@@ -1,11 +1,14 @@
 """Cancelling, retrying and deleting jobs."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from heatmill import keys, records
+from heatmill.catalogue import load_catalogue
 from heatmill.dispatch import SWEEP
 from heatmill.errors import ImageNotFound, JobDeleted
 from heatmill.keys import JobId
@@ -13,6 +16,8 @@ from heatmill.planning import as_problem
 from heatmill.schemas import Row
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
+from heatmill_api.app import create_app
+from heatmill_api.services import Services
 from tests.api.requests import answered, body, commit, finish, row, submit
 from tests.workers.jobs import rung
 
@@ -95,6 +100,19 @@ def test_a_small_job_is_retried_too(
 ) -> None:
     job = ended(client, storage, state, failed(0), priority=priority)
     assert answered(client.post(f"/v1/jobs/{job.job}:retry"), 202)["priority"] == "normal"
+
+
+def test_a_retry_keeps_the_background_that_the_operator_has_named(
+    services: Services, storage: S3Storage, state: RedisJobStore, tmp_path: Path
+) -> None:
+    entry = "[[models]]\nname='own'\nloader='torchvision'\narchitecture='resnet18'\nbackground=['s3://sets/1.png']"
+    (tmp_path / "models.toml").write_text(entry)
+    client = create_app(replace(services, catalogue=load_catalogue(tmp_path / "models.toml"))).test_client()
+    job = ended(client, storage, state, failed(0), model="own", methods=[{"name": "deep_shap"}])
+
+    again = answered(client.post(f"/v1/jobs/{job.job}:retry"), 202)
+
+    assert again["methods"] == [{"name": "deep_shap", "params": {"background": ["s3://sets/1.png"]}}]
 
 
 def test_there_must_be_something_to_retry(client: FlaskClient, storage: S3Storage, state: RedisJobStore) -> None:

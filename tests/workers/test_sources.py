@@ -14,7 +14,7 @@ from heatmill.keys import JobId
 from heatmill.lines import cut_lines
 from heatmill.records import load_request
 from heatmill.schemas import Item, Row
-from heatmill.storage import S3Storage
+from heatmill.storage import ObjectMissing, S3Storage
 from heatmill_workers.sources import Listing, items_of
 from tests.workers.jobs import accept
 
@@ -161,3 +161,16 @@ def test_the_failed_items_of_a_job_are_listed_as_they_were(storage: S3Storage, l
         (2, "photo-5", 5),
     ]
     assert list(list_items(found[0])) == found[1:]
+
+
+def test_a_job_that_goes_while_its_failed_items_are_listed_is_not_half_listed(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = accept(storage, items=[{"image": UPLOAD}])
+    # The listing of its commit records was read, and then they were swept.
+    monkeypatch.setattr(records, "committed_numbers", lambda _storage, _job: iter([0]))
+    job = accept(storage, source={"uri": f"job://{origin.job}/failed"})
+    listing = Listing(storage, SourceRules("default", (), storage.bucket), load_catalogue())
+
+    with pytest.raises(ObjectMissing):
+        list(items_of(listing, load_request(storage, job))(None))

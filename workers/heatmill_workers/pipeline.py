@@ -200,9 +200,10 @@ class _Work:
 def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work, cache: ResultCache | None) -> list[Row]:
     """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
     settings = worker.settings
+    operators = worker.catalogue.model(work.plan.model).operators
     photos = Photos(
         storage=worker.storage,
-        rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket, _operators(worker, work.plan)),
+        rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket, operators),
         limits=_limits(settings),
         model=work.model,
         watch=work.watch,
@@ -240,11 +241,6 @@ def _place(shard: ClaimedShard, work: _Work) -> Shard:
 
 def _limits(settings: Settings) -> ImageLimits:
     return ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-
-
-def _operators(worker: Worker, plan: Plan) -> frozenset[str]:
-    """The background images that the operator has named for the job's model."""
-    return frozenset(worker.catalogue.model(plan.model).spec.background or ())
 
 
 def _with_pictures(work: _Work, photos: Photos, preparers: ThreadPoolExecutor) -> LoadedModel:

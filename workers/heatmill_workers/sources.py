@@ -61,7 +61,8 @@ def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterato
 def _failed(storage: S3Storage, job: JobId) -> Iterator[Item]:
     for number in records.committed_numbers(storage, job):
         header = records.load_header(storage, job, number)
-        if header is None or not header.failed:
+        # One that has gone since it was listed, with its job, is for `load_rows` to complain about.
+        if header is not None and not header.failed:
             continue
         failed = {row.index for row in records.load_rows(storage, job, number) if row.status == "failed"}
         yield from (item for item in records.load_shard(storage, job, number) if item.index in failed)
