@@ -71,6 +71,19 @@ def test_a_deletion_that_was_cut_off_is_completed_by_the_timer(control: Control,
     assert stored(control, keys.TRASH_PREFIX) == []
 
 
+def test_a_job_that_was_deleted_before_redis_forgot_it_is_forgotten(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    control.storage.put(keys.final(job), b"{}")
+    records.bury(control.storage, job)
+
+    finish(control, job)
+
+    assert control.state.progress(job) is None
+    assert stored(control, keys.OPEN_PREFIX) == []
+    assert not control.storage.exists(keys.table(job, 0))
+
+
 def test_a_job_that_was_not_deleted_is_not_swept(control: Control) -> None:
     job = finished(control)
     before = stored(control, job.prefix)

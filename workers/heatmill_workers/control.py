@@ -11,7 +11,7 @@ import structlog
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS, Dispatcher, lists
-from heatmill.errors import ClaimLost, HeatmillError, JobNotFound, SourceUnreadable
+from heatmill.errors import ClaimLost, HeatmillError, JobDeleted, JobNotFound, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, store_plan, write_plan
@@ -100,6 +100,9 @@ def finish(control: Control, job: JobId) -> None:
     try:
         if not control.storage.exists(keys.final(job)):
             _write_final(control, job, token)
+    except JobDeleted:
+        # It was final, and Redis went away before it could forget the job.
+        log.info("deleted meanwhile", job=str(job))
     finally:
         control.state.let_go(job, FINISHER, token)
     control.storage.delete([keys.open_marker(job)])
@@ -235,10 +238,11 @@ def _held_rows(control: Control, job: JobId, shards: tuple[int, ...], token: str
 
 def _write_final(control: Control, job: JobId, token: str) -> None:
     storage = control.storage
+    accepted = records.load_request(storage, job)
     committed = records.committed(storage, job)
     write_tables(storage, job, _held_rows(control, job, committed.shards, token))
     counts = Counts(total=None, succeeded=committed.succeeded, failed=committed.failed, cached=committed.cached)
-    final = _final_job(control, job, counts)
+    final = _final_job(control, job, accepted, counts)
     if final.expires_at is not None:
         storage.put(keys.expiry_marker(job, final.expires_at), b"")
     try:
@@ -248,8 +252,7 @@ def _write_final(control: Control, job: JobId, token: str) -> None:
     log.info("finished", job=str(job), state=final.state, **final.counts.model_dump())
 
 
-def _final_job(control: Control, job: JobId, counts: Counts) -> Job:
-    accepted = records.load_request(control.storage, job)
+def _final_job(control: Control, job: JobId, accepted: AcceptedJob, counts: Counts) -> Job:
     plan = records.load_plan(control.storage, job)
     cancelled = control.storage.exists(keys.cancelled(job))
     progress = control.state.progress(job)
