@@ -182,7 +182,7 @@ class RedisJobStore:
         return turn
 
     def hold(self, job: JobId, role: str, token: str, seconds: float) -> bool:
-        """Be, or stay, the one who plans or finishes a job; False while somebody else is."""
+        """Be, or stay, the one who plans, finishes or sweeps a job; False while somebody else is."""
         name = key(job, role)
         with translated():
             if self.client.set(name, token, nx=True, px=milliseconds(seconds)):

@@ -1,4 +1,4 @@
-"""The control worker's timer: a thread, so that it cannot die while its process goes on and looks well."""
+"""What is done again and again: in a thread, which cannot die while its process goes on and looks well."""
 
 import threading
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def every(seconds: float, run: Callable[[], None]) -> threading.Event:
             try:
                 run()
             except Exception:
-                # The thread's boundary: without the timer nothing would heal any more.
+                # The thread's boundary: without repair nothing would heal any more.
                 log.exception("timer")
 
     threading.Thread(target=keep_running, name="timer", daemon=True).start()
