@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -36,57 +35,27 @@ SHARDS_ASKED_FOR = 12
 
 @dataclass
 class Breaker:
-    """Breaks a stack in a thread, and keeps up what is not meant to be down.
+    """Breaks a stack, and keeps up what is not meant to be down.
 
     Args:
         service: The stack.
         faults: In order of their beginnings.
         log: Gets each fault when it is over.
-        error: What ended the thread, if anything did.
     """
 
     service: Service
     faults: tuple[Fault, ...]
     log: Log
-    error: Exception | None = None
     _down: set[str] = field(default_factory=set)
-    _over: threading.Event = field(default_factory=threading.Event)
-    _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def start(self) -> None:
-        """Begin; times count from now."""
-        self._thread = threading.Thread(target=self._run, name="breaker", daemon=True)
-        self._thread.start()
+    def run(self) -> None:
+        """Break by the schedule until the last fault is over.
 
-    def wait(self) -> None:
-        """Until the last fault is over; what ends after that is still started again.
-
-        Raises:
-            Exception: What ended the thread.
+        In the thread that lives on: on Linux a process dies with the thread that started it.
         """
-        self._over.wait()
-        if self.error is not None:
-            raise self.error
-
-    def stop(self) -> None:
-        """End the thread; the stack is left as it is."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._break_by_schedule()
-            while not self._stopped.wait(TICK_SECONDS):
-                self._keep_up()
-        except Exception as error:  # noqa: BLE001 - the thread's boundary; `wait` raises it
-            self.error = error
-        finally:
-            self._over.set()
-
-    def _break_by_schedule(self) -> None:
         started, wall = time.monotonic(), time.time()
         waiting, active = list(self.faults), list[tuple[Fault, str]]()
-        while (waiting or active) and not self._stopped.wait(TICK_SECONDS):
+        while waiting or active:
             now = time.monotonic() - started
             for fault, detail in [each for each in active if each[0].ends <= now]:
                 self._end(fault)
@@ -95,8 +64,14 @@ class Breaker:
             if waiting and waiting[0].begins <= now:
                 fault = waiting.pop(0)
                 active.append((fault, self._begin(fault)))
+            self.keep_up_for(TICK_SECONDS)
+
+    def keep_up_for(self, seconds: float) -> None:
+        """Start what ends, for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             self._keep_up()
-        self._over.set()
+            time.sleep(TICK_SECONDS)
 
     def _note(self, fault: Fault, wall: float, detail: str) -> None:
         # The schedule's beginning and the clock's end: a busy machine is late, never early.

@@ -15,8 +15,8 @@ from tests.faults.chaos.schedule import METHOD, PHOTOS, Submission
 from tests.faults.service import TENANTS
 from tests.faults.stack import MODEL
 
-# A job has a caller of its own, which waits most of the time.
-CALLERS = 64
+# A job has a caller of its own, which waits most of the time, for its turn to submit too.
+CALLERS = 1000
 # Above the longest time that a part is frozen.
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
@@ -44,28 +44,26 @@ class Callers:
         self._pool = ThreadPoolExecutor(CALLERS)
         self._client = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, trust_env=False)
 
-    def run(self, submissions: tuple[Submission, ...]) -> None:
-        """Begin the life of each job at its time."""
+    def start(self, submissions: tuple[Submission, ...]) -> None:
+        """Begin the life of each job at its time, from now on."""
         started = time.monotonic()
-        for submission in submissions:
-            if self._closing.wait(max(0.0, started + submission.at - time.monotonic())):
-                return
-            self._lives.append(self._pool.submit(self._live, submission))
+        self._lives = [self._pool.submit(self._live, submission, started) for submission in submissions]
 
-    def finish(self, seconds: float) -> bool:
-        """Wait for the callers to be through; whether all were in time. Those that were not are called off."""
-        end = time.monotonic() + seconds
-        while not all(life.done() for life in self._lives) and time.monotonic() < end:
-            time.sleep(0.1)
-        in_time = all(life.done() for life in self._lives)
+    def are_through(self) -> bool:
+        """Whether all jobs are as their callers want them."""
+        return all(life.done() for life in self._lives)
+
+    def stop(self) -> None:
+        """Call off who is not through, and raise what ended a caller."""
         self._closing.set()
         self._pool.shutdown()
         self._client.close()
         for life in self._lives:
             life.result()
-        return in_time
 
-    def _live(self, plan: Submission) -> None:
+    def _live(self, plan: Submission, started: float) -> None:
+        if self._closing.wait(max(0.0, started + plan.at - time.monotonic())):
+            return
         job = self._submit(plan)
         if job is None:
             return

@@ -99,20 +99,17 @@ def fault_free(service: Service) -> Reference:
 def break_and_heal(service: Service, planned: Schedule, log: Log) -> float | None:
     """Run the schedule; the seconds from its last fault until nothing was left to do, None where that took too long."""
     breaker, callers = Breaker(service, planned.faults, log), Callers(service.stack.url, log)
-    breaker.start()
     try:
-        callers.run(planned.submissions)
-        breaker.wait()
+        callers.start(planned.submissions)
+        breaker.run()
         over = time.monotonic()
-        in_time = callers.finish(PATIENCE_SECONDS)
-        while in_time and not is_done(service, log):
+        while not (callers.are_through() and is_done(service, log)):
             if time.monotonic() - over > PATIENCE_SECONDS:
                 return None
-            time.sleep(0.2)
-        return round(time.monotonic() - over, 1) if in_time else None
+            breaker.keep_up_for(0.2)
+        return round(time.monotonic() - over, 1)
     finally:
-        callers.finish(0)
-        breaker.stop()
+        callers.stop()
         service.proxy.heal()
         service.stack.keep_up()
 

@@ -11,7 +11,9 @@ from tests.faults.photos import Photo, ordering
 METHOD = "saliency"
 BROKEN = Photo("broken", b"these bytes are no image")
 # Hundredths of a second that the model naps over each, twice: a shard of four takes from 0.1 to 0.4 s.
-POOL = tuple(ordering(f"chaos-{number:02}", NAP, 1 + number % 4) for number in range(40))
+# These two put an activation on the very edge of the ReLU, where how a batch is rounded decides on the gradient.
+ON_AN_EDGE = {25, 34}
+POOL = tuple(ordering(f"chaos-{number:02}", NAP, 1 + number % 4) for number in range(40) if number not in ON_AN_EDGE)
 PHOTOS = {photo.id: photo for photo in (*POOL, BROKEN)}
 # One shard, some shards, many. Two workers whom something hits half of the time do this in time on two busy cores, so
 # that what is left at the end is a matter of healing.

@@ -1,11 +1,16 @@
 """The checker finds each kind of wrong history, and nothing in a right one."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from tests.faults import classifier
 from tests.faults.chaos.checking import violations
 from tests.faults.chaos.evidence import Evidence, Record, Result, StoredJob
 from tests.faults.chaos.log import AnyEvent, Asked, Broken, RowsRead, StatusRead, Submitted
@@ -134,6 +139,9 @@ EXCUSED: dict[str, Callable[[], Evidence]] = {
     "a shard that a fault held up is committed after the cancel": lambda: replace(
         WRONG["committed after the cancel"], events=(*RIGHT.events, fault("store", 12, 17))
     ),
+    "a job that is cancelled before it is planned has no items": lambda: stored(
+        CANCELLED, counts=(0, 0, 0, 0), records=(), shards=0
+    ),
     "a death blames one item": lambda: replace(
         stored(
             JOB,
@@ -153,6 +161,16 @@ def test_what_faults_are_known_to_do_passes(excuse: str) -> None:
 
 def test_a_redis_that_was_wiped_long_ago_is_no_excuse() -> None:
     assert violations(happened(fault("redis", 1, 1.5), read(15.5, 3)))
+
+
+def test_the_gradients_of_the_photos_do_not_depend_on_rounding() -> None:
+    model = classifier.build()
+    assert isinstance(model, classifier.Obedient)
+    for photo in POOL:
+        pixels = np.array(Image.open(io.BytesIO(photo.data)), dtype=np.float32) / 255
+        with torch.no_grad():
+            activations = model.convolution(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        assert activations.abs().min() > 1e-5, photo.id
 
 
 def test_a_seed_is_a_schedule() -> None:
