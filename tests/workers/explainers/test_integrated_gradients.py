@@ -6,7 +6,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from heatmill_workers.engine.completeness import SMALLEST_DIFFERENCE
+from heatmill_workers.completeness import SMALLEST_DIFFERENCE
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import loaded, photos, small_resnet, small_vit

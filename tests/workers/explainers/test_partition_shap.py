@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heatmill_workers.engine.completeness import SMALLEST_DIFFERENCE
+from heatmill_workers.completeness import SMALLEST_DIFFERENCE
 from heatmill_workers.engine.hiding import plain
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import LoadedModel

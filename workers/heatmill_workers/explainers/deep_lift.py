@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
+from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
-from heatmill_workers.engine.completeness import measure
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.paths import logit_differences
 from heatmill_workers.explainer import Attributions, explains

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill.models import MAX_BACKGROUND, BackgroundEntry
+from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, background
-from heatmill_workers.engine.completeness import measure
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.paths import logit_differences
 from heatmill_workers.explainer import Attributions, explains

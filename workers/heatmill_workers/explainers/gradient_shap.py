@@ -11,8 +11,8 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill.models import MAX_BACKGROUND, BackgroundEntry
+from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, background
-from heatmill_workers.engine.completeness import measure
 from heatmill_workers.engine.paths import Path, logit_differences, path_attributions
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel

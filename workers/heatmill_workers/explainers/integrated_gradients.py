@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
+from heatmill_workers.completeness import completeness
 from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
-from heatmill_workers.engine.completeness import completeness
 from heatmill_workers.engine.paths import Path, logit_differences, path_attributions
 from heatmill_workers.explainer import Attributions, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel

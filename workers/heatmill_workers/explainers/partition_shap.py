@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from heatmill.catalogue import Passes
+from heatmill_workers.completeness import completeness
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.completeness import completeness
 from heatmill_workers.engine.hiding import blurred, plain
 from heatmill_workers.engine.owen import Box, Node, Shown, masks, owen_values
 from heatmill_workers.engine.sharing import firsts, owners
