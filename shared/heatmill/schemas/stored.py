@@ -1,0 +1,109 @@
+"""What lies in the bucket: the accepted job, its plan, its shards' items and their results."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from heatmill.schemas.requests import JobRequest, MapRequest, MethodRequest
+from heatmill.schemas.words import Priority, Problem, Schema, Sha256, Verdict
+
+
+class AcceptedJob(Schema):
+    """job.json: the job as accepted, params resolved. Write-once; everything later is a function of it."""
+
+    id: str
+    tenant: str
+    created_at: datetime
+    request: JobRequest
+    fingerprint: Sha256 = Field(description="Of the caller's request: a replay with another body is refused.")
+    shard_items: Annotated[int, Field(ge=1, le=9999)]
+    priority: Priority
+
+
+class Item(Schema):
+    """One line of a shard file."""
+
+    index: Annotated[int, Field(ge=0, description="Position in the whole job.")]
+    id: str
+    image: str = ""
+    target: int | None = None
+    error: Problem | None = Field(None, description="Why a manifest line is not an item.")
+
+
+class Plan(Schema):
+    """plan.json: what the shard files hold, and what a worker must know to process one."""
+
+    shards: int
+    items: int
+    results: int
+    model: str
+    methods: tuple[MethodRequest, ...]
+    top_k: int
+    cache: bool = True
+    map: MapRequest | None = None
+    map_error: Problem | None = Field(None, description="Why no map can be made of these items.")
+    error: Problem | None = Field(None, description="Why the source could not be listed at all.")
+
+    @property
+    def makes_map(self) -> bool:
+        """Whether a map comes after the last shard: one more unit of work, whose number is that of the shards."""
+        return self.map is not None and self.map_error is None and self.shards > 0
+
+
+class CommitHeader(Schema):
+    """First line of a commit record."""
+
+    shard: int
+    succeeded: int
+    failed: int
+    cached: int = Field(0, description="Of the succeeded.")
+    seconds: float
+    worker: str
+    sha256: Sha256 = Field(description="Of the row lines that follow.")
+
+
+class Target(Schema):
+    """The class that was explained."""
+
+    index: int
+    label: str
+    probability: float
+
+
+class StoredPicture(Schema):
+    """A heatmap PNG: index i of the palette stands for the value `(i - zero_index) * scale`."""
+
+    key: str
+    url: str | None = None
+    scale: float
+    zero_index: int
+    box: tuple[float, float, float, float] = Field(
+        description="Left, top, right, bottom of the photo that the model saw."
+    )
+
+
+class StoredArray(Schema):
+    """A float16 .npy: multiply by `factor` to get the attribution."""
+
+    key: str
+    url: str | None = None
+    shape: tuple[int, ...]
+    factor: float
+
+
+class Row(Schema):
+    """One result: an item x method x target."""
+
+    item: str
+    index: int
+    method: str
+    rank: Annotated[int, Field(ge=0, description="0 for the item's own target or its most probable class.")]
+    status: Literal["succeeded", "failed"]
+    target: Target | None = None
+    heatmap: StoredPicture | None = None
+    attribution: StoredArray | None = None
+    checks: dict[str, Any] = {}
+    verdict: Verdict | None = None
+    provenance: dict[str, Any] = {}
+    error: Problem | None = None
