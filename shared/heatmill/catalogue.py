@@ -33,7 +33,7 @@ class Passes:
     Args:
         base: Whatever the params are.
         per: What each unit of a param adds, or each entry of a list.
-        until: A param that makes the method go on until it is met -> in place of `per`, what bounds it then.
+        until: A param that makes the method go on until it is met -> what bounds the cost then, in place of `per`.
     """
 
     base: float
@@ -43,7 +43,9 @@ class Passes:
     def of(self, params: Mapping[str, Any]) -> float:
         """The cost at these resolved params; the largest, where it is not known before."""
         bounds = [bound for name, bound in self.until.items() if params[name] is not None]
-        amounts = (sum(factor * _amount(params[name]) for name, factor in each.items()) for each in (self.per, *bounds))
+        amounts = (
+            sum(factor * _amount(params[name]) for name, factor in each.items()) for each in bounds or [self.per]
+        )
         return self.base + max(amounts)
 
     def are_known(self, params: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from heatmill.cli.waiting import interruptible, wait_for
 from heatmill.client import Client
 from heatmill.gallery import write_gallery
 from heatmill.models import BUNDLED_MODEL
-from heatmill.schemas import Job
+from heatmill.schemas import MAX_TOP_K, Job
 from heatmill.submission import SubmitOptions
 
 
@@ -50,7 +50,7 @@ class Submission(TypedDict):
     help="Also lay all images out as one map; params are perplexity and seed. Needs no --method.",
 )
 @click.option("--target", help="Class to explain, index or label; by default the predicted one.")
-@click.option("--top-k", type=click.IntRange(1), help="Explain this many of the most probable classes.")
+@click.option("--top-k", type=click.IntRange(1, MAX_TOP_K), help="Explain this many of the most probable classes.")
 @click.option(
     "--priority", type=click.Choice(["interactive", "normal", "bulk"]), help="By default after the job's size."
 )
@@ -155,6 +155,8 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
     if not given["methods"] and given["map_text"] is None:
         raise click.UsageError("give --method at least once, or --map")
     methods = [parse_method(text) for text in given["methods"]]
+    if given["target"] is not None and given["top_k"] is not None:
+        raise click.UsageError("give --target or --top-k: the classes to explain are named, or the most probable ones")
     options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
     options |= {"map": parse_map(given["map_text"]), "cache": given["uses_cache"]}
     if given["top_k"] is not None:

@@ -71,7 +71,14 @@ def test_with_max_error_the_steps_of_those_that_miss_it_are_doubled() -> None:
 
 def test_the_doubling_ends_at_max_steps_and_says_so() -> None:
     for entry in explained(small_resnet(), photos(2), steps=4, max_error=1e-9, max_steps=20):
-        assert entry.checks["steps"] == 16
+        assert entry.checks["steps"] == 20
+
+
+def test_the_most_steps_bound_the_first_ones_where_an_error_is_to_be_met() -> None:
+    (entry,) = explained(small_resnet(), photos(1), steps=50, max_error=1e-9, max_steps=3)
+    assert entry.checks["steps"] == 3
+    (entry,) = explained(small_resnet(), photos(1), steps=5, max_steps=3)
+    assert entry.checks["steps"] == 5
 
 
 class Flat(nn.Module):

@@ -6,6 +6,8 @@ of the logit, proposition 1) is measured on every image, because 50 steps, the u
 `max_error` the steps of the images that miss it are doubled until they meet it.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,12 +32,12 @@ class Params(BaseModel):
     max_error: float | None = Field(
         None, gt=0, le=1, description="Double an image's steps until its completeness error is at most this."
     )
-    max_steps: int = Field(800, ge=1, le=4000, description="Where the doubling ends.")
+    max_steps: int = Field(800, ge=1, le=4000, description="Where the doubling ends; also bounds `steps` then.")
     baseline: Baseline = Field("mean", description=f"Where the path starts: {DESCRIPTION}.")
 
 
-# The doubled steps add up to less than twice the most.
-PASSES = Passes(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 5}})
+# The doubled steps add up to less than twice the most, which comes last.
+PASSES = Passes(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 7.5}})
 
 
 @explains(Params, picture="signed", passes=PASSES)
@@ -45,18 +47,26 @@ def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, pa
     differences = logit_differences(model, images, targets, baselines)
     values = torch.zeros_like(images)
     measured = [Measured()] * len(images)
-    open_rows, steps = list(range(len(images))), params.steps
-    while open_rows:
+    open_rows = list(range(len(images)))
+    for steps in _rounds(params):
         path = _path(steps, baselines[:, open_rows])
         values[open_rows] = path_attributions(model, images[open_rows], targets[open_rows], path)
         for row in open_rows:
             total = float(values[row].sum(dtype=torch.float64))
             measured[row] = completeness(total, float(differences[row]), steps=steps)
         open_rows = [row for row in open_rows if _misses(measured[row], params)]
-        steps *= 2
-        if steps > params.max_steps:
+        if not open_rows:
             break
     return Attributions(values, measured)
+
+
+def _rounds(params: Params) -> Iterator[int]:
+    """How many steps are tried, one after the other; the last time as many as may be."""
+    steps = params.steps
+    while params.max_error is not None and steps < params.max_steps:
+        yield steps
+        steps *= 2
+    yield steps if params.max_error is None else params.max_steps
 
 
 def _misses(measured: Measured, params: Params) -> bool:
