@@ -22,11 +22,13 @@ from heatmill.schemas import Row
 from heatmill.settings import Settings
 from heatmill.state import Committed, RedisJobStore
 from heatmill.storage import S3Storage
-from heatmill_workers.control import Control, feed, plan
+from heatmill_workers import pipeline
+from heatmill_workers.control import Control, feed, finish, plan
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import Worker, process_shard
+from heatmill_workers.rows import explain_items
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise, photo
 
@@ -398,3 +400,21 @@ def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
     assert other.status == "succeeded"
     assert missing.error
     assert "background image: 's3://nowhere/1.png' is not an allowed source" in missing.error.detail
+
+
+def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    def cancelled_meanwhile(*arguments: Any) -> Any:
+        worker.storage.write_once(keys.cancelled(job), b"{}")
+        worker.state.cancel(job)
+        finish(control_of(worker), job)
+        return explain_items(*arguments)
+
+    monkeypatch.setattr(pipeline, "explain_items", cancelled_meanwhile)
+    process_shard(worker, job, 0)
+
+    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert not list(records.committed_numbers(worker.storage, job))

@@ -145,6 +145,9 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
     items = records.load_shard(worker.storage, shard.job, shard.number)
     rows, cache = _rows_or_errors(worker, shard, ours, (plan, items))
     ours.check()
+    # Redis, where it has forgotten a cancelled job that is over, cannot say so.
+    if worker.storage.exists(keys.final(shard.job)):
+        raise ClaimLost("the job has ended without this shard")
     header = _commit(worker, shard, rows, time.monotonic() - started)
     counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
     log.info("committed", **counts, seconds=header.seconds)
