@@ -1,6 +1,6 @@
 """One stack for all rows of the fault table, and the table of what each took to heal."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from tests.faults.watching import Watcher
 
 RECOVERIES: dict[str, float] = {}
 BUCKET = "faults"
+LAST_LINES = 60
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +50,18 @@ def service(running_service: Service) -> Service:
     """The stack, whole."""
     running_service.clean()
     return running_service
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes said last where a row fails; their logs go with the folder."""
+    report = yield
+    service = getattr(item, "funcargs", {}).get("service")
+    if report.failed and isinstance(service, Service):
+        for log in sorted(service.stack.folder.glob("*.log")):
+            tail = log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
+            report.sections.append((log.name, "\n".join(tail)))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

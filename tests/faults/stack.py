@@ -36,6 +36,7 @@ SHORT = {
     "claim_seconds": "3",
     "timer_seconds": "0.5",
     "queue_patience_seconds": "4",
+    "consumer_patience_seconds": "12",
     # Four items of the method saliency, at the pace of 0.03 s a pass that is assumed until a worker has measured it.
     "shard_seconds": "0.3",
     "window_shards": "8",
