@@ -31,7 +31,7 @@ def log_softmax(function: Function, source: Pair, dim: int | None = None, *_: An
     return source - Pair(multiplied(total, value), baseline)
 
 
-@rule("scaled_dot_product_attention")
+@rule("scaled_dot_product_attention", pairs=("query", "key", "value", "attn_mask"))
 def scaled_dot_product_attention(
     function: Function, query: Any, key: Any, value: Any, attn_mask: Any = None, **options: Any
 ) -> Any:
@@ -44,7 +44,7 @@ def scaled_dot_product_attention(
     return torch.matmul(torch.softmax(scores, -1), value)
 
 
-@rule("multi_head_attention_forward")
+@rule("multi_head_attention_forward", pairs=("query", "key", "value"))
 def multi_head_attention(function: Function, query: Any, key: Any, value: Any, *args: Any, **options: Any) -> Any:
     """`nn.MultiheadAttention` without masks: (L, N, E) to (L, N, E), and no weights."""
     dim, heads, in_weight, in_bias, bias_k, bias_v, zeros, _, out_weight, out_bias = args

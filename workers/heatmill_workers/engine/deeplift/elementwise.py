@@ -52,21 +52,6 @@ METADATA = [
 ]
 
 AFFINE = [
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "linear",
-    "add",
-    "__add__",
-    "__radd__",
-    "sub",
-    "subtract",
-    "__sub__",
-    "__rsub__",
-    "rsub",
     "neg",
     "negative",
     "__neg__",
@@ -76,9 +61,7 @@ AFFINE = [
     "sum",
     "cumsum",
     "view",
-    "view_as",
     "reshape",
-    "reshape_as",
     "flatten",
     "unflatten",
     "permute",
@@ -94,22 +77,13 @@ AFFINE = [
     "unsqueeze",
     "contiguous",
     "clone",
-    "to",
     "float",
     "double",
-    "type_as",
     "expand",
-    "expand_as",
     "broadcast_to",
     "repeat",
     "repeat_interleave",
     "tile",
-    "cat",
-    "concat",
-    "concatenate",
-    "stack",
-    "hstack",
-    "vstack",
     "chunk",
     "split",
     "split_with_sizes",
@@ -145,6 +119,13 @@ AFFINE = [
     "native_channel_shuffle",
     "alias",
 ]
+
+SUMS = ["add", "__add__", "__radd__", "sub", "subtract", "__sub__", "__rsub__", "rsub"]
+
+JOINS = ["cat", "concat", "concatenate", "stack", "hstack", "vstack"]
+
+# Of the second argument they ask for what it is, not for its values.
+ALIKE = ["view_as", "reshape_as", "expand_as", "type_as", "to"]
 
 # Made of straight pieces: a difference of two values is exact in the tensors' own precision.
 STRAIGHT = [
@@ -202,6 +183,8 @@ def metadata(function: Function, *args: Any, **kwargs: Any) -> Any:
     return function(*sides(args)[0], **kwargs)
 
 
+@rule(*SUMS, pairs=("input", "other"))
+@rule(*JOINS, pairs=("tensors",))
 @rule(*AFFINE)
 def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
     """The same on both sides; the derivative of an affine function is its multiplier."""
@@ -209,10 +192,20 @@ def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
     image = function(*image_args, **image_kwargs)
     with torch.no_grad():
         baseline = function(*baseline_args, **baseline_kwargs)
-    return _paired(image, baseline)
+    # What is handed back as it came stays one tensor, also when it is changed in place.
+    return args[0] if isinstance(args[0], Pair) and image is args[0].image else _paired(image, baseline)
 
 
-@rule("where")
+@rule(*ALIKE, pairs=("input", "other"))
+def alike(function: Function, source: Any, *args: Any, **kwargs: Any) -> Any:
+    """A tensor in the form of another; a constant stays one."""
+    (form, _), (options, _) = sides(args), sides(kwargs)
+    return (
+        affine(function, source, *form, **options) if isinstance(source, Pair) else function(source, *form, **options)
+    )
+
+
+@rule("where", pairs=("condition", "input", "other"))
 def where(function: Function, condition: Any, *branches: Any) -> Any:
     """A choice that does not depend on the image."""
     if isinstance(condition, Pair):
@@ -220,7 +213,7 @@ def where(function: Function, condition: Any, *branches: Any) -> Any:
     return affine(function, condition, *branches)
 
 
-@rule("__setitem__")
+@rule("__setitem__", pairs=("target", "index", "values"))
 def put(function: Function, target: Any, index: Any, values: Any) -> Pair:
     """A copy with other values in some places, which do not depend on the image."""
     if not isinstance(target, Pair) or any(isinstance(each, Pair) for each in (index, *_listed(index))):
@@ -236,13 +229,13 @@ def dropout(function: Function, source: Pair, p: float = 0.5, training: bool = F
     """Dropout of a model in eval mode lets everything through."""
     if training:
         raise UnsupportedOperation("the model computes dropout as in training")
-    return Pair(source.image, source.baseline)
+    return source
 
 
 @rule("detach")
 def detach(function: Function, source: Pair) -> Pair:
     """The value stays, and so does the way that it came."""
-    return Pair(source.image, source.baseline)
+    return source
 
 
 @rule(*STRAIGHT)
@@ -281,7 +274,11 @@ def _quotient(change: Tensor, step: Tensor, smallest: float, derivative: Any) ->
     # Written so that a step that is not a number (both sides masked by -inf) counts as none.
     still = ~(step.abs() > smallest)
     quotient = change / torch.where(still, 1, step)
-    return torch.where(still, derivative().to(quotient.dtype), quotient) if still.any() else quotient
+    if not still.any():
+        return quotient
+    # Where a slope has no end, as a root's at 0, nothing moved: only a finite multiplier of it comes to nothing.
+    slope = torch.nan_to_num(derivative().to(quotient.dtype), nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.where(still, slope, quotient)
 
 
 def _derivative(function: Function, source: Pair, args: Any, kwargs: Any) -> Tensor:

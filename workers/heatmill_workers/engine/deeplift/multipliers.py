@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from heatmill.errors import UnsupportedOperation
+
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import attention, elementwise, norms, pools, products  # noqa: F401
-from heatmill_workers.engine.deeplift.pairs import Pair
+from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place
 from heatmill_workers.engine.gradients import differentiable, select
 
 
@@ -28,5 +30,10 @@ def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: T
         logits = module(Pair(leaf.clone(memory_format=torch.preserve_format), baselines.clone()))
         # What does not depend on the image is no pair.
         of_images = differentiable(logits.image if isinstance(logits, Pair) else logits)
-        (found,) = torch.autograd.grad(select(of_images, targets).sum(), leaf)
+        try:
+            (found,) = torch.autograd.grad(select(of_images, targets).sum(), leaf)
+        except RuntimeError as error:
+            if not changed_in_place(error):
+                raise
+            raise UnsupportedOperation(f"the model changes in place what it has computed with: {error}") from error
     return found

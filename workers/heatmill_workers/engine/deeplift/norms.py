@@ -69,7 +69,7 @@ def batch_norm(function: Function, source: Pair, mean: Any, variance: Any, *args
     return affine(function, source, mean, variance, *args, **kwargs)
 
 
-@rule("layer_norm")
+@rule("layer_norm", pairs=("input", "normalized_shape", "weight", "bias"))
 def layer_norm(function: Function, source: Any, shape: Any, *args: Any, **kwargs: Any) -> Any:
     """Rows over the last dimensions."""
     scaling = _Scaling(*args, **kwargs)
@@ -77,14 +77,14 @@ def layer_norm(function: Function, source: Any, shape: Any, *args: Any, **kwargs
     return scaling.apply(normalised, tuple(shape))
 
 
-@rule("rms_norm")
+@rule("rms_norm", pairs=("input", "normalized_shape", "weight"))
 def rms_norm(function: Function, source: Any, shape: Any, weight: Any = None, eps: float | None = None) -> Any:
     """As `layer_norm`, not centred."""
     eps = torch.finfo(source.dtype).eps if eps is None else eps
     return _Scaling(weight).apply(_rows(functional.rms_norm, source, len(shape), eps), tuple(shape))
 
 
-@rule("group_norm")
+@rule("group_norm", pairs=("input", "num_groups", "weight", "bias"))
 def group_norm(function: Function, source: Any, groups: int, *args: Any, **kwargs: Any) -> Any:
     """Rows over groups of channels."""
     scaling = _Scaling(*args, **kwargs)

@@ -8,11 +8,12 @@ output with respect to the image then gives multipliers m with
     sum(m * (image - baseline)) = output(image) - output(baseline),
 
 which is DeepLIFT's summation to delta (equation 1 of the paper). A function without a rule raises
-`UnsupportedOperation` with its name: nothing is taken for linear because it is unknown. The model is not touched, and
-nothing is shared between threads.
+`UnsupportedOperation` with its name, and so does one with a pair where its rule takes none: nothing is taken for linear
+because it is unknown. The model is not touched, and nothing is shared between threads.
 """
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
@@ -22,6 +23,9 @@ from heatmill.errors import UnsupportedOperation
 
 Function = Callable[..., Any]
 Rule = Callable[..., Any]
+
+# What a rule raises when it is called in a way that it does not know.
+MISUSED = (TypeError, AttributeError, ValueError, LookupError, AssertionError, NotImplementedError)
 
 IN_PLACE_OPERATORS = {
     "__iadd__": "__add__",
@@ -39,6 +43,10 @@ class Pair(torch.Tensor):
     baseline: Tensor
     # Where this is one over something, that: a product with it is a quotient, whose rule is the better one.
     one_over: "Pair | None" = None
+    # Of a view, what it looks into.
+    viewed: "Pair | None" = None
+    # Of what was looked into, its views.
+    views: list["weakref.ref[Pair]"]
 
     @staticmethod
     def __new__(cls, image: Tensor, baseline: Tensor) -> Self:
@@ -46,7 +54,7 @@ class Pair(torch.Tensor):
         pair: Self = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - torch's own way
             cls, image.shape, dtype=image.dtype, device=image.device, strides=image.stride()
         )
-        pair.image, pair.baseline = image, baseline
+        pair.image, pair.baseline, pair.views = image, baseline, []
         return pair
 
     @classmethod
@@ -57,12 +65,24 @@ class Pair(torch.Tensor):
         name, in_place = plain_name(func)
         options = dict(kwargs or {})
         in_place = bool(options.pop("inplace", False)) or in_place
-        rule = RULES.get(name)
-        if rule is None:
+        if name not in RULES:
             raise UnsupportedOperation(f"the model computes `{name}`, for which DeepLIFT has no rule here")
-        if not in_place:
-            return rule(func, *args, **options)
-        return _store(args[0], rule(_out_of_place(func, name), *args, **options))
+        _refuse_unknown(name, args, options)
+        try:
+            # A value without a graph is followed like any other: the logits depend on it all the same.
+            with torch.enable_grad():
+                result = RULES[name](_out_of_place(func, name) if in_place else func, *args, **options)
+                result = _store(name, args[0], result) if in_place else result
+        except MISUSED as error:
+            raise UnsupportedOperation(
+                f"the model computes `{name}` as DeepLIFT's rule here cannot: {error}"
+            ) from error
+        except RuntimeError as error:
+            if not changed_in_place(error):
+                raise
+            raise UnsupportedOperation(f"the model computes `{name}` on what it changes in place: {error}") from error
+        _follow(name, result, list(_pairs((args, options))))
+        return result
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -73,12 +93,16 @@ class Pair(torch.Tensor):
 RULES: dict[str, Rule] = {}
 """By a function's name without what marks it as in-place. A rule is called as rule(function, *args, **kwargs)."""
 
+PAIRS: dict[str, tuple[str, ...]] = {}
+"""The first arguments of each function with a rule, those which may be pairs."""
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for functions of these names."""
+
+def rule(*names: str, pairs: tuple[str, ...] = ("input",)) -> Callable[[Rule], Rule]:
+    """Register a rule for functions of these names; `pairs` are the first arguments, which may depend on the image."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        PAIRS.update(dict.fromkeys(names, pairs))
         return function
 
     return register
@@ -119,7 +143,8 @@ class _Multiplied(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, source: Tensor, given: tuple[Tensor, Tensor | None]) -> Tensor:
         value, ctx.multiplier = given
-        return value
+        # Autograd lets nobody change a view in place that was made here.
+        return value.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -131,13 +156,66 @@ def _out_of_place(func: Function, name: str) -> Function:
     return found or func
 
 
-def _store(target: Pair, result: Pair) -> Pair:
+def changed_in_place(error: RuntimeError) -> bool:
+    """Whether autograd complains of a change in place: it has no class of its own for that."""
+    return "inplace" in str(error) or "in-place" in str(error)
+
+
+def _refuse_unknown(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    known = PAIRS[name]
+    given: dict[str, Any] = {f"argument {place}": arg for place, arg in enumerate(args) if place >= len(known)}
+    given |= {option: value for option, value in options.items() if option not in known}
+    for argument, value in given.items():
+        if next(_pairs(value), None) is not None:
+            raise UnsupportedOperation(f"the model computes `{name}` with {argument} that depends on the image")
+    if torch.is_inference_mode_enabled():
+        raise UnsupportedOperation(f"the model computes `{name}` under torch.inference_mode()")
+    if options.get("out") is not None:
+        raise UnsupportedOperation(f"the model computes `{name}` into a given tensor")
+
+
+def _pairs(value: Any) -> Iterator[Pair]:
+    if isinstance(value, Pair):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _pairs(entry)
+
+
+def _store(name: str, target: Any, result: Pair) -> Pair:
     """Write a result into the pair it was computed from."""
-    if target.image._is_view():  # noqa: SLF001 - the only way to know
-        # The tensor that is looked into must change too; autograd follows a copy into a view.
+    if not isinstance(target, Pair):
+        raise UnsupportedOperation(
+            f"the model computes `{name}` in place on a constant, with what depends on the image"
+        )
+    shared = target.image._base is not None or any(view() is not None for view in target.views)  # noqa: SLF001
+    # A result that looks into the target, as of `unsqueeze_`, changes no value.
+    if shared and _base(result.image) is not _base(target.image):
+        # What shares the values must change too; autograd follows a copy into a view, and out of what has views.
         target.image.copy_(result.image)
         target.baseline.copy_(result.baseline)
     else:
         target.image, target.baseline = result.image, result.baseline
-    target.one_over = None
+    _root(target).one_over = None
     return target
+
+
+def _follow(name: str, result: Any, sources: list[Pair]) -> None:
+    """Make sure that a result hangs on the image, and note what it is a view of."""
+    for pair in _pairs(result):
+        if not pair.image.requires_grad:
+            raise UnsupportedOperation(f"the model computes `{name}`, which loses how its result depends on the image")
+        if any(pair is source for source in sources):
+            continue
+        for source in sources:
+            if _base(pair.image) is _base(source.image):
+                pair.viewed = _root(source)
+                pair.viewed.views.append(weakref.ref(pair))
+
+
+def _root(pair: Pair) -> Pair:
+    return pair if pair.viewed is None else pair.viewed
+
+
+def _base(tensor: Tensor) -> Tensor:
+    return tensor if tensor._base is None else tensor._base  # noqa: SLF001 - the only way to know

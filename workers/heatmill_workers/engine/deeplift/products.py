@@ -10,8 +10,10 @@ from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.deeplift.elementwise import affine, smooth
 from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
 
+WEIGHTED = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
 
-@rule("mul", "multiply", "__mul__", "__rmul__")
+
+@rule("mul", "multiply", "__mul__", "__rmul__", pairs=("input", "other"))
 def scaled(function: Function, left: Any, right: Any) -> Any:
     """A product, value by value."""
     for factor, other in ((left, right), (right, left)):
@@ -20,7 +22,7 @@ def scaled(function: Function, left: Any, right: Any) -> Any:
     return product(torch.mul, left, right)
 
 
-@rule("matmul", "__matmul__", "__rmatmul__", "bmm", "mm")
+@rule("matmul", "__matmul__", "__rmatmul__", "bmm", "mm", pairs=("input", "other"))
 def product(function: Function, left: Any, right: Any) -> Any:
     """Each factor's change times the mean of the other, which together are the product's change exactly."""
     if not (isinstance(left, Pair) and isinstance(right, Pair)):
@@ -32,7 +34,16 @@ def product(function: Function, left: Any, right: Any) -> Any:
     return Pair(multiplied(stand_in, value), baseline)
 
 
-@rule("einsum")
+@rule(*WEIGHTED, pairs=("input", "weight", "bias"))
+def weighted(function: Function, source: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Affine, unless the weights depend on the image too."""
+    if not isinstance(weight, Pair):
+        return affine(function, source, weight, bias, *args, **kwargs)
+    mixed = product(lambda left, right: function(left, right, None, *args, **kwargs), source, weight)
+    return mixed if bias is None else mixed + bias.view(-1, *[1] * (weight.ndim - 2))
+
+
+@rule("einsum", pairs=("equation", "left", "right"))
 def einsum(function: Function, equation: str, *factors: Any) -> Any:
     """A product in Einstein's notation."""
     operands = factors[0] if len(factors) == 1 and isinstance(factors[0], (list, tuple)) else factors
@@ -41,7 +52,7 @@ def einsum(function: Function, equation: str, *factors: Any) -> Any:
     return product(partial(torch.einsum, equation), *operands)
 
 
-@rule("div", "divide", "true_divide", "__truediv__")
+@rule("div", "divide", "true_divide", "__truediv__", pairs=("input", "other"))
 def quotient(function: Function, left: Any, right: Any, rounding_mode: None = None) -> Any:
     """With y = l / d and s = d^2 + d'^2, y - y' = (d + d') / s (l - l') - (d y' + d' y) / s (d - d').
 
@@ -63,7 +74,7 @@ def quotient(function: Function, left: Any, right: Any, rounding_mode: None = No
     return Pair(multiplied(over * on_left - under * on_right, value), baseline)
 
 
-@rule("__rtruediv__", "__rdiv__")
+@rule("__rtruediv__", "__rdiv__", pairs=("input", "other"))
 def reflected_quotient(function: Function, right: Pair, left: Any) -> Any:
     """A constant over a pair."""
     return torch.div(left, right)
@@ -73,7 +84,7 @@ def reflected_quotient(function: Function, right: Pair, left: Any) -> Any:
 def inverse(function: Function, source: Pair) -> Pair:
     """One over something."""
     found: Pair = smooth(function, source)
-    denominator: Any = torch.sqrt(source) if function.__name__.startswith("rsqrt") else source
+    denominator: Any = torch.sqrt(source) if function.__name__.startswith("rsqrt") else source.clone()
     found.one_over = denominator
     return found
 
@@ -86,13 +97,13 @@ def power(function: Function, base: Any, exponent: Any) -> Any:
     return smooth(function, base, exponent)
 
 
-@rule("addmm")
-def addmm(function: Function, bias: Any, left: Any, right: Any) -> Any:
+@rule("addmm", pairs=("input", "mat1", "mat2"))
+def addmm(function: Function, bias: Any, mat1: Any, mat2: Any, **scales: float) -> Any:
     """A product and a sum."""
-    return torch.matmul(left, right) + bias
+    return torch.matmul(mat1, mat2) * scales.get("alpha", 1) + torch.mul(bias, scales.get("beta", 1))
 
 
-@rule("addcmul")
+@rule("addcmul", pairs=("input", "tensor1", "tensor2"))
 def addcmul(function: Function, bias: Any, left: Any, right: Any, value: float = 1) -> Any:
     """A product and a sum, value by value."""
     return bias + torch.mul(left, right) * value
