@@ -138,7 +138,7 @@ class RedisJobStore:
                 total=optional(fields, "results", int),
                 succeeded=int(fields["succeeded"]),
                 failed=int(fields["failed"]),
-                cached=int(fields.get("cached", 0)),
+                cached=int(fields["cached"]),
             ),
             items=optional(fields, "items", int),
             shards=optional(fields, "shards", int),

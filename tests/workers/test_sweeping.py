@@ -132,3 +132,52 @@ def test_markers_of_expiry_sort_by_time_and_can_be_read_back() -> None:
     early, late = datetime(2026, 9, 30, 23, 0, 0, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
     assert keys.expiry_marker(job, early) < keys.expiry_marker(job, late)
     assert keys.read_expiry_marker(keys.expiry_marker(job, early)) == (job, early)
+
+
+def test_what_was_written_late_is_swept_by_a_second_sweep(control: Control) -> None:
+    job = finished(control)
+    control.storage.delete(stored(control, keys.EXPIRY_PREFIX))
+    records.bury(control.storage, job)
+    sweep(control, job)
+    # A worker that was frozen for long thaws.
+    control.storage.put(keys.heatmap(job, 0, "0001.saliency.1"), b"a picture")
+    (again,) = stored(control, keys.EXPIRY_PREFIX)
+    assert keys.read_expiry_marker(again)[0] == job
+
+    control.storage.delete([again])
+    control.storage.put(keys.expiry_marker(job, datetime.now(UTC) - timedelta(seconds=1)), b"")
+    for _ in range(2):
+        repair(control)
+        for named in rung(control.state, SWEEP):
+            sweep(control, named)
+        for marker in stored(control, keys.EXPIRY_PREFIX):
+            control.storage.delete([marker])
+            control.storage.put(keys.expiry_marker(job, datetime.now(UTC) - timedelta(seconds=1)), b"")
+    repair(control)
+    for named in rung(control.state, SWEEP):
+        sweep(control, named)
+
+    assert stored(control, job.prefix) == [keys.request(job)]
+    assert stored(control, keys.EXPIRY_PREFIX) == stored(control, keys.TRASH_PREFIX) == []
+
+
+@pytest.mark.parametrize("prefix", [keys.EXPIRY_PREFIX, keys.TRASH_PREFIX])
+def test_a_stray_object_does_not_keep_the_others_from_being_swept(control: Control, prefix: str) -> None:
+    job = finished(control)
+    control.storage.put(f"{prefix}0-stray", b"")
+    control.storage.delete(stored(control, f"{keys.EXPIRY_PREFIX}2"))
+    control.storage.put(keys.expiry_marker(job, datetime.now(UTC) - timedelta(days=1)), b"")
+
+    repair(control)
+
+    assert rung(control.state, SWEEP) == {job}
+    control.storage.delete([f"{prefix}0-stray"])
+
+
+def test_planning_a_deleted_job_does_nothing(control: Control) -> None:
+    job = finished(control)
+    records.bury(control.storage, job)
+
+    plan(control, job)
+
+    assert control.state.progress(job) is None

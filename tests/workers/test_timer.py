@@ -12,7 +12,7 @@ def test_an_error_ends_one_run_and_not_the_timer() -> None:
         runs.release()
         raise RuntimeError("one run")
 
-    stopped = every(0.001, fail)
+    stopped = every("test", 0.001, fail)
 
     assert all(runs.acquire(timeout=10) for _ in range(3))
     stopped.set()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 from uuid import uuid4
 
@@ -50,10 +51,13 @@ def plan(control: Control, job: JobId) -> None:
     if control.storage.exists(keys.final(job)):
         # The message comes late, or again: to register the job would make it look as if it were running.
         return
+    try:
+        accepted = records.load_request(control.storage, job)
+    except JobDeleted:
+        return
     token = uuid4().hex
     if not control.state.hold(job, PLANNER, token, HOLD_SECONDS):
         return
-    accepted = records.load_request(control.storage, job)
     try:
         written = _write_plan(control, job, accepted, token)
     except (UriRefused, SourceUnreadable) as error:
@@ -116,7 +120,8 @@ def sweep(control: Control, job: JobId) -> None:
         return
     try:
         if control.storage.exists(keys.trash_marker(job)):
-            sweeping.sweep(control.storage, job, lambda: control.state.hold(job, SWEEPER, token, HOLD_SECONDS))
+            ours = partial(control.state.hold, job, SWEEPER, token, HOLD_SECONDS)
+            sweeping.sweep(control.storage, job, ours, again_seconds=2 * control.settings.shard_limit_seconds)
     finally:
         control.state.let_go(job, SWEEPER, token)
 

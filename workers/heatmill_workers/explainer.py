@@ -34,6 +34,7 @@ from torch import Tensor
 from heatmill.catalogue import Passes
 from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMethod, UnsupportedOperation
 from heatmill.models import CAPABILITIES
+from heatmill.schemas import Verdict
 from heatmill_workers.models.loaded import LoadedModel
 
 EXPLAINERS = "heatmill_workers.explainers"
@@ -41,7 +42,6 @@ ENTRY_POINTS = "heatmill.explainers"
 
 Capability = Literal["spatial layer", "attention", "operations"]
 Picture = Literal["signed", "magnitude", "positive"]
-Verdict = Literal["ok", "imprecise"] | None
 Checks = Mapping[str, float | int | str]
 P = TypeVar("P", bound=BaseModel)
 
@@ -56,7 +56,7 @@ class Measured:
     """
 
     checks: Checks = field(default_factory=dict)
-    verdict: Verdict = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Explained:
     attribution: NDArray[np.float32]
     picture: Picture
     checks: dict[str, float | int | str]
-    verdict: Verdict
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True)

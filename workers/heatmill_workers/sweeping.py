@@ -1,18 +1,18 @@
 """Delete jobs: those whose time is over, and the objects of those that somebody has deleted."""
 
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import structlog
 
 from heatmill import job_index, keys, records
 from heatmill.dispatch import Dispatcher
-from heatmill.errors import JobNotFound
+from heatmill.errors import HeatmillError, JobNotFound
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import ListedObject, S3Storage
 
 # Objects between two looks whether the sweep is still ours.
 PART = 500
@@ -25,36 +25,52 @@ log = structlog.get_logger()
 def expire(storage: S3Storage, state: RedisJobStore) -> None:
     """Delete the jobs whose time is over. Markers sort by time, so the first one in the future ends the search."""
     for marker in islice(storage.list(keys.EXPIRY_PREFIX), JOBS_PER_TICK):
-        job, when = keys.read_expiry_marker(marker.key)
-        if when > datetime.now(UTC):
-            return
-        with suppress(JobNotFound):
-            job_index.remove(state, records.load_request(storage, job))
-        records.bury(storage, job)
-        storage.delete([marker.key])
-        log.info("expired", job=str(job))
+        with _alone(marker):
+            job, when = keys.read_expiry_marker(marker.key)
+            if when > datetime.now(UTC):
+                return
+            with suppress(JobNotFound):
+                job_index.remove(state, records.load_request(storage, job))
+            records.bury(storage, job)
+            storage.delete([marker.key])
+            log.info("expired", job=str(job))
 
 
 def ring_for_trash(storage: S3Storage, dispatcher: Dispatcher) -> None:
     """Ask for what deleted jobs have left to be swept."""
     for marker in islice(storage.list(keys.TRASH_PREFIX), JOBS_PER_TICK):
-        dispatcher.sweep(JobId.parse(marker.key.removeprefix(keys.TRASH_PREFIX)))
+        with _alone(marker):
+            dispatcher.sweep(JobId.parse(marker.key.removeprefix(keys.TRASH_PREFIX)))
 
 
-def sweep(storage: S3Storage, job: JobId, still_ours: Callable[[], bool]) -> None:
+def sweep(storage: S3Storage, job: JobId, still_ours: Callable[[], bool], again_seconds: float) -> None:
     """Remove a deleted job's objects, but for its tombstone; at last the marker that asks for this.
 
     Args:
         storage: The store.
         job: Its trash marker is there.
         still_ours: Prolongs the hold; False ends the sweep, which somebody else goes on with.
+        again_seconds: After a sweep that found something comes another: a worker that was frozen may write so late.
     """
     # Whoever wrote the marker may have died before the rest.
     records.bury(storage, job)
     left = (entry.key for entry in storage.list(job.prefix) if entry.key != keys.request(job))
+    found = 0
     while part := list(islice(left, PART)):
         if not still_ours():
             return
         storage.delete(part)
+        found += len(part)
+    if found:
+        storage.put(keys.expiry_marker(job, datetime.now(UTC) + timedelta(seconds=again_seconds)), b"")
     storage.delete([keys.trash_marker(job)])
-    log.info("swept", job=str(job))
+    log.info("swept", job=str(job), objects=found)
+
+
+@contextmanager
+def _alone(marker: ListedObject) -> Iterator[None]:
+    """A stray object is its own trouble, not that of the markers after it."""
+    try:
+        yield
+    except (HeatmillError, LookupError, ValueError):
+        log.exception("marker cannot be followed", marker=marker.key)

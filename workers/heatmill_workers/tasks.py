@@ -84,7 +84,7 @@ def start_threads(sender: Any, **_: object) -> None:
     queue = dispatch.CONTROL_QUEUE if sender.app is control else dispatch.EXPLAIN_QUEUE
     watch(open_state(SETTINGS.redis_url), queue, SETTINGS.consumer_patience_seconds)
     if sender.app is control:
-        every(SETTINGS.timer_seconds, repair_jobs)
+        every("repair", SETTINGS.timer_seconds, repair_jobs)
 
 
 @worker_process_init.connect

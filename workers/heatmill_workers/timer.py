@@ -8,10 +8,11 @@ import structlog
 log = structlog.get_logger()
 
 
-def every(seconds: float, run: Callable[[], None]) -> threading.Event:
+def every(name: str, seconds: float, run: Callable[[], None]) -> threading.Event:
     """Run something again and again, in a thread; an error ends one run and not the timer.
 
     Args:
+        name: What the thread and its errors are called.
         seconds: Between the end of one run and the start of the next.
         run: What to do.
 
@@ -26,7 +27,7 @@ def every(seconds: float, run: Callable[[], None]) -> threading.Event:
                 run()
             except Exception:
                 # The thread's boundary: without repair nothing would heal any more.
-                log.exception("timer")
+                log.exception("failed, and goes on", timer=name)
 
-    threading.Thread(target=keep_running, name="timer", daemon=True).start()
+    threading.Thread(target=keep_running, name=name, daemon=True).start()
     return stopped

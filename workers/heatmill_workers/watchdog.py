@@ -74,4 +74,4 @@ def watch(state: RedisJobStore, queue: str, patience_seconds: float) -> None:
         return Sight(state.waiting(lists(queue)), celery_state.all_total_count[0], busy)
 
     # At once and without tidying up: what it would wait for may be what hangs, and an idle worker has nothing to lose.
-    every(patience_seconds / LOOKS, Watchdog(see, lambda: os._exit(1)).look)
+    every("watchdog", patience_seconds / LOOKS, Watchdog(see, lambda: os._exit(1)).look)
