@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal
 
 from flask import Response, request
@@ -60,7 +61,7 @@ def list_results(path: JobPath, query: ResultsQuery) -> Response:
     # Asked before the commit records are listed: of a job that is terminal by then, none is still to come.
     done = read_job(here.storage, here.state, job).done
     if request.accept_mimetypes.best_match(["application/json", JSON_LINES]) == JSON_LINES:
-        return Response(_lines(here, job, start, query, done=done), content_type=JSON_LINES)
+        return Response(_begun(_lines(here, job, start, query, done=done)), content_type=JSON_LINES)
     return reply(_page(here, job, start, query, done=done))
 
 
@@ -94,6 +95,12 @@ def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done
         following = Place(place.shard, place.offset + 1)
     token = "" if ended else page_token(f"{following.shard}.{following.offset}")
     return ResultPage(results=tuple(found), next_page_token=token, complete=ended)
+
+
+def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The same lines; whatever fails before the first of them is still a problem, and no broken stream."""
+    first = next(lines, None)
+    return lines if first is None else chain([first], lines)
 
 
 def _lines(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> Iterator[bytes]:

@@ -1,13 +1,15 @@
 """Reading results, while the job runs and after."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys
+from heatmill import keys, records
+from heatmill.errors import StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.schemas import Problem
@@ -163,3 +165,19 @@ def test_a_job_that_redis_has_forgotten_shows_its_results(
     assert indices(page(client, job)) == [0, 1]
     assert read_job(storage, state, job).counts.succeeded == 2
     assert storage.exists(keys.plan(job))
+
+
+def test_a_store_that_is_away_is_a_503_for_a_stream_too(
+    client: FlaskClient, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(client)
+
+    def away(*_: object) -> Iterator[int]:
+        yield from ()
+        raise StorageUnavailable("the object store does not answer")
+
+    monkeypatch.setattr(records, "committed_numbers", away)
+    answer = client.get(f"/v1/jobs/{job.job}/results", headers={"Accept": "application/jsonl"})
+
+    assert answer.status_code == 503
+    assert answer.content_type == "application/problem+json"
