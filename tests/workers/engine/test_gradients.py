@@ -122,6 +122,9 @@ def levit() -> nn.Module:
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(part.running_mean, -0.1, 0.1)  # type: ignore[arg-type]
             nn.init.uniform_(part.running_var, 0.5, 2)  # type: ignore[arg-type]
+        elif isinstance(part, (nn.Conv2d, nn.Linear)):
+            # The published initialisation lets hardly anything through to the logits.
+            nn.init.kaiming_normal_(part.weight)
     return Logits(module)
 
 

@@ -8,7 +8,7 @@ from heatmill.errors import UnsupportedOperation
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import attention, elementwise, norms, pools, products  # noqa: F401
 from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place
-from heatmill_workers.engine.gradients import differentiable, select
+from heatmill_workers.engine.gradients import differentiable, differentiating, select
 
 
 def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: T
         UnsupportedOperation: The model computes something that has no rule; the message names it. Or its logits have
             no gradient.
     """
-    with torch.enable_grad():
+    with differentiating():
         leaf = images.detach().requires_grad_()
         # A model may change its input in place, which autograd forbids on a leaf.
         logits = module(Pair(leaf.clone(memory_format=torch.preserve_format), baselines.clone()))
