@@ -34,7 +34,7 @@ from tests.workers.small import loaded
 
 SHARDS = 2
 SHARD_ITEMS = 2
-# A shard without faults takes nine steps; the record is written at the last but one.
+# A shard without faults takes ten steps; the record is written at the last but one.
 EVENTS = st.dictionaries(
     st.integers(0, 9),
     st.sampled_from(["die", "lost_answer", "wipe", "cancel", "late", "taken_over", "rival", "no_redis", "no_store"]),
@@ -157,14 +157,14 @@ def test_a_worker_that_does_not_look_whether_it_was_fenced_off_is_found(
     monkeypatch.setattr(HeldShard, "check", lambda _: None)
 
     with pytest.raises(AssertionError, match="a worker that was fenced off has committed"):
-        _run(examples=100)
+        _run(examples=400)
 
 
 def test_pictures_that_are_written_after_the_commit_record_are_found(worker: Worker) -> None:
     Machine.worker, Machine.mutation = worker, {"pictures_late": True}
 
     with pytest.raises(AssertionError):
-        _run(examples=100)
+        _run(examples=400)
 
 
 def _run(examples: int) -> None:

@@ -80,7 +80,8 @@ def test_a_model_without_gradients_is_explained_by_black_boxes_and_refused_by_th
     answers = {name: explain(name, model, photos(1), torch.tensor([0]), params.get(name, {})) for name in register()}
 
     explained = {name for name, (answer,) in answers.items() if isinstance(answer, Explained)}
-    assert explained == set(params)
+    # DeepLIFT follows what it sees also where autograd was told not to look; nothing can be seen in inference mode.
+    assert explained == set(params) | ({"deep_lift", "deep_shap"} if guard is torch.no_grad else set())
     for name in answers.keys() - explained:
         assert isinstance(answers[name][0], UnsupportedOperation), name
         if not register()[name].needs:
