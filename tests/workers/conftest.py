@@ -1,4 +1,4 @@
-"""A bucket that jobs may read from, beside heatmill's own."""
+"""A worker of this process with the bundled models, and a bucket that jobs may read from beside heatmill's own."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,7 +6,15 @@ from uuid import uuid4
 
 import pytest
 
+from heatmill import keys
+from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.dispatch import Dispatcher
 from heatmill.settings import Settings
+from heatmill.state import RedisJobStore
+from heatmill.storage import S3Storage
+from heatmill_workers.code_version import code_version
+from heatmill_workers.models.store import ModelStore
+from heatmill_workers.worker import Worker
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,3 +34,35 @@ def settings(settings: Settings, sources: str) -> Settings:
     """Settings that allow reading from the source bucket, and from one that does not exist."""
     prefixes = (f"s3://{sources}/", "s3://nowhere-at-all/")
     return settings.model_copy(update={"source_prefixes": prefixes})
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    """The bundled models; a module may have its own."""
+    return load_catalogue()
+
+
+@pytest.fixture(scope="module")
+def models(catalogue: Catalogue) -> ModelStore:
+    """Each is loaded once a module."""
+    return ModelStore(model.spec for model in catalogue.models)
+
+
+@pytest.fixture
+def worker(
+    settings: Settings,
+    storage: S3Storage,
+    state: RedisJobStore,
+    dispatcher: Dispatcher,
+    models: ModelStore,
+    catalogue: Catalogue,
+) -> Worker:
+    """A worker, and no open job of another test."""
+    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
+    return Worker(storage, state, dispatcher, catalogue, models, settings, "test", code_version())
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant of the test's own, whose cache is empty."""
+    return f"t{uuid4().hex[:8]}"

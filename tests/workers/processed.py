@@ -10,10 +10,12 @@ from heatmill import records
 from heatmill.keys import JobId
 from heatmill.schemas import Row
 from heatmill_workers.control import Control, plan
-from heatmill_workers.pipeline import Worker, process_shard
-from tests.workers.jobs import accept, upload
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.worker import Worker
+from tests.workers.jobs import accept, sent, upload
 
 MODEL = "digits_vit"
+METHODS = [{"name": "saliency"}, {"name": "grad_cam"}]
 
 
 def control_of(worker: Worker) -> Control:
@@ -29,6 +31,15 @@ def planned(worker: Worker, tenant: str, images: Mapping[str, bytes | str], **re
     body = {"model": MODEL, "items": items, "shard_items": 8, **request}
     job = accept(worker.storage, tenant, **body)
     plan(control_of(worker), job)
+    return job
+
+
+def planned_fresh(worker: Worker, **request: object) -> JobId:
+    """A planned job that takes nothing from the cache, its messages off the queue."""
+    request = {"methods": METHODS, "shard_items": 8, "cache": False, **request}
+    job = accept(worker.storage, **request)  # type: ignore[arg-type]
+    plan(control_of(worker), job)
+    sent(worker.state)
     return job
 
 

@@ -15,7 +15,8 @@ from heatmill.keys import JobId
 from heatmill.schemas import Plan
 from heatmill.state import Claim, RedisJobStore
 from heatmill.storage import S3Storage
-from heatmill_workers.pipeline import Worker, process_shard
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.worker import Worker
 
 LONG = 60.0
 FENCING = frozenset({"cancel", "taken_over", "rival"})

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,12 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill import records
+from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.schemas import Row
-from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
 from heatmill_workers.control import Control, plan
-from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import Worker, process_shard
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.worker import Worker
 from tests.workers.jobs import accept, upload
 from tests.workers.photos import noise, photo
 from tests.workers.small import architecture, small_vit
@@ -53,28 +48,10 @@ def vit() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def models_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     file = tmp_path_factory.mktemp("models") / "models.toml"
     file.write_text(MODELS.format(module=__name__, labels=[str(number) for number in range(10)]))
-    return file
-
-
-@pytest.fixture(scope="module")
-def models(models_file: Path) -> ModelStore:
-    return ModelStore(model.spec for model in load_catalogue(models_file).models)
-
-
-@pytest.fixture
-def worker(
-    settings: Settings,
-    storage: S3Storage,
-    state: RedisJobStore,
-    dispatcher: Dispatcher,
-    models: ModelStore,
-    models_file: Path,
-) -> Worker:
-    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Worker(storage, state, dispatcher, load_catalogue(models_file), models, settings, "test")
+    return load_catalogue(file)
 
 
 def two_halves() -> Image.Image:

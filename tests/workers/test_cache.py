@@ -3,27 +3,22 @@
 import time
 from dataclasses import replace
 from threading import Semaphore
-from uuid import uuid4
 
 import pytest
 from PIL import Image
 
 from heatmill import images, keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
 from heatmill.errors import StorageUnavailable
 from heatmill.images import ImageLimits
 from heatmill.progress import read_job
 from heatmill.registering import register
 from heatmill.schemas import Row
-from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
 from heatmill.storage import AccessRefused, S3Storage
 from heatmill_workers import prepare
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.control import finish
-from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import Worker, process_shard
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.worker import Worker
 from tests.workers.photos import noise
 from tests.workers.processed import (
     control_of,
@@ -39,25 +34,6 @@ from tests.workers.processed import (
 
 METHODS = [{"name": "saliency"}, {"name": "attention"}]
 IMAGES = {f"image {seed}": noise(seed) for seed in range(3)}
-
-
-@pytest.fixture(scope="module")
-def models() -> ModelStore:
-    return ModelStore(model.spec for model in load_catalogue().models)
-
-
-@pytest.fixture
-def worker(
-    settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher, models: ModelStore
-) -> Worker:
-    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
-
-
-@pytest.fixture
-def tenant() -> str:
-    """A tenant of the test's own, whose cache is empty."""
-    return f"t{uuid4().hex[:8]}"
 
 
 def placed(row: Row) -> Row:

@@ -8,27 +8,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
-from uuid import uuid4
 
 import pytest
 import torch
 from torch import nn
 
-from heatmill import keys
 from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
 from heatmill.images import ImageLimits
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill.schemas import MethodRequest
-from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
-from heatmill_workers.cache import Making
+from heatmill_workers.making import Making
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loaders.transformers import Logits
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.models.weights import digest as weights_digest
-from heatmill_workers.pipeline import Worker
+from heatmill_workers.worker import Worker
 from tests.workers.photos import noise
 from tests.workers.processed import MODEL, entries, objects, origins, rows_of, submitted
 from tests.workers.small import LABELS, small_resnet, small_vit
@@ -40,25 +34,6 @@ SALIENCY = MethodRequest(name="saliency")
 LIMITS = ImageLimits(1000, 1000)
 SPEC = ModelSpec(name="small", loader="torchvision")
 MODULE = "tests.workers.test_cache_misses"
-
-
-@pytest.fixture(scope="module")
-def models() -> ModelStore:
-    return ModelStore(model.spec for model in load_catalogue().models)
-
-
-@pytest.fixture
-def worker(
-    settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher, models: ModelStore
-) -> Worker:
-    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
-
-
-@pytest.fixture
-def tenant() -> str:
-    """A tenant of the test's own, whose cache is empty."""
-    return f"t{uuid4().hex[:8]}"
 
 
 def with_other_weights(worker: Worker) -> Worker:

@@ -1,71 +1,25 @@
 """A shard from claim to commit: the real model, real storage, real Redis, no Celery."""
 
 import hashlib
-import io
-import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
-
-import pytest
-from PIL import Image
-from torch import Tensor
 
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
-from heatmill.errors import StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.progress import read_job, summary
 from heatmill.schemas import Row
-from heatmill.settings import Settings
-from heatmill.state import Committed, RedisJobStore
-from heatmill.storage import S3Storage
-from heatmill_workers import pipeline
-from heatmill_workers.control import Control, feed, finish, plan
-from heatmill_workers.explainer import Attributions, Explainer, register
-from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import Worker, process_shard
-from heatmill_workers.rows import explain_items
-from tests.workers.jobs import accept, sent, upload
+from heatmill.state import Committed
+from heatmill_workers.control import plan
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.worker import Worker
+from tests.workers.jobs import upload
 from tests.workers.photos import noise, photo
+from tests.workers.processed import control_of, planned_fresh, rows_of
 
 # What the pixels of a heatmap depend on.
 LIBRARIES = ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
-METHODS = [{"name": "saliency"}, {"name": "grad_cam"}]
-
-
-@pytest.fixture(scope="module")
-def models() -> ModelStore:
-    return ModelStore(model.spec for model in load_catalogue().models)
-
-
-@pytest.fixture
-def worker(
-    settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher, models: ModelStore
-) -> Worker:
-    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
-
-
-def control_of(worker: Worker) -> Control:
-    return Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
-
-
-def planned(worker: Worker, **request: object) -> JobId:
-    """An accepted and planned job, its messages taken off the queue."""
-    # These tests are about work that is done, on images which they share: none may find another's results.
-    request = {"methods": METHODS, "shard_items": 8, "cache": False, **request}
-    job = accept(worker.storage, **request)  # type: ignore[arg-type]
-    plan(control_of(worker), job)
-    sent(worker.state)
-    return job
-
-
-def rows_of(worker: Worker, job: JobId, number: int = 0) -> list[Row]:
-    return list(records.load_rows(worker.storage, job, number))
 
 
 def stored(worker: Worker, job: JobId) -> dict[str, str]:
@@ -79,7 +33,7 @@ def stored(worker: Worker, job: JobId) -> dict[str, str]:
 
 def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(worker: Worker) -> None:
     images = [{"id": name, "image": upload(worker.storage, photo(name))} for name in ("coffee.png", "chelsea.png")]
-    job = planned(worker, items=images)
+    job = planned_fresh(worker, items=images)
 
     process_shard(worker, job, 0)
 
@@ -102,7 +56,7 @@ def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(wo
 
 def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
     items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
-    job = planned(worker, items=items)
+    job = planned_fresh(worker, items=items)
     process_shard(worker, job, 0)
     before, record = stored(worker, job), worker.storage.get(keys.commit(job, 0))
     counts = read_job(worker.storage, worker.state, job).counts
@@ -118,7 +72,7 @@ def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
 
 def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(worker: Worker) -> None:
     items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
-    job = planned(worker, items=items)
+    job = planned_fresh(worker, items=items)
     process_shard(worker, job, 0)
     before = stored(worker, job)
     rows = rows_of(worker, job)
@@ -133,7 +87,7 @@ def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(work
 
 
 def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again(worker: Worker) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     process_shard(worker, job, 0)
     record = worker.storage.get(keys.commit(job, 0))
     worker.state.forget(job)
@@ -163,7 +117,7 @@ def test_a_bad_item_is_an_error_row_and_the_others_succeed(worker: Worker) -> No
     }
     items = [{"id": "good", "image": good}, *({"id": name, "image": uri} for name, uri in bad.items())]
     small = replace(worker, settings=worker.settings.model_copy(update={"max_image_pixels": 300_000}))
-    job = planned(worker, items=items, methods=[{"name": "grad_cam"}])
+    job = planned_fresh(worker, items=items, methods=[{"name": "grad_cam"}])
 
     process_shard(small, job, 0)
 
@@ -181,7 +135,7 @@ def test_a_bad_item_is_an_error_row_and_the_others_succeed(worker: Worker) -> No
 def test_an_upload_whose_bytes_were_replaced_is_refused(worker: Worker) -> None:
     uri = upload(worker.storage, noise(1))
     worker.storage.put(keys.blob("default", uri.removeprefix("upload://")), noise(2))
-    job = planned(worker, items=[{"image": uri}], methods=[{"name": "grad_cam"}])
+    job = planned_fresh(worker, items=[{"image": uri}], methods=[{"name": "grad_cam"}])
 
     process_shard(worker, job, 0)
 
@@ -191,7 +145,7 @@ def test_an_upload_whose_bytes_were_replaced_is_refused(worker: Worker) -> None:
 
 
 def test_several_classes_of_one_image_come_in_the_order_of_their_probability(worker: Worker) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, photo("coffee.png"))}], top_k=3)
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, photo("coffee.png"))}], top_k=3)
 
     process_shard(worker, job, 0)
 
@@ -204,7 +158,7 @@ def test_several_classes_of_one_image_come_in_the_order_of_their_probability(wor
 
 def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker: Worker) -> None:
     items = [{"image": upload(worker.storage, photo("coffee.png")), "target": 283}]
-    job = planned(worker, items=items, top_k=3, methods=[{"name": "grad_cam"}])
+    job = planned_fresh(worker, items=items, top_k=3, methods=[{"name": "grad_cam"}])
 
     process_shard(worker, job, 0)
 
@@ -213,146 +167,8 @@ def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker
     assert (row.target.index, row.rank) == (283, 0)
 
 
-def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-    worker.state.claim(job, 0, "another", 30)
-
-    process_shard(worker, job, 0)
-
-    assert not worker.storage.exists(keys.commit(job, 0))
-
-
-def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: ModelStore) -> None:
-    class TakenOver:
-        """Hands out the model after another worker has taken the shard."""
-
-        def get(self, name: str) -> LoadedModel:
-            worker.state.client.hset(f"heatmill:{{{job}}}:claims", "0", "theirs 9999999999999")
-            return models.get(name)
-
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-
-    process_shard(replace(worker, models=cast("ModelStore", TakenOver())), job, 0)
-
-    assert not worker.storage.exists(keys.commit(job, 0))
-    assert worker.state.client.hget(f"heatmill:{{{job}}}:claims", "0") == "theirs 9999999999999"
-
-
-def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
-    worker: Worker, models: ModelStore
-) -> None:
-    class Cancelled:
-        """Hands out the model after the job was cancelled."""
-
-        def get(self, name: str) -> LoadedModel:
-            worker.state.cancel(job)
-            return models.get(name)
-
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-
-    process_shard(replace(worker, models=cast("ModelStore", Cancelled())), job, 0)
-
-    assert not worker.storage.exists(keys.commit(job, 0))
-    progress = worker.state.progress(job)
-    assert progress
-    assert progress.working == 0
-
-
-def test_a_model_that_breaks_in_an_unforeseen_way_fails_the_items_and_not_the_worker(worker: Worker) -> None:
-    class Broken:
-        """Fails like nothing that is foreseen."""
-
-        def get(self, name: str) -> LoadedModel:
-            raise ZeroDivisionError(name)
-
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-
-    process_shard(replace(worker, models=cast("ModelStore", Broken())), job, 0)
-
-    errors = [row.error for row in rows_of(worker, job)]
-    assert all(error and error.type.endswith("internal_error") for error in errors)
-    assert "ZeroDivisionError" in str(errors[0])
-
-
-def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-    for attempt in ("first", "second", "third"):
-        worker.state.claim(job, 0, attempt, 0.001)
-        time.sleep(0.01)
-
-    process_shard(worker, job, 0)
-
-    assert all(row.error and row.error.type.endswith("worker_crashed") for row in rows_of(worker, job))
-
-
-def test_an_explainer_that_breaks_on_one_image_fails_that_image_alone(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grad_cam = register()["grad_cam"]
-
-    def breaks_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
-        if (images > 2).all((1, 2, 3)).any():
-            raise ZeroDivisionError("white")
-        return grad_cam.function(model, images, targets, params)
-
-    monkeypatch.setitem(
-        cast("dict[str, Explainer]", register()), "grad_cam", replace(grad_cam, function=breaks_on_white)
-    )
-    white = io.BytesIO()
-    Image.new("RGB", (64, 64), "white").save(white, "PNG")
-    items = [{"id": "noise", "image": upload(worker.storage, noise(1))}]
-    items.append({"id": "white", "image": upload(worker.storage, white.getvalue())})
-    job = planned(worker, items=items, methods=[{"name": "grad_cam"}])
-
-    process_shard(worker, job, 0)
-
-    assert {row.item: row.status for row in rows_of(worker, job)} == {"noise": "succeeded", "white": "failed"}
-
-
-def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-    worker.state.cancel(job)
-
-    process_shard(worker, job, 0)
-
-    assert not worker.storage.exists(keys.commit(job, 0))
-
-
-def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-
-    def down(*_: object, **__: object) -> None:
-        raise StorageUnavailable("down")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(worker.storage, "put", down)
-        patch.setattr("heatmill_workers.pipeline.RETRY_SECONDS", 0.0)
-        process_shard(worker, job, 0)
-
-    assert worker.state.client.hget(f"heatmill:{{{job}}}:attempts", "0") == "0"
-    feed(control_of(worker))
-    assert sent(worker.state) == [(str(job), 0)]
-
-
-def test_the_item_that_killed_a_worker_twice_fails_alone(worker: Worker) -> None:
-    items = [{"id": f"item {seed}", "image": upload(worker.storage, noise(seed))} for seed in range(3)]
-    job = planned(worker, items=items, methods=[{"name": "grad_cam"}])
-    for attempt in ("first", "second"):
-        worker.state.claim(job, 0, attempt, 0.001)
-        time.sleep(0.01)
-    worker.state.note_item(job, 0, 1)
-
-    process_shard(worker, job, 0)
-
-    failed = {row.item: row.error.type for row in rows_of(worker, job) if row.error}
-    assert list(failed) == ["item 1"]
-    assert failed["item 1"].endswith("worker_crashed")
-
-
 def test_a_model_that_cannot_be_loaded_fails_every_result_with_the_reason(worker: Worker) -> None:
-    job = planned(
+    job = planned_fresh(
         worker,
         model="resnet18",
         items=[{"image": upload(worker.storage, noise(1))}],
@@ -383,7 +199,7 @@ def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
 
     def explained(uri: str) -> list[Row]:
         methods = [{"name": "saliency"}, {"name": "deep_shap", "params": {"background": [uri]}}]
-        job = planned(worker, items=[{"image": coffee}], methods=methods)
+        job = planned_fresh(worker, items=[{"image": coffee}], methods=methods)
         process_shard(worker, job, 0)
         return rows_of(worker, job)
 
@@ -400,21 +216,3 @@ def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
     assert other.status == "succeeded"
     assert missing.error
     assert "background image: 's3://nowhere/1.png' is not an allowed source" in missing.error.detail
-
-
-def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = planned(worker, items=[{"image": upload(worker.storage, noise(1))}])
-
-    def cancelled_meanwhile(*arguments: Any) -> Any:
-        worker.storage.write_once(keys.cancelled(job), b"{}")
-        worker.state.cancel(job)
-        finish(control_of(worker), job)
-        return explain_items(*arguments)
-
-    monkeypatch.setattr(pipeline, "explain_items", cancelled_meanwhile)
-    process_shard(worker, job, 0)
-
-    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
-    assert not list(records.committed_numbers(worker.storage, job))

@@ -9,40 +9,19 @@ import pytest
 from PIL import Image
 
 from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.schemas import Job
-from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
-from heatmill_workers.control import Control, feed, finish, plan, repair
+from heatmill_workers.control import feed, finish, plan, repair
 from heatmill_workers.features import load_features
-from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import Worker, process_shard
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.worker import Worker
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise
+from tests.workers.processed import control_of
 
 TSNE = {"method": "tsne", "perplexity": 5}
 MAP_FILES = ("jsonl", "parquet", "png", "json")
-
-
-@pytest.fixture(scope="module")
-def models() -> ModelStore:
-    return ModelStore(model.spec for model in load_catalogue().models)
-
-
-@pytest.fixture
-def worker(
-    settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher, models: ModelStore
-) -> Worker:
-    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
-
-
-def control_of(worker: Worker) -> Control:
-    return Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
 
 
 def planned(worker: Worker, images: int, *more: str, **request: object) -> JobId:

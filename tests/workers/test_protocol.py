@@ -16,17 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch import Tensor, nn
 
 from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
 from heatmill.registering import register
-from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
 from heatmill_workers.claims import HeldShard
 from heatmill_workers.control import Control, plan
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import Worker
+from heatmill_workers.worker import Worker
 from tests.workers.jobs import MODEL, accept, upload
 from tests.workers.photos import noise
 from tests.workers.protocol import Attempt, Event, World, commit_records, pictures
@@ -65,14 +60,13 @@ class OneModel:
 
 
 @pytest.fixture
-def worker(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Worker:
-    storage.__dict__["has_conditional_writes"] = True
-    models = cast(ModelStore, OneModel())
+def worker(worker: Worker) -> Worker:
+    worker.storage.__dict__["has_conditional_writes"] = True
     # Without the cache of results, which would copy the pictures of the undisturbed job.
-    settings = settings.model_copy(
+    settings = worker.settings.model_copy(
         update={"result_cache": False, "claim_seconds": 60.0, "max_attempts": 50, "decode_threads": 1}
     )
-    return Worker(storage, state, dispatcher, load_catalogue(), models, settings, "test")
+    return replace(worker, models=cast(ModelStore, OneModel()), settings=settings)
 
 
 class Machine(RuleBasedStateMachine):

@@ -8,15 +8,10 @@ The cache can be lost at any moment: an entry that is missing, damaged, or tells
 so is a store that does not answer.
 """
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 from pydantic import StringConstraints
@@ -24,20 +19,17 @@ from pydantic import StringConstraints
 from heatmill import keys
 from heatmill.errors import StorageUnavailable
 from heatmill.image_uris import uris_in
-from heatmill.images import ImageLimits
 from heatmill.keys import JOB_PATTERN, JobId
-from heatmill.models import ModelSpec
 from heatmill.planning import ranks
 from heatmill.records import CACHED_FROM
-from heatmill.schemas import Item, MethodRequest, Plan, Row, Schema
+from heatmill.schemas import Item, Plan, Row, Schema
 from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.making import Making, digest
+from heatmill_workers.outputs import ShardOutputs
 
-STORE_THREADS = 8
+KEEP_THREADS = 8
 # What a commit may wait for its entries: thousands take seconds, and a store that hangs must not hold a job up.
-STORE_SECONDS = 10.0
-# Some modules print where in memory a function lies.
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+KEEP_SECONDS = 10.0
 
 log = structlog.get_logger()
 
@@ -49,71 +41,18 @@ class Entry(Schema):
     rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
-class Making:
-    """All that a result depends on beside the image, the class and the method.
-
-    Args:
-        code: The worker's code version.
-    """
-
-    code: str
-    spec: ModelSpec
-    model: LoadedModel
-    limits: ImageLimits
-
-    @property
-    def is_known(self) -> bool:
-        """Whether that is all: an operator's own code may change and its weights stay the same."""
-        return self.spec.loader != "python"
-
-    def digest(self, method: MethodRequest) -> str:
-        """Stands for all of it, and for one method."""
-        return _digest(rest=self._rest, method=method.model_dump(mode="json"))
-
-    @cached_property
-    def _rest(self) -> str:
-        model = self.model
-        return _digest(
-            code=self.code,
-            model=[model.name, model.digest, self.spec.loader, self.spec.builds, self.spec.sha256, self.spec.cam_layer],
-            structure=ADDRESS.sub("", repr(model.module)),
-            labels=model.labels,
-            preprocessing=model.preprocessing.model_dump(mode="json"),
-            device=[model.device.type, str(model.dtype)],
-            limits=[self.limits.max_bytes, self.limits.max_pixels],
-        )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Where the results of a shard go.
-
-    Args:
-        first_index: Of its items.
-    """
-
-    job: JobId
-    number: int
-    first_index: int
-
-    def name(self, item: Item, method: str, target: int) -> str:
-        """Of one result, as its keys have it."""
-        return f"{item.index - self.first_index:04}.{method}.{target}"
-
-
 class ResultCache:
     """The tenant's cache, as one shard uses it. Safe in threads.
 
     Args:
         storage: The bucket.
-        shard: The one at work.
+        outputs: Where the results of the shard at work go.
         plan: Says whether earlier results are taken; those of this job are kept for later ones in any case.
         making: How this shard's results are made.
     """
 
-    def __init__(self, storage: S3Storage, shard: Shard, plan: Plan, making: Making) -> None:
-        self._storage, self._shard, self._plan = storage, shard, plan
+    def __init__(self, storage: S3Storage, outputs: ShardOutputs, plan: Plan, making: Making) -> None:
+        self._storage, self._outputs, self._plan = storage, outputs, plan
         self._takes = plan.cache
         # What lies under an s3:// URI may change; an upload is known by its content.
         self._methods = {
@@ -147,19 +86,19 @@ class ResultCache:
             if key is not None and all(row.status == "succeeded" for row in made):
                 # What the caller called the image goes when the job is deleted.
                 nameless = tuple(row.model_copy(update={"item": "", "index": 0}) for row in made)
-                entries[key] = Entry(job=self._shard.job.job, rows=nameless)
+                entries[key] = Entry(job=self._outputs.job.job, rows=nameless)
         if not entries:
             return
-        pool = ThreadPoolExecutor(STORE_THREADS)
+        pool = ThreadPoolExecutor(KEEP_THREADS)
         written = [pool.submit(self._write, key, entry) for key, entry in entries.items()]
-        _, late = wait(written, STORE_SECONDS)
+        _, late = wait(written, KEEP_SECONDS)
         pool.shutdown(wait=False, cancel_futures=True)
         if late:
             log.warning("cache entries not written", reason="the store takes too long", entries=len(late))
 
     def _key(self, item: Item, sha256: str, made: str) -> str:
         asked = {"top_k": self._plan.top_k} if item.target is None else {"target": item.target}
-        return keys.cached(self._shard.job.tenant, _digest(made=made, image=sha256, asked=asked))
+        return keys.cached(self._outputs.job.tenant, digest(made=made, image=sha256, asked=asked))
 
     def _rows(self, item: Item, method: str, key: str) -> tuple[Row, ...] | None:
         try:
@@ -178,7 +117,7 @@ class ResultCache:
             return None
 
     def _check(self, entry: Entry, item: Item, method: str) -> None:
-        theirs = JobId(self._shard.job.tenant, entry.job).prefix
+        theirs = JobId(self._outputs.job.tenant, entry.job).prefix
         known = [(row.rank, row.method, row.status) for row in entry.rows]
         if known != [(rank, method, "succeeded") for rank in range(ranks(item, self._plan.top_k))]:
             raise ValueError(f"it tells of {known}")
@@ -189,9 +128,9 @@ class ResultCache:
     def _copied(self, row: Row, item: Item, job: str) -> Row:
         if row.target is None or row.heatmap is None or row.attribution is None:
             raise ValueError("it tells of no result")
-        shard, name = self._shard, self._shard.name(item, row.method, row.target.index)
-        heatmap = row.heatmap.model_copy(update={"key": keys.heatmap(shard.job, shard.number, name)})
-        attribution = row.attribution.model_copy(update={"key": keys.attribution(shard.job, shard.number, name)})
+        asked = item, row.method, row.target.index
+        heatmap = row.heatmap.model_copy(update={"key": self._outputs.heatmap(*asked)})
+        attribution = row.attribution.model_copy(update={"key": self._outputs.attribution(*asked)})
         self._storage.copy(row.heatmap.key, heatmap.key)
         self._storage.copy(row.attribution.key, attribution.key)
         provenance = {**row.provenance, CACHED_FROM: job}
@@ -203,7 +142,3 @@ class ResultCache:
             self._storage.put(key, entry.model_dump_json(exclude_defaults=True).encode(), "application/json")
         except StorageUnavailable as error:
             log.warning("cache entry not written", key=key, error=str(error))
-
-
-def _digest(**of: Any) -> str:
-    return hashlib.sha256(json.dumps(of, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,38 +1,34 @@
 """One shard, start to commit: claim, fetch and decode ahead, explain, render and store behind, write the record."""
 
-import os
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from threading import Semaphore
 from uuid import uuid4
 
 import structlog
-import torch
 
 from heatmill import keys, records
-from heatmill.catalogue import Catalogue, load_catalogue
-from heatmill.dispatch import Dispatcher
 from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailable, TransientError
 from heatmill.image_uris import SourceRules, uris_in
 from heatmill.images import ImageLimits
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item, Plan, Row
 from heatmill.settings import Settings
-from heatmill.state import Claim, RedisJobStore, open_state
-from heatmill.storage import S3Storage, WriteConflict, open_storage
-from heatmill_workers.cache import Making, ResultCache, Shard
+from heatmill.state import Claim
+from heatmill.storage import WriteConflict
+from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
-from heatmill_workers.code_version import code_version
 from heatmill_workers.crashes import CrashWatch
+from heatmill_workers.making import Making
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.models.remote import localiser
-from heatmill_workers.models.store import ModelStore
+from heatmill_workers.outputs import ShardOutputs
 from heatmill_workers.prepare import Photos
-from heatmill_workers.rows import Answer, Outcome, ResultWriter, explain_items, failed_rows
+from heatmill_workers.rows import Answer, Outcome, explain_items, failed_rows
 from heatmill_workers.stages import Behind, ahead, groups
+from heatmill_workers.worker import Worker
+from heatmill_workers.writing import ResultWriter
 
 RETRY_SECONDS = 5.0
 # Images that go to the explainers together; they cut them into batches that fit the device. At most a quarter of a
@@ -52,42 +48,17 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Worker:
-    """What a worker process works with.
+class _Work:
+    """What a claimed shard asks for."""
 
-    Args:
-        code: Which code made the results in the cache; see `code_version`.
-    """
+    shard: ClaimedShard
+    plan: Plan
+    items: tuple[Item, ...]
 
-    storage: S3Storage
-    state: RedisJobStore
-    dispatcher: Dispatcher
-    catalogue: Catalogue
-    models: ModelStore
-    settings: Settings
-    name: str
-    code: str = field(default_factory=code_version)
-
-
-def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
-    """Connections and an empty model store; models are loaded when a shard asks for them."""
-    catalogue = load_catalogue(settings.models_file, settings.methods_file)
-    device = torch.device(settings.device) if settings.device else None
-    storage = open_storage(settings)
-    return Worker(
-        storage=storage,
-        state=open_state(settings.redis_url),
-        dispatcher=dispatcher,
-        catalogue=catalogue,
-        models=ModelStore(
-            (model.spec for model in catalogue.models),
-            device,
-            settings.model_memory_bytes,
-            localiser(storage, settings.weights_dir),
-        ),
-        settings=settings,
-        name=f"{socket.gethostname()}-{os.getpid()}",
-    )
+    @property
+    def outputs(self) -> ShardOutputs:
+        """Where its results go."""
+        return ShardOutputs(self.shard.job, self.shard.number, self.items[0].index)
 
 
 def process_shard(worker: Worker, job: JobId, number: int) -> None:
@@ -142,8 +113,8 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
         raise ClaimLost("the plan is gone: the job was deleted")
     if plan.makes_map and shard.number == plan.shards:
         return _map(worker, shard, ours, plan)
-    items = records.load_shard(worker.storage, shard.job, shard.number)
-    rows, cache = _rows_or_errors(worker, shard, ours, (plan, items))
+    work = _Work(shard, plan, records.load_shard(worker.storage, shard.job, shard.number))
+    rows, cache = _rows_or_errors(worker, work, ours)
     ours.check()
     # Redis, where it has forgotten a cancelled job that is over, cannot say so.
     if worker.storage.exists(keys.final(shard.job)):
@@ -158,18 +129,12 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
     return header
 
 
-def _rows_or_errors(
-    worker: Worker, shard: ClaimedShard, ours: HeldShard, task: tuple[Plan, tuple[Item, ...]]
-) -> tuple[list[Row], ResultCache | None]:
+def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[Row], ResultCache | None]:
     """All rows of a shard, and where to keep them. What stops all of its items, say the model, is each one's error."""
-    plan, items = task
     reason: ItemError
     try:
-        # Before the model is loaded: that may be what kills the worker.
-        watch = CrashWatch(worker.state, shard, worker.settings.max_attempts)
-        work = _Work(plan, items, worker.models.get(plan.model), watch)
-        cache = _cache(worker, shard, work) if worker.settings.result_cache else None
-        return _rows(worker, shard, ours, work, cache), cache
+        photos = _photos(worker, work)
+        return _rows(worker, work, ours, photos), photos.cache
     except ItemError as error:
         reason = error
     except TransientError:
@@ -177,7 +142,7 @@ def _rows_or_errors(
     except Exception as error:
         log.exception("shard failed")
         reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")
-    return [row for item in items for row in failed_rows(item, plan, reason)], None
+    return [row for item in work.items for row in failed_rows(item, work.plan, reason)], None
 
 
 def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> CommitHeader:
@@ -192,54 +157,49 @@ def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> Co
     return _commit(worker, shard, [], time.monotonic() - started)
 
 
-@dataclass(frozen=True)
-class _Work:
-    plan: Plan
-    items: tuple[Item, ...]
-    model: LoadedModel
-    watch: CrashWatch
-
-
-def _rows(worker: Worker, shard: ClaimedShard, ours: HeldShard, work: _Work, cache: ResultCache | None) -> list[Row]:
-    """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
-    settings = worker.settings
-    operators = worker.catalogue.model(work.plan.model).operators
-    photos = Photos(
+def _photos(worker: Worker, work: _Work) -> Photos:
+    """Where the shard's photos come from; loads the model."""
+    settings, model_name = worker.settings, work.plan.model
+    # Before the model is loaded: that may be what kills the worker.
+    watch = CrashWatch(worker.state, work.shard, settings.max_attempts)
+    model = worker.models.get(model_name)
+    operators = worker.catalogue.model(model_name).operators
+    return Photos(
         storage=worker.storage,
-        rules=SourceRules(shard.job.tenant, settings.source_prefixes, settings.bucket, operators),
+        rules=SourceRules(work.shard.job.tenant, settings.source_prefixes, settings.bucket, operators),
         limits=_limits(settings),
-        model=work.model,
-        watch=work.watch,
+        model=model,
+        watch=watch,
         turn=Semaphore(settings.decode_threads),
-        cache=cache,
+        cache=_cache(worker, work, model) if settings.result_cache else None,
     )
-    writer = ResultWriter(worker.storage, _place(shard, work), work.model)
+
+
+def _cache(worker: Worker, work: _Work, model: LoadedModel) -> ResultCache:
+    spec = worker.catalogue.model(work.plan.model).spec
+    making = Making(worker.code, spec, model, _limits(worker.settings))
+    return ResultCache(worker.storage, work.outputs, work.plan, making)
+
+
+def _rows(worker: Worker, work: _Work, ours: HeldShard, photos: Photos) -> list[Row]:
+    """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
+    writer = ResultWriter(worker.storage, work.outputs, photos.model)
     rows: list[Row] = []
     with ThreadPoolExecutor(PREPARE_THREADS) as preparers, ThreadPoolExecutor(STORE_THREADS) as storers:
         group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
-        size, depth = (1, 0) if work.watch.is_suspicious else (group_items, GROUPS_AHEAD)
-        stored: Behind[Answer, Row] = Behind(storers, writer.store, GROUPS_BEHIND)
+        size, depth = (1, 0) if photos.watch.is_suspicious else (group_items, GROUPS_AHEAD)
+        stored: Behind[Answer, Row] = Behind(storers, writer.row, GROUPS_BEHIND)
         model = _with_pictures(work, photos, preparers)
         for group in ahead(preparers, photos.prepare, groups(work.items, size), depth):
             ours.check()
             started = time.monotonic()
-            results = list(explain_items(group, work.plan, model))
-            _note_pace(worker, work, results, time.monotonic() - started)
-            rows += stored.send(results)
+            answers = list(explain_items(group, work.plan, model))
+            _note_pace(worker, work, answers, time.monotonic() - started)
+            rows += stored.send(answers)
         rows += stored.finish()
     writer.store_features()
     order = [method.name for method in work.plan.methods] + ([work.plan.map.method] if work.plan.map else [])
     return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
-
-
-def _cache(worker: Worker, shard: ClaimedShard, work: _Work) -> ResultCache:
-    spec = worker.catalogue.model(work.plan.model).spec
-    making = Making(worker.code, spec, work.model, _limits(worker.settings))
-    return ResultCache(worker.storage, _place(shard, work), work.plan, making)
-
-
-def _place(shard: ClaimedShard, work: _Work) -> Shard:
-    return Shard(shard.job, shard.number, work.items[0].index)
 
 
 def _limits(settings: Settings) -> ImageLimits:
@@ -249,12 +209,12 @@ def _limits(settings: Settings) -> ImageLimits:
 def _with_pictures(work: _Work, photos: Photos, preparers: ThreadPoolExecutor) -> LoadedModel:
     """The model, beside what the methods' params name by URI."""
     uris = sorted({uri for method in work.plan.methods for uri in uris_in(method.params).values()})
-    return replace(work.model, pictures=dict(zip(uris, preparers.map(photos.picture, uris), strict=True)))
+    return replace(photos.model, pictures=dict(zip(uris, preparers.map(photos.picture, uris), strict=True)))
 
 
-def _note_pace(worker: Worker, work: _Work, results: list[Answer], seconds: float) -> None:
+def _note_pace(worker: Worker, work: _Work, answers: list[Answer], seconds: float) -> None:
     """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm."""
-    done = [(worker.catalogue.method(each.method.name).passes, each) for each in results if isinstance(each, Outcome)]
+    done = [(worker.catalogue.method(each.method.name).passes, each) for each in answers if isinstance(each, Outcome)]
     passes = sum(cost.of(each.method.params) for cost, each in done)
     if not passes or seconds < PACE_SECONDS or not all(cost.are_known(each.method.params) for cost, each in done):
         return

@@ -1,19 +1,13 @@
-"""From prepared photos to result rows: predict, explain every method, then render and store each result."""
+"""From prepared photos to answers: predict, then explain by every method."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from importlib.metadata import version
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
-import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from heatmill import keys
 from heatmill.errors import (
     BadAttribution,
     HeatmillError,
@@ -24,12 +18,9 @@ from heatmill.errors import (
     TargetUnknown,
 )
 from heatmill.planning import as_problem, expected_rows
-from heatmill.schemas import Item, MethodRequest, Plan, Row, StoredArray, StoredPicture, Target
-from heatmill.storage import S3Storage
-from heatmill_workers.cache import Shard
+from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.features import Placed, place, store_features
-from heatmill_workers.heatmaps import encode_array, render
+from heatmill_workers.features import Placed, place
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.prediction import Prediction, predict, predict_with_features
 from heatmill_workers.prepare import Prepared, Recalled, Unprepared
@@ -80,93 +71,6 @@ def explain_items(
 def failed_rows(item: Item, plan: Plan, error: ItemError) -> list[Row]:
     """An item that failed as a whole: one row for each result that it would have had."""
     return [_failed(item, method, rank, error) for method, rank in expected_rows(item, plan)]
-
-
-@dataclass(frozen=True)
-class ResultWriter:
-    """Renders and stores results. Runs in threads, behind the device.
-
-    Args:
-        features: Of the items that the job's map will show, by index, until all are there.
-    """
-
-    storage: S3Storage
-    shard: Shard
-    model: LoadedModel
-    features: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-
-    def store(self, outcome: Answer) -> Row:
-        """Write heatmap and attribution, and give back the row that tells of them.
-
-        Raises:
-            StorageUnavailable: The store does not answer.
-        """
-        if isinstance(outcome, Row):
-            return outcome
-        if isinstance(outcome, Placed):
-            return self._keep(outcome)
-        asked, method = outcome.asked, outcome.method
-        item = asked.photo.item
-        shard, name = self.shard, self.shard.name(item, method.name, asked.target.index)
-        explained = outcome.explained
-        picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
-        array = encode_array(explained.attribution)
-        heatmap_key = keys.heatmap(shard.job, shard.number, name)
-        attribution_key = keys.attribution(shard.job, shard.number, name)
-        self.storage.put(heatmap_key, picture.png, "image/png")
-        self.storage.put(attribution_key, array.npy)
-        return Row(
-            item=item.id,
-            index=item.index,
-            method=method.name,
-            rank=asked.rank,
-            status="succeeded",
-            target=asked.target,
-            heatmap=StoredPicture(
-                key=heatmap_key,
-                scale=picture.scale,
-                zero_index=picture.zero_index,
-                box=asked.photo.box,
-            ),
-            attribution=StoredArray(key=attribution_key, shape=explained.attribution.shape, factor=array.factor),
-            checks=dict(explained.checks),
-            verdict=explained.verdict,
-            provenance={**self._provenance, "params": method.params},
-        )
-
-    def store_features(self) -> None:
-        """Write what was kept for the job's map, if anything.
-
-        Raises:
-            StorageUnavailable: The store does not answer.
-        """
-        if self.features:
-            store_features(self.storage, self.shard.job, self.shard.number, self.features)
-
-    def _keep(self, placed: Placed) -> Row:
-        item = placed.photo.item
-        self.features[item.index] = placed.features
-        return Row(
-            item=item.id,
-            index=item.index,
-            method=placed.method,
-            rank=0,
-            status="succeeded",
-            target=placed.target,
-            provenance={**self._provenance, "features": placed.source},
-        )
-
-    @cached_property
-    def _provenance(self) -> dict[str, Any]:
-        return {
-            "model": self.model.name,
-            "weights_sha256": self.model.digest,
-            "device": str(self.model.device),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "versions": {
-                name: version(name) for name in ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
-            },
-        }
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from heatmill_workers.timer import every
 from heatmill_workers.watchdog import watch
 
 if TYPE_CHECKING:
-    from heatmill_workers.pipeline import Worker
+    from heatmill_workers.worker import Worker
 
 log = structlog.get_logger()
 
@@ -96,7 +96,7 @@ def warm_up(**_: object) -> None:
 @cache
 def explain_worker() -> "Worker":
     """This child's connections and models; torch is imported here, not in the parent."""
-    from heatmill_workers.pipeline import open_worker
+    from heatmill_workers.worker import open_worker
 
     return open_worker(SETTINGS, dispatch.Dispatcher(explain))
 

@@ -1,0 +1,181 @@
+"""A shard that meets death, fencing, a broken model or a store that is away: nothing is lost, nothing done twice."""
+
+import io
+import time
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from heatmill import keys, records
+from heatmill.errors import StorageUnavailable
+from heatmill.progress import read_job
+from heatmill_workers import pipeline
+from heatmill_workers.control import feed, finish
+from heatmill_workers.explainer import Attributions, Explainer, register
+from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.store import ModelStore
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.rows import explain_items
+from heatmill_workers.worker import Worker
+from tests.workers.jobs import sent, upload
+from tests.workers.photos import noise
+from tests.workers.processed import METHODS, control_of, planned_fresh, rows_of
+
+
+def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    worker.state.claim(job, 0, "another", 30)
+
+    process_shard(worker, job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+
+
+def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: ModelStore) -> None:
+    class TakenOver:
+        """Hands out the model after another worker has taken the shard."""
+
+        def get(self, name: str) -> LoadedModel:
+            worker.state.client.hset(f"heatmill:{{{job}}}:claims", "0", "theirs 9999999999999")
+            return models.get(name)
+
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    process_shard(replace(worker, models=cast("ModelStore", TakenOver())), job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+    assert worker.state.client.hget(f"heatmill:{{{job}}}:claims", "0") == "theirs 9999999999999"
+
+
+def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
+    worker: Worker, models: ModelStore
+) -> None:
+    class Cancelled:
+        """Hands out the model after the job was cancelled."""
+
+        def get(self, name: str) -> LoadedModel:
+            worker.state.cancel(job)
+            return models.get(name)
+
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    process_shard(replace(worker, models=cast("ModelStore", Cancelled())), job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+    progress = worker.state.progress(job)
+    assert progress
+    assert progress.working == 0
+
+
+def test_a_model_that_breaks_in_an_unforeseen_way_fails_the_items_and_not_the_worker(worker: Worker) -> None:
+    class Broken:
+        """Fails like nothing that is foreseen."""
+
+        def get(self, name: str) -> LoadedModel:
+            raise ZeroDivisionError(name)
+
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    process_shard(replace(worker, models=cast("ModelStore", Broken())), job, 0)
+
+    errors = [row.error for row in rows_of(worker, job)]
+    assert all(error and error.type.endswith("internal_error") for error in errors)
+    assert "ZeroDivisionError" in str(errors[0])
+
+
+def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    for attempt in ("first", "second", "third"):
+        worker.state.claim(job, 0, attempt, 0.001)
+        time.sleep(0.01)
+
+    process_shard(worker, job, 0)
+
+    assert all(row.error and row.error.type.endswith("worker_crashed") for row in rows_of(worker, job))
+
+
+def test_an_explainer_that_breaks_on_one_image_fails_that_image_alone(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grad_cam = register()["grad_cam"]
+
+    def breaks_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
+        if (images > 2).all((1, 2, 3)).any():
+            raise ZeroDivisionError("white")
+        return grad_cam.function(model, images, targets, params)
+
+    monkeypatch.setitem(
+        cast("dict[str, Explainer]", register()), "grad_cam", replace(grad_cam, function=breaks_on_white)
+    )
+    white = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(white, "PNG")
+    items = [{"id": "noise", "image": upload(worker.storage, noise(1))}]
+    items.append({"id": "white", "image": upload(worker.storage, white.getvalue())})
+    job = planned_fresh(worker, items=items, methods=[{"name": "grad_cam"}])
+
+    process_shard(worker, job, 0)
+
+    assert {row.item: row.status for row in rows_of(worker, job)} == {"noise": "succeeded", "white": "failed"}
+
+
+def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    worker.state.cancel(job)
+
+    process_shard(worker, job, 0)
+
+    assert not worker.storage.exists(keys.commit(job, 0))
+
+
+def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    def down(*_: object, **__: object) -> None:
+        raise StorageUnavailable("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.storage, "put", down)
+        patch.setattr("heatmill_workers.pipeline.RETRY_SECONDS", 0.0)
+        process_shard(worker, job, 0)
+
+    assert worker.state.client.hget(f"heatmill:{{{job}}}:attempts", "0") == "0"
+    feed(control_of(worker))
+    assert sent(worker.state) == [(str(job), 0)]
+
+
+def test_the_item_that_killed_a_worker_twice_fails_alone(worker: Worker) -> None:
+    items = [{"id": f"item {seed}", "image": upload(worker.storage, noise(seed))} for seed in range(3)]
+    job = planned_fresh(worker, items=items, methods=[{"name": "grad_cam"}])
+    for attempt in ("first", "second"):
+        worker.state.claim(job, 0, attempt, 0.001)
+        time.sleep(0.01)
+    worker.state.note_item(job, 0, 1)
+
+    process_shard(worker, job, 0)
+
+    failed = {row.item: row.error.type for row in rows_of(worker, job) if row.error}
+    assert list(failed) == ["item 1"]
+    assert failed["item 1"].endswith("worker_crashed")
+
+
+def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+
+    def cancelled_meanwhile(*arguments: Any) -> Any:
+        worker.storage.write_once(keys.cancelled(job), b"{}")
+        worker.state.cancel(job)
+        finish(control_of(worker), job)
+        return explain_items(*arguments)
+
+    monkeypatch.setattr(pipeline, "explain_items", cancelled_meanwhile)
+    process_shard(worker, job, 0)
+
+    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert not list(records.committed_numbers(worker.storage, job))

@@ -1,0 +1,108 @@
+"""From an answer to its row: rendered, encoded and stored. Runs in threads, behind the device."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heatmill.schemas import Row, StoredArray, StoredPicture
+from heatmill.storage import S3Storage
+from heatmill_workers.features import Placed, store_features
+from heatmill_workers.heatmaps import encode_array, render
+from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.outputs import ShardOutputs
+from heatmill_workers.rows import Answer, Outcome
+
+# What the pixels of a heatmap depend on.
+LIBRARIES = ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
+
+
+@dataclass(frozen=True)
+class ResultWriter:
+    """Makes the rows of one shard.
+
+    Args:
+        features: Of the items that the job's map will show, by index, until all are there.
+    """
+
+    storage: S3Storage
+    outputs: ShardOutputs
+    model: LoadedModel
+    features: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+
+    def row(self, answer: Answer) -> Row:
+        """The row that tells of an answer, whose heatmap and attribution are written before.
+
+        Raises:
+            StorageUnavailable: The store does not answer.
+        """
+        if isinstance(answer, Outcome):
+            return self._explained(answer)
+        return self._placed(answer) if isinstance(answer, Placed) else answer
+
+    def store_features(self) -> None:
+        """Write what was kept for the job's map, if anything.
+
+        Raises:
+            StorageUnavailable: The store does not answer.
+        """
+        if self.features:
+            store_features(self.storage, self.outputs.job, self.outputs.number, self.features)
+
+    def _explained(self, outcome: Outcome) -> Row:
+        asked, method, explained = outcome.asked, outcome.method, outcome.explained
+        heatmap, attribution = self._stored(outcome)
+        return Row(
+            item=asked.photo.item.id,
+            index=asked.photo.item.index,
+            method=method.name,
+            rank=asked.rank,
+            status="succeeded",
+            target=asked.target,
+            heatmap=heatmap,
+            attribution=attribution,
+            checks=dict(explained.checks),
+            verdict=explained.verdict,
+            provenance={**self._provenance, "params": method.params},
+        )
+
+    def _stored(self, outcome: Outcome) -> tuple[StoredPicture, StoredArray]:
+        asked, explained = outcome.asked, outcome.explained
+        named = asked.photo.item, outcome.method.name, asked.target.index
+        picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
+        array = encode_array(explained.attribution)
+        heatmap = StoredPicture(
+            key=self.outputs.heatmap(*named), scale=picture.scale, zero_index=picture.zero_index, box=asked.photo.box
+        )
+        attribution = StoredArray(
+            key=self.outputs.attribution(*named), shape=explained.attribution.shape, factor=array.factor
+        )
+        self.storage.put(heatmap.key, picture.png, "image/png")
+        self.storage.put(attribution.key, array.npy)
+        return heatmap, attribution
+
+    def _placed(self, placed: Placed) -> Row:
+        item = placed.photo.item
+        self.features[item.index] = placed.features
+        return Row(
+            item=item.id,
+            index=item.index,
+            method=placed.method,
+            rank=0,
+            status="succeeded",
+            target=placed.target,
+            provenance={**self._provenance, "features": placed.source},
+        )
+
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "model": self.model.name,
+            "weights_sha256": self.model.digest,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "versions": {name: version(name) for name in LIBRARIES},
+        }
