@@ -9,11 +9,11 @@ from heatmill import job_index, keys, records
 from heatmill.errors import InvalidRequest, JobFinished, JobUnfinished, QueueUnavailable
 from heatmill.progress import read_job
 from heatmill.schemas import Job, SourceRequest
-from heatmill_api.jobs import idempotency_key, known, submitted
 from heatmill_api.replies import job_reply
 from heatmill_api.routing import JobPath, header, problems, versioned
-from heatmill_api.services import services
+from heatmill_api.services import known, services
 from heatmill_api.submissions import Submission
+from heatmill_api.submitting import idempotency_key, submitted
 
 api = versioned("lifecycle", "jobs")
 

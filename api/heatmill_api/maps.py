@@ -9,10 +9,9 @@ from heatmill.errors import ResultNotFound
 from heatmill.job_map import JobMap, MapFile
 from heatmill.keys import JobId
 from heatmill.storage import ObjectMissing
-from heatmill_api.jobs import known
 from heatmill_api.replies import reply
 from heatmill_api.routing import JobPath, problems, versioned
-from heatmill_api.services import Services, services
+from heatmill_api.services import Services, known, services
 
 PNG = "image/png"
 PICTURE = {"description": "The map.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}

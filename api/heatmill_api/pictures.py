@@ -16,9 +16,8 @@ from heatmill.keys import JobId
 from heatmill.overlay import overlay, resized
 from heatmill.schemas import Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
-from heatmill_api.jobs import known
 from heatmill_api.routing import JobPath, Parameters, problems, versioned
-from heatmill_api.services import Services, services, source_rules
+from heatmill_api.services import Services, known, services, source_rules
 
 PNG = "image/png"
 # What a heatmap is shown at over its photo, where no size is asked for.

@@ -11,11 +11,10 @@ from pydantic import Field
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.schemas import ResultPage, Row, Verdict
-from heatmill_api.jobs import known
 from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
 from heatmill_api.routing import JobPath, Parameters, problems, ref, versioned
 from heatmill_api.rows import Place, walk
-from heatmill_api.services import Services, services
+from heatmill_api.services import Services, known, services
 
 JSON_LINES = "application/jsonl"
 PLACE = re.compile(r"([0-9]{1,7})\.([0-9]{1,7})")

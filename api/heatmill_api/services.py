@@ -1,12 +1,15 @@
 """What the views work with, passed in by whoever makes the app."""
 
+import re
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 
 from flask import current_app, g
 
+from heatmill import keys
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import Dispatcher
+from heatmill.errors import JobNotFound
 from heatmill.image_uris import SourceRules
 from heatmill.keys import JobId
 from heatmill.settings import Settings
@@ -14,6 +17,7 @@ from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
 EXTENSION = "heatmill"
+JOB = re.compile(keys.JOB_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ def tenant() -> str:
 def job_id(job: str) -> JobId:
     """The full name of a job of this tenant."""
     return JobId(tenant(), job)
+
+
+def known(job: str) -> JobId:
+    """The full name of a job that may exist.
+
+    Raises:
+        JobNotFound: No job is called that.
+    """
+    if not JOB.fullmatch(job):
+        raise JobNotFound(f"there is no job {job[:100]!r}")
+    return job_id(job)
 
 
 def source_rules() -> SourceRules:

@@ -1,0 +1,78 @@
+"""From a submission that was read to the answer: resolved, accepted, started."""
+
+import re
+from http import HTTPStatus
+
+from flask import Response, request
+
+from heatmill.errors import InvalidRequest, JobNotFound, JobUnfinished, QueueUnavailable, StorageUnavailable
+from heatmill.progress import open_job, progress_of, read_job
+from heatmill.schemas import Job, JobRequest
+from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
+from heatmill_api.problems import faulty
+from heatmill_api.replies import job_path, job_reply
+from heatmill_api.resolving import resolve
+from heatmill_api.services import job_id, services, source_rules, tenant
+from heatmill_api.submissions import Submission
+
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+
+def submitted(submission: Submission, key: str | None) -> Response:
+    """Accept a job, and answer with it."""
+    acceptance = _accept(submission, key)
+    path = job_path(acceptance.job.id)
+    replayed = {"Idempotency-Replayed": "true"} if acceptance.replayed else {}
+    return job_reply(_as_it_is(acceptance), HTTPStatus.ACCEPTED, {"Location": path, **replayed})
+
+
+def idempotency_key() -> str | None:
+    """The one in the request's header, if any.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequest("the Idempotency-Key must be 1 to 255 visible ASCII characters")
+    return key
+
+
+def resolved(asked: JobRequest) -> JobRequest:
+    """The request as it is stored; another job that it is about is there, done, and has failed items."""
+    here = services()
+    found = resolve(asked, here.catalogue, source_rules())
+    if found.source is None or found.source.failed_of is None:
+        return found
+    try:
+        origin = read_job(here.storage, here.state, job_id(found.source.failed_of))
+    except JobNotFound as error:
+        raise faulty([{"pointer": "/source/uri", "detail": str(error)}]) from error
+    if not origin.done:
+        raise JobUnfinished(f"job {origin.id} is {origin.state}; what failed is known when it is done")
+    if not origin.counts.failed:
+        raise faulty([{"pointer": "/source/uri", "detail": f"job {origin.id} has no failed items"}])
+    return found
+
+
+def _accept(submission: Submission, key: str | None) -> Acceptance:
+    here, job = services(), job_for(tenant(), key)
+    asked = fingerprint(submission.request)
+    # Looked up first, since a replay must leave no marker and must hold even when the catalogue has changed.
+    if key is not None and (found := earlier(here.storage, job, asked)):
+        return found
+    spelt_out = resolved(submission.request)
+    store_files(here.storage, tenant(), submission.files)
+    acceptance = accept(here, job, spelt_out, asked)
+    if not acceptance.replayed:
+        start(here, acceptance.job)
+    return acceptance
+
+
+def _as_it_is(acceptance: Acceptance) -> Job:
+    """The accepted job; that nobody can be asked about it now does not make it less accepted."""
+    here, job = services(), job_id(acceptance.job.id)
+    try:
+        return read_job(here.storage, here.state, job)
+    except (QueueUnavailable, StorageUnavailable):
+        return open_job(job, progress_of(acceptance.job))
