@@ -142,9 +142,8 @@ def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
         services.dispatcher.feed()
         return
     shard = services.state.take(job, services.settings.queue_patience_seconds)
-    if shard is not None:
+    if isinstance(shard, int):
         services.dispatcher.explain(job, shard, accepted.priority)
-        services.state.count_turn(job)
 
 
 def _shard_items(services: Services, request: JobRequest) -> int:

@@ -17,17 +17,21 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from heatmill.committed import Committed
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import Counts, Plan, Problem
 
 OPEN_JOBS = "heatmill:open"
 TURNS = "heatmill:turns"
+# Among the turns: no tenant's name is empty.
+LAST_TURN = "/"
 PACE = "heatmill:pace"
 NOTE_SECONDS = 86_400
 
 T = TypeVar("T")
 Refusal = Literal["unknown", "committed", "cancelled", "claimed"]
+Overtaken = Literal["overtaken"]
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,6 @@ class Claim:
 
     token: str
     attempt: int
-
-
-@dataclass(frozen=True)
-class Committed:
-    """What a job's commit records add up to."""
-
-    shards: tuple[int, ...] = ()
-    succeeded: int = 0
-    failed: int = 0
-    cached: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,12 +88,18 @@ class RedisJobStore:
         counts = {"succeeded": committed.succeeded, "failed": committed.failed, "cached": committed.cached}
         fields = {"summary": json.dumps(summary), **counts}
         planned = json.dumps({} if plan is None else planned_fields(plan))
-        self._run("register", job, json.dumps(fields), planned, *committed.shards)
+        self._run("register", job, json.dumps(fields), planned, committed.shards.bits)
 
-    def take(self, job: JobId, patience_seconds: float) -> int | None:
-        """The next shard to send, marked as sent until the patience is over; None where there is none now."""
-        number = self._run("take", job, milliseconds(patience_seconds), uuid4().hex)
-        return None if number is None else int(number)
+    def take(self, job: JobId, patience_seconds: float, seen: int | None = None) -> int | Overtaken | None:
+        """The next shard to send, marked as sent until the patience is over; None where there is none now.
+
+        Args:
+            job: It has had its turn then, and so has its tenant.
+            patience_seconds: Of its message.
+            seen: The last turn before the caller counted what is outstanding; nothing is taken if it was overtaken.
+        """
+        answer = self._run("take", job, milliseconds(patience_seconds), uuid4().hex, "" if seen is None else seen)
+        return answer if isinstance(answer, int | None) else "overtaken"
 
     def claim(self, job: JobId, shard: int, token: str, seconds: float) -> Claim | Refusal:
         """Take a shard to work on, and count the attempt."""
@@ -170,16 +170,9 @@ class RedisJobStore:
         return int(self._run("outstanding", job))
 
     def turns(self) -> dict[str, int]:
-        """When each tenant and each job was last served: a higher number is later."""
+        """When each `tenant/` and each job was last served, and at `LAST_TURN` anybody: a higher number is later."""
         with translated():
             return {str(name): int(turn) for name, turn in self.client.hgetall(TURNS).items()}
-
-    def count_turn(self, job: JobId) -> int:
-        """Note that a shard of this job was just sent; the new turn."""
-        with translated():
-            turn = int(self.client.incr(f"{TURNS}:last"))
-            self.client.hset(TURNS, mapping={job.tenant + "/": turn, str(job): turn})
-        return turn
 
     def hold(self, job: JobId, role: str, token: str, seconds: float) -> bool:
         """Be, or stay, the one who plans, finishes or sweeps a job; False while somebody else is."""
@@ -243,10 +236,9 @@ class RedisJobStore:
 
     def _run(self, script: str, job: JobId, *arguments: Any) -> Any:
         names = ("job", "committed", "inflight", "claims", "attempts")
+        keys = [OPEN_JOBS, *(key(job, name) for name in names), TURNS]
         with translated():
-            return self._scripts[script](
-                keys=[OPEN_JOBS, *(key(job, name) for name in names)], args=[str(job), *arguments]
-            )
+            return self._scripts[script](keys=keys, args=[str(job), *arguments])
 
 
 def key(job: JobId, name: str) -> str:

@@ -34,8 +34,7 @@ def test_a_tenant_floods_1000_shards_and_another_is_served_in_its_turn(service: 
     service.healed(f"1,000 shards of one tenant, {shards} of another: until the other's is done", single, started)
     # What was in the window before it, and then every second turn; and what workers had begun or ended meanwhile.
     assert served_first <= WINDOW + shards + len(EXPLAIN)
-    # Two feeds that run at once may each fill the window.
-    assert service.watcher.queued <= 2 * WINDOW, "the window bounds what lies in Redis"
+    assert service.watcher.queued <= WINDOW, "the window bounds what lies in Redis"
     service.wait(flood)
 
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from heatmill.state import Claim, Committed, RedisJobStore
+from heatmill.committed import Committed, Shards
+from heatmill.state import LAST_TURN, Claim, RedisJobStore
 from tests.shared.known_jobs import JOB, LONG, OTHER, SHORT, SUMMARY, counts, known, plan, taken, working
 
 
@@ -37,7 +38,7 @@ def test_registering_again_adds_the_plan_and_keeps_counts_and_claims(state: Redi
     assert isinstance(state.claim(JOB, 0, "a", LONG), Claim)
     state.commit(JOB, 0, succeeded=2, failed=1)
     state.cancel(JOB)
-    state.register(JOB, {"model": "another"}, plan(99), Committed((1, 2), 50, 50))
+    state.register(JOB, {"model": "another"}, plan(99), Committed(Shards.of((1, 2)), 50, 50))
     progress = state.progress(JOB)
     assert progress is not None
     assert (progress.shards, progress.summary, progress.cancelled) == (3, SUMMARY, True)
@@ -68,12 +69,12 @@ def test_feeders_at_the_same_time_never_get_the_same_shard(state: RedisJobStore)
 
 def test_a_take_whose_answer_was_lost_gives_the_same_shard_again(state: RedisJobStore) -> None:
     known(state, shards=3)
-    assert [state._run("take", JOB, 10_000, "one call") for _ in range(2)] == [0, 0]
+    assert [state._run("take", JOB, 10_000, "one call", "") for _ in range(2)] == [0, 0]
     assert taken(state) == [1, 2]
 
 
 def test_committed_shards_are_never_sent(state: RedisJobStore) -> None:
-    known(state, shards=4, committed=Committed((0, 2), 2, 0))
+    known(state, shards=4, committed=Committed(Shards.of((0, 2)), 2, 0))
     assert taken(state) == [1, 3]
     assert counts(state) == (2, 2, 0)
 
@@ -177,7 +178,7 @@ def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> 
 
 
 def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after_a_wipe(state: RedisJobStore) -> None:
-    known(state, committed=Committed((0,), succeeded=3, failed=0, cached=2))
+    known(state, committed=Committed(Shards.of((0,)), succeeded=3, failed=0, cached=2))
     for _ in range(2):
         state.commit(JOB, 1, succeeded=4, failed=1, cached=4)
     progress = state.progress(JOB)
@@ -215,7 +216,6 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
         state.blame_noted(JOB, shard)
         state.note_item(JOB, shard, 8)
     state.commit(JOB, 0, 1, 0)
-    state.count_turn(JOB)
     state.hold(JOB, "planner", "p", LONG)
     state.forget(JOB)
     assert state.open_jobs() == [OTHER]
@@ -224,10 +224,40 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
 
 
 def test_turns_tell_who_was_served_last(state: RedisJobStore) -> None:
+    known(state)
+    state.register(OTHER, SUMMARY, plan(1), Committed())
     assert state.turns() == {}
-    first, second = state.count_turn(JOB), state.count_turn(OTHER)
-    assert first < second
-    assert state.turns() == {"tenant/": second, str(JOB): first, str(OTHER): second}
+    state.take(JOB, LONG)
+    state.take(OTHER, LONG)
+    turns = state.turns()
+    assert turns[str(JOB)] < turns[str(OTHER)]
+    assert turns == {
+        "tenant/": turns[str(OTHER)],
+        LAST_TURN: turns[str(OTHER)],
+        str(JOB): turns[str(JOB)],
+        str(OTHER): turns[str(OTHER)],
+    }
+
+
+def test_nothing_is_taken_after_somebody_elses_turn(state: RedisJobStore) -> None:
+    known(state)
+    state.take(JOB, LONG)
+    seen = state.turns()[LAST_TURN]
+    assert state.take(JOB, LONG, seen) == 1
+    assert state.take(JOB, LONG, seen) == "overtaken"
+    assert state.take(JOB, LONG, seen + 1) == 2
+
+
+def test_a_turn_before_a_wipe_is_none_after_it(state: RedisJobStore) -> None:
+    known(state)
+    state.take(JOB, LONG)
+    seen = state.turns()[LAST_TURN]
+    state.client.flushall()
+    known(state)
+    assert state.take(JOB, LONG, seen) == "overtaken"
+    time.sleep(0.002)
+    state.take(JOB, LONG)
+    assert state.turns()[LAST_TURN] > seen
 
 
 def test_items_are_blamed_for_the_workers_that_died_over_them(state: RedisJobStore) -> None:

@@ -4,6 +4,7 @@ import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from heatmill.progress import read_job
 from heatmill.registering import register
 from heatmill.schemas import Row, Target
 from heatmill.settings import Settings
-from heatmill.state import Claim, RedisJobStore
+from heatmill.state import LAST_TURN, Claim, RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers.control import Control, feed, finish, plan, repair
 from tests.workers.jobs import accept, rung, sent
@@ -95,6 +96,42 @@ def test_feed_never_has_more_than_the_window_outstanding(control: Control) -> No
     feed(control)
 
     assert [shard for _, shard in sent(control.state)] == [3]
+
+
+@pytest.mark.parametrize("feeds", [2, 16])
+def test_any_number_of_feeds_at_once_fill_the_window_once(control: Control, feeds: int) -> None:
+    jobs = [accept(control.storage, tenant, items=ITEMS, shard_items=1) for tenant in ("a", "b", "c")]
+    for job in jobs:
+        plan(control, job)
+    control.state.client.flushall()
+    for job in jobs:
+        register(control.storage, control.state, job)
+    with ThreadPoolExecutor(feeds) as pool:
+        for _ in range(5):
+            together = Barrier(feeds)
+
+            def feed_at_once(_: int, together: Barrier = together) -> None:
+                together.wait()
+                feed(control)
+
+            list(pool.map(feed_at_once, range(feeds)))
+
+            shards = sent(control.state)
+            assert sorted(name.split("/")[0] for name, _ in shards) == ["a", "b", "c"], "each has its turn"
+            for name, shard in shards:
+                commit(control, JobId.parse(name), shard)
+
+
+def test_what_was_freed_while_a_feed_counted_is_filled(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS, shard_items=1)
+    plan(control, job)
+    sent(control.state)
+    seen = control.state.turns()[LAST_TURN]
+    commit(control, job, 0)
+    feed(control)
+
+    assert control.state.take(job, 60, seen) == "overtaken"
+    assert control.state.take(job, 60, control.state.turns()[LAST_TURN]) == 4
 
 
 def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> None:

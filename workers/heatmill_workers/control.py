@@ -1,5 +1,6 @@
 """Plan, feed, finish, sweep, repair: what the control worker does. Each may run twice, or at once, without harm."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,11 @@ from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, store_plan, write_plan
 from heatmill.progress import job_state, map_status, summary
+from heatmill.read_ahead import read_ahead
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
 from heatmill.settings import Settings
-from heatmill.state import JobProgress, RedisJobStore
+from heatmill.state import LAST_TURN, JobProgress, RedisJobStore
 from heatmill.storage import AccessRefused, BucketMissing, ListedObject, ObjectMissing, S3Storage, WriteConflict
 from heatmill_workers import sweeping
 from heatmill_workers.sources import Listing, items_of
@@ -71,7 +73,15 @@ def plan(control: Control, job: JobId) -> None:
 
 def feed(control: Control) -> None:
     """Keep a bounded window of shards in the queue: by priority, then tenants in turn, then a tenant's jobs in turn."""
+    while not _fill_window(control):
+        # Another feed, or a POST, sent something after this one had counted: count again, and let nobody wait.
+        pass
+
+
+def _fill_window(control: Control) -> bool:
+    """Send what is missing; False where somebody else has sent since."""
     state = control.state
+    turns = state.turns()
     waiting: dict[JobId, JobProgress] = {}
     outstanding = 0
     for job in state.open_jobs():
@@ -86,7 +96,7 @@ def feed(control: Control) -> None:
             waiting[job] = progress
     # What was sent again while no worker took anything lies in the queue twice.
     outstanding = max(outstanding, state.waiting(lists(EXPLAIN_QUEUE)))
-    _send(control, waiting, control.settings.window_shards - outstanding)
+    return _send(control, waiting, control.settings.window_shards - outstanding, turns)
 
 
 def is_complete(progress: JobProgress) -> bool:
@@ -163,22 +173,23 @@ def _rebuild(control: Control, job: JobId) -> JobProgress | None:
     return control.state.progress(job)
 
 
-def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int) -> None:
-    turns = control.state.turns()
-
+def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, turns: dict[str, int]) -> bool:
     def urgency(job: JobId) -> tuple[int, int, int]:
         step = PRIORITY_STEPS[waiting[job].summary["priority"]]
         return step, turns.get(f"{job.tenant}/", 0), turns.get(str(job), 0)
 
     while capacity > 0 and waiting:
         job = min(waiting, key=urgency)
-        shard = control.state.take(job, control.settings.queue_patience_seconds)
+        shard = control.state.take(job, control.settings.queue_patience_seconds, turns.get(LAST_TURN, 0))
+        if shard == "overtaken":
+            return False
         if shard is None:
             del waiting[job]
             continue
         control.dispatcher.explain(job, shard, waiting[job].summary["priority"])
-        turns[f"{job.tenant}/"] = turns[str(job)] = control.state.count_turn(job)
+        turns[LAST_TURN] = turns[f"{job.tenant}/"] = turns[str(job)] = turns.get(LAST_TURN, 0) + 1
         capacity -= 1
+    return True
 
 
 def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str) -> Plan:
@@ -234,20 +245,21 @@ def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
     return new_plan(accepted.request, shards=0, items=0, results=0, error=as_problem(reason))
 
 
-def _held_rows(control: Control, job: JobId, shards: tuple[int, ...], token: str) -> Iterator[Row]:
-    """All rows, while the hold on the finish is prolonged."""
-    for number in shards:
+def _held_rows(control: Control, job: JobId, token: str, counts: Counter[str]) -> Iterator[Row]:
+    """All rows, and how many there are of each kind, while the hold on the finish is prolonged."""
+    numbers = records.committed_numbers(control.storage, job)
+    for header, rows in read_ahead(partial(records.load_commit, control.storage, job), numbers):
         control.state.hold(job, FINISHER, token, HOLD_SECONDS)
-        yield from records.load_rows(control.storage, job, number)
+        counts.update(succeeded=header.succeeded, failed=header.failed, cached=header.cached)
+        yield from rows
 
 
 def _write_final(control: Control, job: JobId, token: str) -> None:
     storage = control.storage
     accepted = records.load_request(storage, job)
-    committed = records.committed(storage, job)
-    write_tables(storage, job, _held_rows(control, job, committed.shards, token))
-    counts = Counts(total=None, succeeded=committed.succeeded, failed=committed.failed, cached=committed.cached)
-    final = _final_job(control, job, accepted, counts)
+    counts: Counter[str] = Counter(succeeded=0, failed=0, cached=0)
+    write_tables(storage, job, _held_rows(control, job, token, counts))
+    final = _final_job(control, job, accepted, Counts(total=None, **counts))
     if final.expires_at is not None:
         storage.put(keys.expiry_marker(job, final.expires_at), b"")
     try:

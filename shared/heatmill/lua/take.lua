@@ -1,5 +1,6 @@
 -- The next shard to send: one whose deadline has passed, else the next that was never sent.
--- ARGV: name, patience in ms, token of this call
+-- KEYS: open, job, committed, inflight, claims, attempts, turns
+-- ARGV: name, patience in ms, token of this call, the turn that the caller saw last (empty: it has not looked)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local shards = redis.call('HGET', KEYS[2], 'shards')
@@ -9,7 +10,14 @@ if not shards or redis.call('HEXISTS', KEYS[2], 'cancelled') == 1 then return fa
 local token, answered = (redis.call('HGET', KEYS[2], 'taken') or ''):match('^(.*) (%d+)$')
 if token == ARGV[3] then return tonumber(answered) end
 
+-- Somebody has sent a shard since the caller counted what is outstanding: its count no longer holds.
+if ARGV[4] ~= '' and ARGV[4] ~= (redis.call('HGET', KEYS[7], '/') or '0') then return 'overtaken' end
+
 local function taken(number)
+  local turn = redis.call('HINCRBY', KEYS[7], '/', 1)
+  -- After a wipe turns go on above those before it: none is mistaken for an old one.
+  if turn == 1 then turn = now end
+  redis.call('HSET', KEYS[7], '/', turn, ARGV[1]:match('^.-/'), turn, ARGV[1], turn)
   redis.call('ZADD', KEYS[4], now + ARGV[2], number)
   redis.call('HSET', KEYS[2], 'taken', ARGV[3] .. ' ' .. number)
   return tonumber(number)
