@@ -27,7 +27,7 @@
         ├── StorageUnavailable, QueueUnavailable
         ├── ServiceUnavailable        heatmill itself, seen from the client
         ├── ClaimLost                 another worker holds the shard now
-        └── DeviceOutOfMemory
+        └── Overtaken                 somebody else has sent a shard meanwhile
 
 `code` is stable and documented: it is the last part of a problem's `type`. HTTP status codes live in the API only.
 """
@@ -196,5 +196,5 @@ class ClaimLost(TransientError):
     """The shard's claim ran out and may be held by another worker."""
 
 
-class DeviceOutOfMemory(TransientError):
-    """The device has no memory left for this batch size."""
+class Overtaken(TransientError):
+    """A shard was sent since the caller counted what is outstanding."""
