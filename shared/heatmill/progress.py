@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heatmill import keys, records
+from heatmill.committed import Committed
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapStatus, Plan
-from heatmill.state import Committed, JobProgress, RedisJobStore
+from heatmill.state import JobProgress, RedisJobStore
 from heatmill.storage import S3Storage
 
 NOTHING = Committed()

@@ -2,26 +2,26 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 from heatmill import keys
+from heatmill.committed import Committed, Shards
 from heatmill.errors import JobDeleted, JobNotFound
 from heatmill.job_map import JobMap
 from heatmill.keys import JobId
+from heatmill.read_ahead import read_ahead
 from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row
-from heatmill.state import Committed
 from heatmill.storage import ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 HEADER_BYTES = 1024
 # Before it stand the job's id and tenant only, which hold no quotes.
 CREATED_AT = re.compile(rb'"created_at":"([^"]+)"')
-HEADER_READERS = 16
 # In a row's provenance: the job that made a result which was not made again.
 CACHED_FROM = "cached_from"
 TOMBSTONE = b'{"deleted":true}'
@@ -114,8 +114,17 @@ def load_rows(storage: S3Storage, job: JobId, number: int) -> Iterator[Row]:
     Raises:
         ObjectMissing: The shard is not committed.
     """
-    for line in storage.get(keys.commit(job, number)).splitlines()[1:]:
-        yield Row.model_validate_json(line)
+    yield from load_commit(storage, job, number)[1]
+
+
+def load_commit(storage: S3Storage, job: JobId, number: int) -> tuple[CommitHeader, Iterator[Row]]:
+    """The counts and the rows of a committed shard; the rows are parsed as they are taken.
+
+    Raises:
+        ObjectMissing: The shard is not committed.
+    """
+    header, *lines = storage.get(keys.commit(job, number)).splitlines()
+    return CommitHeader.model_validate_json(header), (Row.model_validate_json(line) for line in lines)
 
 
 def commit_record(shard: int, rows: Iterable[Row], seconds: float, worker: str) -> tuple[CommitHeader, bytes]:
@@ -143,15 +152,18 @@ def committed_numbers(storage: S3Storage, job: JobId, start: int = 0) -> Iterato
 
 def committed(storage: S3Storage, job: JobId) -> Committed:
     """What all commit records add up to: the truth that Redis' counts are a copy of."""
-    numbers = tuple(committed_numbers(storage, job))
-    with ThreadPoolExecutor(HEADER_READERS) as pool:
-        headers = list(pool.map(lambda number: load_header(storage, job, number), numbers))
-    return Committed(
-        shards=numbers,
-        succeeded=sum(header.succeeded for header in headers if header),
-        failed=sum(header.failed for header in headers if header),
-        cached=sum(header.cached for header in headers if header),
-    )
+    counts: Counter[str] = Counter()
+
+    def counted() -> Iterator[int]:
+        for number, header in read_ahead(numbered, committed_numbers(storage, job)):
+            if header is not None:
+                counts.update(succeeded=header.succeeded, failed=header.failed, cached=header.cached)
+            yield number
+
+    def numbered(number: int) -> tuple[int, CommitHeader | None]:
+        return number, load_header(storage, job, number)
+
+    return Committed(Shards.of(counted()), counts["succeeded"], counts["failed"], counts["cached"])
 
 
 def _load(storage: S3Storage, key: str, schema: type[M]) -> M | None:

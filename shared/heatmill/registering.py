@@ -1,10 +1,11 @@
 """Make Redis know an open job: when it is accepted, and again when Redis has forgotten it."""
 
 from heatmill import job_index, keys, records
+from heatmill.committed import Committed
 from heatmill.keys import JobId
 from heatmill.progress import summary
 from heatmill.schemas import AcceptedJob, Plan
-from heatmill.state import Committed, RedisJobStore
+from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
 

@@ -1,8 +1,9 @@
 """A job that Redis knows, and what it says of it."""
 
+from heatmill.committed import Committed
 from heatmill.keys import JobId
 from heatmill.schemas import MethodRequest, Plan
-from heatmill.state import Committed, RedisJobStore
+from heatmill.state import RedisJobStore
 
 JOB = JobId("tenant", "job")
 OTHER = JobId("tenant", "other")

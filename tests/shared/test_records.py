@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heatmill import keys, records
+from heatmill.committed import Committed, Shards
 from heatmill.errors import JobNotFound
 from heatmill.keys import JobId
 from heatmill.schemas import Counts, Item, Job, MethodRequest, Problem, Row
-from heatmill.state import Committed
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 from tests.shared.accepted import accepted_job, store
 
@@ -106,7 +106,7 @@ def test_a_header_is_found_without_reading_the_rows_whatever_the_worker_is_calle
 def test_commits_add_up_in_order(storage: S3Storage, job: JobId) -> None:
     for shard, failed in ((10, 0), (2, 1), (0, 2)):
         commit(storage, job, shard, [row(0)] + [row(number, "failed") for number in range(failed)])
-    assert records.committed(storage, job) == Committed((0, 2, 10), succeeded=3, failed=3)
+    assert records.committed(storage, job) == Committed(Shards.of((0, 2, 10)), succeeded=3, failed=3)
     assert list(records.committed_numbers(storage, job)) == [0, 2, 10]
     assert list(records.committed_numbers(storage, job, start=2)) == [2, 10]
     assert list(records.committed_numbers(storage, job, start=3)) == [10]
@@ -119,7 +119,7 @@ def test_rows_that_were_not_made_are_counted_by_header_and_job(storage: S3Storag
     header = records.load_header(storage, job, 0)
     assert header
     assert (header.succeeded, header.failed, header.cached) == (3, 1, 2)
-    assert records.committed(storage, job) == Committed((0, 1), succeeded=4, failed=1, cached=3)
+    assert records.committed(storage, job) == Committed(Shards.of((0, 1)), succeeded=4, failed=1, cached=3)
 
 
 @given(statuses=st.lists(st.sampled_from(["succeeded", "failed"]), max_size=20))

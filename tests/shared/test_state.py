@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from heatmill.committed import Committed, Shards
+from heatmill.errors import Overtaken
 from heatmill.state import LAST_TURN, Claim, RedisJobStore
 from tests.shared.known_jobs import JOB, LONG, OTHER, SHORT, SUMMARY, counts, known, plan, taken, working
 
@@ -244,7 +245,8 @@ def test_nothing_is_taken_after_somebody_elses_turn(state: RedisJobStore) -> Non
     state.take(JOB, LONG)
     seen = state.turns()[LAST_TURN]
     assert state.take(JOB, LONG, seen) == 1
-    assert state.take(JOB, LONG, seen) == "overtaken"
+    with pytest.raises(Overtaken):
+        state.take(JOB, LONG, seen)
     assert state.take(JOB, LONG, seen + 1) == 2
 
 
@@ -254,7 +256,8 @@ def test_a_turn_before_a_wipe_is_none_after_it(state: RedisJobStore) -> None:
     seen = state.turns()[LAST_TURN]
     state.client.flushall()
     known(state)
-    assert state.take(JOB, LONG, seen) == "overtaken"
+    with pytest.raises(Overtaken):
+        state.take(JOB, LONG, seen)
     time.sleep(0.002)
     state.take(JOB, LONG)
     assert state.turns()[LAST_TURN] > seen

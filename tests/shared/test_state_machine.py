@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from heatmill.committed import Committed, Shards
 from heatmill.keys import JobId
 from heatmill.schemas import MethodRequest, Plan
-from heatmill.state import Claim, Committed, RedisJobStore
+from heatmill.state import Claim, RedisJobStore
 
 JOB = JobId("tenant", "job")
 SHARDS = 4
@@ -106,14 +107,16 @@ class Cluster(RuleBasedStateMachine):
         progress = self.state.progress(JOB)
         assert progress is not None
         stored = self.stored()
-        assert stored.shards == tuple(range(SHARDS))
+        assert stored.shards == Shards.of(range(SHARDS))
         assert progress.committed == SHARDS
         assert (progress.counts.succeeded, progress.counts.failed) == (stored.succeeded, stored.failed)
 
     def stored(self) -> Committed:
         shards = tuple(sorted(self.records))
         return Committed(
-            shards, sum(self.records[shard][0] for shard in shards), sum(self.records[shard][1] for shard in shards)
+            Shards.of(shards),
+            sum(self.records[shard][0] for shard in shards),
+            sum(self.records[shard][1] for shard in shards),
         )
 
     def _work_through(self) -> None:

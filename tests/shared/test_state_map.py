@@ -2,14 +2,15 @@
 
 import time
 
+from heatmill.committed import Committed, Shards
 from heatmill.schemas import MapRequest
-from heatmill.state import Claim, Committed, RedisJobStore
+from heatmill.state import Claim, RedisJobStore
 from tests.shared.known_jobs import JOB, LONG, SHORT, SUMMARY, plan, taken
 
 
 def known_with_map(state: RedisJobStore, *committed: int) -> None:
     asked = plan(2).model_copy(update={"map": MapRequest(method="tsne")})
-    state.register(JOB, SUMMARY, asked, Committed(committed, 0, 0))
+    state.register(JOB, SUMMARY, asked, Committed(Shards.of(committed)))
 
 
 def test_a_map_is_sent_once_and_only_after_the_last_commit(state: RedisJobStore) -> None:

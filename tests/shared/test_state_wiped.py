@@ -5,9 +5,10 @@ from contextlib import closing
 
 import pytest
 
+from heatmill.committed import Committed, Shards
 from heatmill.errors import QueueUnavailable
 from heatmill.local.ports import LOOPBACK, free_ports
-from heatmill.state import Claim, Committed, RedisJobStore, open_state
+from heatmill.state import Claim, RedisJobStore, open_state
 from tests.shared.known_jobs import JOB, LONG, counts, known, taken
 
 CALLS: dict[str, Callable[[RedisJobStore], object]] = {
@@ -53,7 +54,7 @@ def test_work_in_progress_survives_a_wipe(state: RedisJobStore) -> None:
 
 
 def test_a_shard_committed_while_a_rebuild_was_reading_is_found_in_the_end(state: RedisJobStore) -> None:
-    read_before = Committed((0,), 1, 0)
+    read_before = Committed(Shards.of((0,)), 1, 0)
     state.commit(JOB, 1, 1, 0)  # its record is stored; Redis knows no such job and counts nothing
     known(state, committed=read_before)
     assert counts(state) == (1, 1, 0)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
+from heatmill.committed import Committed
 from heatmill.keys import JobId
 from heatmill.progress import read_job, summary
 from heatmill.schemas import Row
-from heatmill.state import Committed
 from heatmill_workers.control import plan
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker
