@@ -142,7 +142,7 @@ def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
         services.dispatcher.feed()
         return
     shard = services.state.take(job, services.settings.queue_patience_seconds)
-    if isinstance(shard, int):
+    if shard is not None:
         services.dispatcher.explain(job, shard, accepted.priority)
 
 

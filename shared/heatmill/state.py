@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from heatmill.committed import Committed
-from heatmill.errors import QueueUnavailable
+from heatmill.errors import Overtaken, QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import Counts, Plan, Problem
 
@@ -31,7 +31,6 @@ NOTE_SECONDS = 86_400
 
 T = TypeVar("T")
 Refusal = Literal["unknown", "committed", "cancelled", "claimed"]
-Overtaken = Literal["overtaken"]
 
 
 @dataclass(frozen=True)
@@ -90,16 +89,21 @@ class RedisJobStore:
         planned = json.dumps({} if plan is None else planned_fields(plan))
         self._run("register", job, json.dumps(fields), planned, committed.shards.bits)
 
-    def take(self, job: JobId, patience_seconds: float, seen: int | None = None) -> int | Overtaken | None:
+    def take(self, job: JobId, patience_seconds: float, seen: int | None = None) -> int | None:
         """The next shard to send, marked as sent until the patience is over; None where there is none now.
 
         Args:
             job: It has had its turn then, and so has its tenant.
             patience_seconds: Of its message.
-            seen: The last turn before the caller counted what is outstanding; nothing is taken if it was overtaken.
+            seen: The last turn before the caller counted what is outstanding; it must still be the last.
+
+        Raises:
+            Overtaken: It is not.
         """
         answer = self._run("take", job, milliseconds(patience_seconds), uuid4().hex, "" if seen is None else seen)
-        return answer if isinstance(answer, int | None) else "overtaken"
+        if answer is None or isinstance(answer, int):
+            return answer
+        raise Overtaken(f"another shard was sent before one of {job}")
 
     def claim(self, job: JobId, shard: int, token: str, seconds: float) -> Claim | Refusal:
         """Take a shard to work on, and count the attempt."""

@@ -12,7 +12,7 @@ import pytest
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import FINISH, Dispatcher
-from heatmill.errors import ClaimLost
+from heatmill.errors import ClaimLost, Overtaken
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.registering import register
@@ -130,7 +130,8 @@ def test_what_was_freed_while_a_feed_counted_is_filled(control: Control) -> None
     commit(control, job, 0)
     feed(control)
 
-    assert control.state.take(job, 60, seen) == "overtaken"
+    with pytest.raises(Overtaken):
+        control.state.take(job, 60, seen)
     assert control.state.take(job, 60, control.state.turns()[LAST_TURN]) == 4
 
 

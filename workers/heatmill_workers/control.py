@@ -13,7 +13,7 @@ import structlog
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS, Dispatcher, lists
-from heatmill.errors import ClaimLost, HeatmillError, JobDeleted, JobNotFound, SourceUnreadable
+from heatmill.errors import ClaimLost, HeatmillError, JobDeleted, JobNotFound, Overtaken, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, store_plan, write_plan
@@ -73,13 +73,15 @@ def plan(control: Control, job: JobId) -> None:
 
 def feed(control: Control) -> None:
     """Keep a bounded window of shards in the queue: by priority, then tenants in turn, then a tenant's jobs in turn."""
-    while not _fill_window(control):
-        # Another feed, or a POST, sent something after this one had counted: count again, and let nobody wait.
-        pass
+    while True:
+        try:
+            return _fill_window(control)
+        except Overtaken:
+            # Another feed, or a POST, sent something after this one had counted: nobody else may count what came then.
+            continue
 
 
-def _fill_window(control: Control) -> bool:
-    """Send what is missing; False where somebody else has sent since."""
+def _fill_window(control: Control) -> None:
     state = control.state
     turns = state.turns()
     waiting: dict[JobId, JobProgress] = {}
@@ -96,7 +98,7 @@ def _fill_window(control: Control) -> bool:
             waiting[job] = progress
     # What was sent again while no worker took anything lies in the queue twice.
     outstanding = max(outstanding, state.waiting(lists(EXPLAIN_QUEUE)))
-    return _send(control, waiting, control.settings.window_shards - outstanding, turns)
+    _send(control, waiting, control.settings.window_shards - outstanding, turns)
 
 
 def is_complete(progress: JobProgress) -> bool:
@@ -173,7 +175,7 @@ def _rebuild(control: Control, job: JobId) -> JobProgress | None:
     return control.state.progress(job)
 
 
-def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, turns: dict[str, int]) -> bool:
+def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, turns: dict[str, int]) -> None:
     def urgency(job: JobId) -> tuple[int, int, int]:
         step = PRIORITY_STEPS[waiting[job].summary["priority"]]
         return step, turns.get(f"{job.tenant}/", 0), turns.get(str(job), 0)
@@ -181,15 +183,12 @@ def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, tu
     while capacity > 0 and waiting:
         job = min(waiting, key=urgency)
         shard = control.state.take(job, control.settings.queue_patience_seconds, turns.get(LAST_TURN, 0))
-        if shard == "overtaken":
-            return False
         if shard is None:
             del waiting[job]
             continue
         control.dispatcher.explain(job, shard, waiting[job].summary["priority"])
         turns[LAST_TURN] = turns[f"{job.tenant}/"] = turns[str(job)] = turns.get(LAST_TURN, 0) + 1
         capacity -= 1
-    return True
 
 
 def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str) -> Plan:
