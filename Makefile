@@ -4,10 +4,10 @@ BIN := .venv/bin
 # Other environments of this machine share the packages' files.
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: help setup demo up test chaos check format methods lock clean
+.PHONY: help setup demo up test chaos bench bench-quick check format methods lock clean
 
 help:     ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 setup: .venv/.ready   ## .venv with the locked versions
 
@@ -23,6 +23,12 @@ test: check   ## all that CI runs: the checks, then the tests
 
 chaos: setup  ## everything breaks at random: make chaos SEED=7 MINUTES=2
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+bench: setup   ## every benchmark, against the reference libraries and the limits: under 15 minutes on two cores
+	$(BIN)/python -m benchmarks
+
+bench-quick: setup   ## the same with fewer images and sizes: under 5 minutes
+	$(BIN)/python -m benchmarks --quick
 
 # What is quick to say no comes first.
 check: setup   ## format, lint, import rules, types

@@ -122,7 +122,7 @@ def calibrated(name: str, seed: int = 0) -> tuple[LoadedModel, Tensor, Tensor]:
     else:
         side = SIDES.get(name, 224)
         module = architecture(name, side)
-        _calibrate(module, torch.randn(8, 3, side, side))
+        calibrate(module, torch.randn(8, 3, side, side))
         built = Built(module, Preprocessing(resize=side, crop=side), LABELS)
         model = prepare(ModelSpec(name=name.lower(), loader="torchvision"), built, CPU)
     image = torch.randn(1, 3, *model.preprocessing.input_size)
@@ -155,7 +155,8 @@ def measured(method: str, params: Mapping[str, object], model: LoadedModel, imag
     return f"not supported: {answer}" if isinstance(answer, UnsupportedOperation) else f"failed: {answer}"
 
 
-def _calibrate(module: nn.Module, images: Tensor) -> None:
+def calibrate(module: nn.Module, images: Tensor) -> None:
+    """Measure batch norm's statistics, wake up what starts at nothing, scale the head; in place, left in eval mode."""
     for part in module.modules():
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
             part.reset_running_stats()
