@@ -49,7 +49,7 @@ PROMISED: dict[str, set[str]] = {
     "grad_cam": set(),
     "gradient_shap": COMPLETENESS | {"samples"},
     "integrated_gradients": COMPLETENESS | {"steps"},
-    "lime": {"r2", "standard_error", "segments"},
+    "lime": {"r2", "standard_error", "segments", "samples"},
     "partition_shap": COMPLETENESS,
     "saliency": set(),
 }

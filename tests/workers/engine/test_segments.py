@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional
 
 from heatmill.models import Preprocessing
-from heatmill_workers.engine.segments import as_photos, segment
+from heatmill_workers.engine.segments import as_photos, segment, segment_all
 from heatmill_workers.models.preprocessing import preprocess
 from tests.workers.small import photos
 
@@ -36,6 +36,16 @@ def test_quickshift_is_lime_images(seed: int) -> None:
     theirs = SegmentationAlgorithm("quickshift", kernel_size=4, max_dist=200, ratio=0.2, rng=seed)(BLOBS)
 
     assert np.array_equal(segment(BLOBS, "quickshift", 50, seed), theirs)
+
+
+def test_many_photos_are_cut_as_each_alone_and_in_their_order() -> None:
+    photos_of_blobs = np.stack([BLOBS, BLOBS[::-1], BLOBS.transpose(1, 0, 2)])
+
+    together = segment_all(photos_of_blobs, "quickshift", 50, 3)
+
+    for photo, segments in zip(photos_of_blobs, together, strict=True):
+        assert np.array_equal(segments, segment(np.ascontiguousarray(photo), "quickshift", 50, 3))
+    assert not np.array_equal(together[0], together[1])
 
 
 @pytest.mark.parametrize("how", ["quickshift", "slic", "grid"])

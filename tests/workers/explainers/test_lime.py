@@ -7,7 +7,7 @@ from lime.lime_image import ImageExplanation, LimeImageExplainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heatmill.errors import ImageUnsuitable
+from heatmill.errors import ImageUnsuitable, InvalidRequest
 from heatmill_workers.engine.hiding import plain
 from heatmill_workers.engine.segments import as_photos, segment
 from heatmill_workers.explainer import Explained, explain, register
@@ -30,7 +30,9 @@ def explained(model: LoadedModel, images: Tensor, targets: Tensor, **params: obj
     return [entry for entry in entries if isinstance(entry, Explained)]
 
 
-def lime_image(segments: NDArray[np.int64], hide: NDArray[np.float32] | None, label: int) -> ImageExplanation:
+def lime_image(
+    segments: NDArray[np.int64], hide: NDArray[np.float32] | None, label: int, samples: int = SAMPLES
+) -> ImageExplanation:
     """The library on the same segments and draws; it sees the normalised photo."""
 
     def probabilities(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -43,7 +45,7 @@ def lime_image(segments: NDArray[np.int64], hide: NDArray[np.float32] | None, la
         labels=(label,),
         top_labels=None,
         hide_color=hide,
-        num_samples=SAMPLES,
+        num_samples=samples,
         segmentation_fn=lambda image: segments,
         # Of its own segmentation, which is not used; without one it would take a number from the draws.
         random_seed=0,
@@ -67,6 +69,54 @@ def test_it_is_lime_images_on_the_same_segments_and_draws(segmentation: str, hid
     np.testing.assert_allclose(entry.attribution[0], coefficients[segments], atol=1e-5 * np.abs(coefficients).max())
     assert entry.checks["r2"] == pytest.approx(wanted.score, abs=1e-5)
     assert entry.checks["segments"] == len(coefficients)
+    assert entry.checks["samples"] == SAMPLES
+
+
+def grown(images: Tensor, targets: Tensor, model: LoadedModel | None = None, **params: object) -> list[Explained]:
+    """Of a grid of nine, starting from 20 samples."""
+    chosen = {"segmentation": "grid", "segments": 9, "samples": 20, "seed": 5, "max_error": 0.1, **params}
+    return explained(model or small_resnet(), images, targets, **chosen)
+
+
+def test_with_max_error_it_ends_at_the_first_samples_that_meet_it_and_is_lime_images_there() -> None:
+    (entry,) = grown(smooth(1), TARGETS[1:])
+
+    samples = int(entry.checks["samples"])
+    assert samples in (30, 45, 67, 100, 150, 225, 337, 505)
+    assert float(entry.checks["standard_error"]) <= 0.1
+    (less,) = grown(smooth(1), TARGETS[1:], max_error=None, samples=round(samples / 1.5 + 0.1))
+    assert float(less.checks["standard_error"]) > 0.1
+    segments = segment(as_photos(smooth(1), small_resnet().preprocessing)[0], "grid", 9, 5)
+    wanted = lime_image(segments, None, 7, samples)
+    coefficients = np.array([weight for _, weight in sorted(wanted.local_exp[7])])
+    np.testing.assert_allclose(entry.attribution[0], coefficients[segments], atol=1e-5 * np.abs(coefficients).max())
+
+
+def test_each_target_ends_by_itself_whatever_else_is_asked_of_the_images_beside_it() -> None:
+    rows, targets = smooth(2).repeat_interleave(5, 0), torch.arange(10) % 5 * 2
+
+    together = grown(rows, targets)
+
+    assert len({entry.checks["samples"] for entry in together}) > 1
+    for image, target, entry in zip(rows, targets, together, strict=True):
+        (alone,) = grown(image[None], target[None])
+        assert alone.checks["samples"] == entry.checks["samples"]
+        np.testing.assert_allclose(entry.attribution, alone.attribution, rtol=1e-3, atol=1e-6)
+
+
+def test_the_drawing_ends_at_max_samples_which_bounds_the_first_ones_too() -> None:
+    for samples, most, ends in ((20, 50, 50), (200, 30, 30), (20, 20, 20)):
+        (entry,) = grown(smooth(1), TARGETS[:1], max_error=1e-6, samples=samples, max_samples=most)
+        assert entry.checks["samples"] == ends
+        assert float(entry.checks["standard_error"]) > 1e-6
+    (entry,) = grown(smooth(1), TARGETS[:1], max_error=None, samples=40, max_samples=30)
+    assert entry.checks["samples"] == 40
+
+
+@pytest.mark.parametrize("params", [{"max_error": 0}, {"max_error": 1.5}, {"max_samples": 9}, {"max_samples": 10001}])
+def test_an_error_that_cannot_be_met_and_bounds_without_sense_are_refused(params: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match="params of lime"):
+        explain("lime", small_resnet(), smooth(1), TARGETS[:1], params)
 
 
 class Counts(nn.Module):
@@ -95,6 +145,18 @@ def test_the_targets_of_an_image_share_its_samples_and_batches_are_filled_over_i
     for image, target, entry in zip(rows, targets, shared, strict=True):
         (alone,) = explained(model, image[None], target[None], segmentation="grid", samples=20)
         np.testing.assert_allclose(entry.attribution, alone.attribution, rtol=1e-4, atol=1e-7)
+
+
+def test_no_sample_is_asked_twice_and_what_is_precise_enough_is_asked_no_more() -> None:
+    counts = Counts(nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(48, 10)))
+    model, images = loaded(counts), torch.cat([smooth(1), torch.zeros(1, 3, 64, 64)])
+    counts.rows.clear()
+
+    precise, empty = grown(images, TARGETS, model, max_error=0.05)
+
+    # An image of one colour has nothing to be imprecise about.
+    assert empty.checks["samples"] == 20 < int(precise.checks["samples"])
+    assert sum(counts.rows) == 20 + int(precise.checks["samples"])
 
 
 class Corner(nn.Module):
