@@ -7,9 +7,10 @@ from typing import Any
 from heatmill import keys, records
 from heatmill.committed import Committed
 from heatmill.errors import QueueUnavailable
+from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapStatus, Plan
-from heatmill.state import JobProgress, RedisJobStore
+from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
 NOTHING = Committed()

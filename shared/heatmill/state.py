@@ -6,7 +6,7 @@ time. Every change that must not be half done, or done twice, is one Lua script.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,8 +19,9 @@ from redis.retry import Retry
 
 from heatmill.committed import Committed
 from heatmill.errors import Overtaken, QueueUnavailable
+from heatmill.job_progress import JobProgress, read_progress
 from heatmill.keys import JobId
-from heatmill.schemas import Counts, Plan, Problem
+from heatmill.schemas import Plan
 
 OPEN_JOBS = "heatmill:open"
 TURNS = "heatmill:turns"
@@ -44,22 +45,6 @@ class Claim:
 
     token: str
     attempt: int
-
-
-@dataclass(frozen=True)
-class JobProgress:
-    """The counts of an open job."""
-
-    counts: Counts
-    items: int | None
-    shards: int | None
-    committed: int
-    working: int
-    cancelled: bool
-    started_at: float | None
-    summary: dict[str, Any]
-    makes_map: bool = False
-    map_error: Problem | None = None
 
 
 class RedisJobStore:
@@ -133,27 +118,16 @@ class RedisJobStore:
 
     def progress(self, job: JobId) -> JobProgress | None:
         """Counts of an open job; None where Redis knows no such job."""
-        answer = self._run("progress", job)
-        if answer is None:
-            return None
-        fields = dict(zip(answer[0][::2], answer[0][1::2], strict=True))
-        return JobProgress(
-            counts=Counts(
-                total=optional(fields, "results", int),
-                succeeded=int(fields["succeeded"]),
-                failed=int(fields["failed"]),
-                cached=int(fields["cached"]),
-            ),
-            items=optional(fields, "items", int),
-            shards=optional(fields, "shards", int),
-            committed=answer[1],
-            working=answer[2],
-            cancelled="cancelled" in fields,
-            started_at=optional(fields, "started_at", float),
-            summary=json.loads(fields["summary"]),
-            makes_map="map" in fields,
-            map_error=optional(fields, "map_error", Problem.model_validate_json),
-        )
+        return read_progress(self._run("progress", job))
+
+    def progress_of_all(self) -> dict[JobId, JobProgress]:
+        """Counts of all open jobs, with as many round trips for a thousand as for one."""
+        jobs = self.open_jobs()
+        with translated(), self.client.pipeline(transaction=False) as together:
+            for job in jobs:
+                self._run("progress", job, client=together)
+            found = zip(jobs, map(read_progress, together.execute()), strict=True)
+        return {job: progress for job, progress in found if progress is not None}
 
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
@@ -168,10 +142,6 @@ class RedisJobStore:
         """Jobs that are known and not terminal."""
         with translated():
             return [JobId.parse(str(name)) for name in self.client.smembers(OPEN_JOBS)]
-
-    def outstanding(self, job: JobId) -> int:
-        """Shards that were sent or are at work, and whose deadline has not passed."""
-        return int(self._run("outstanding", job))
 
     def turns(self) -> dict[str, int]:
         """When each `tenant/` and each job was last served, and at `LAST_TURN` anybody: a higher number is later."""
@@ -238,11 +208,11 @@ class RedisJobStore:
         with translated():
             self.client.ping()
 
-    def _run(self, script: str, job: JobId, *arguments: Any) -> Any:
+    def _run(self, script: str, job: JobId, *arguments: Any, client: redis.Redis | None = None) -> Any:
         names = ("job", "committed", "inflight", "claims", "attempts")
         keys = [OPEN_JOBS, *(key(job, name) for name in names), TURNS]
         with translated():
-            return self._scripts[script](keys=keys, args=[str(job), *arguments])
+            return self._scripts[script](keys=keys, args=[str(job), *arguments], client=client)
 
 
 def key(job: JobId, name: str) -> str:
@@ -263,11 +233,6 @@ def planned_fields(plan: Plan) -> dict[str, int | str]:
 def milliseconds(seconds: float) -> int:
     """Redis' unit of time."""
     return round(seconds * 1000)
-
-
-def optional(fields: dict[str, str], name: str, convert: Callable[[str], T]) -> T | None:
-    """A field that may be absent."""
-    return convert(fields[name]) if name in fields else None
 
 
 @contextmanager

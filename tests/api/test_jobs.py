@@ -20,6 +20,7 @@ from heatmill_api.accepting import accept, fingerprint, job_for
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import MODEL, body, finish, submit
+from tests.shared.known_jobs import outstanding
 
 NOBODY = "redis://127.0.0.1:9/0"
 KEY = {"Idempotency-Key": "order-66"}
@@ -60,7 +61,7 @@ def test_a_job_that_fits_one_shard_is_planned_and_sent_at_once(
     assert plan is not None
     assert (plan.shards, plan.items, plan.results) == (1, 3, 3)
     assert state.client.llen("explain") == 1
-    assert state.outstanding(job) == 1
+    assert outstanding(state, job) == 1
 
 
 def test_small_jobs_fill_the_window_and_then_take_their_turns(
@@ -71,7 +72,7 @@ def test_small_jobs_fill_the_window_and_then_take_their_turns(
 
     assert state.waiting(["explain"]) == window
     assert state.waiting(["control"]) == 3
-    assert [state.outstanding(job) for job in jobs] == [1] * window + [0] * 3
+    assert [outstanding(state, job) for job in jobs] == [1] * window + [0] * 3
     submit(client, priority="bulk")
     assert state.waiting(["explain:6"]) == 1, "another priority has a window of its own"
 

@@ -27,6 +27,13 @@ def counts(state: RedisJobStore) -> tuple[int, int, int]:
     return progress.committed, progress.counts.succeeded, progress.counts.failed
 
 
+def outstanding(state: RedisJobStore, job: JobId = JOB) -> int:
+    """Shards that were sent or are at work."""
+    progress = state.progress(job)
+    assert progress is not None
+    return progress.outstanding
+
+
 def taken(state: RedisJobStore) -> list[int]:
     """All that can be sent now."""
     return list(iter(lambda: state.take(JOB, LONG), None))

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from heatmill import keys, progress, records
 from heatmill.errors import JobNotFound
+from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.planning import inline_items, write_plan
 from heatmill.progress import job_state, open_job, read_job
 from heatmill.registering import register
 from heatmill.schemas import Counts, Item, Job, JobState, Row
-from heatmill.state import Claim, JobProgress, RedisJobStore, open_state
+from heatmill.state import Claim, RedisJobStore, open_state
 from heatmill.storage import S3Storage
 from tests.shared.accepted import accepted_job, store
 

@@ -8,7 +8,7 @@ import pytest
 from heatmill.committed import Committed, Shards
 from heatmill.errors import Overtaken
 from heatmill.state import LAST_TURN, Claim, RedisJobStore
-from tests.shared.known_jobs import JOB, LONG, OTHER, SHORT, SUMMARY, counts, known, plan, taken, working
+from tests.shared.known_jobs import JOB, LONG, OTHER, SHORT, SUMMARY, counts, known, outstanding, plan, taken, working
 
 
 def test_a_job_that_nobody_registered_is_unknown(state: RedisJobStore) -> None:
@@ -49,7 +49,7 @@ def test_registering_again_adds_the_plan_and_keeps_counts_and_claims(state: Redi
 def test_shards_are_sent_once_each_and_in_order(state: RedisJobStore) -> None:
     known(state, shards=5)
     assert taken(state) == [0, 1, 2, 3, 4]
-    assert state.outstanding(JOB) == 5
+    assert outstanding(state) == 5
 
 
 def test_a_shard_that_nobody_claims_is_sent_again(state: RedisJobStore) -> None:
@@ -57,7 +57,7 @@ def test_a_shard_that_nobody_claims_is_sent_again(state: RedisJobStore) -> None:
     assert state.take(JOB, SHORT) == 0
     assert state.take(JOB, SHORT) is None
     time.sleep(SHORT * 1.5)
-    assert state.outstanding(JOB) == 0
+    assert outstanding(state) == 0
     assert state.take(JOB, SHORT) == 0
 
 
@@ -153,7 +153,7 @@ def test_a_zombies_commit_counts_and_ends_the_other_workers_work(state: RedisJob
     state.commit(JOB, 0, succeeded=1, failed=0)
     assert not state.heartbeat(JOB, 0, "b", LONG)
     assert working(state) == 0
-    assert state.outstanding(JOB) == 0
+    assert outstanding(state) == 0
 
 
 def test_a_released_shard_is_sent_again_later_and_its_attempt_is_not_counted(state: RedisJobStore) -> None:
@@ -175,7 +175,7 @@ def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> 
         state.commit(JOB, 1, succeeded=4, failed=1)
     assert counts(state) == (1, 4, 1)
     assert state.claim(JOB, 1, "b", LONG) == "committed"
-    assert (working(state), state.outstanding(JOB)) == (0, 0)
+    assert (working(state), outstanding(state)) == (0, 0)
 
 
 def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after_a_wipe(state: RedisJobStore) -> None:

@@ -21,7 +21,7 @@ CALLS: dict[str, Callable[[RedisJobStore], object]] = {
     "is_cancelled": lambda state: state.is_cancelled(JOB),
     "progress": lambda state: state.progress(JOB),
     "forget": lambda state: state.forget(JOB),
-    "outstanding": lambda state: state.outstanding(JOB),
+    "progress_of_all": lambda state: state.progress_of_all(),
     "note_item": lambda state: state.note_item(JOB, 0, 1),
     "blame_noted": lambda state: state.blame_noted(JOB, 0),
     "clear_note": lambda state: state.clear_note(JOB, 0),

@@ -15,6 +15,7 @@ from heatmill.catalogue import Catalogue
 from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS, Dispatcher, lists
 from heatmill.errors import ClaimLost, HeatmillError, JobDeleted, JobNotFound, Overtaken, SourceUnreadable
 from heatmill.image_uris import SourceRules, UriRefused
+from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
 from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, store_plan, write_plan
 from heatmill.progress import job_state, map_status, summary
@@ -22,7 +23,7 @@ from heatmill.read_ahead import read_ahead
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Counts, Item, Job, Plan, Row
 from heatmill.settings import Settings
-from heatmill.state import LAST_TURN, JobProgress, RedisJobStore
+from heatmill.state import LAST_TURN, RedisJobStore
 from heatmill.storage import AccessRefused, BucketMissing, ListedObject, ObjectMissing, S3Storage, WriteConflict
 from heatmill_workers import sweeping
 from heatmill_workers.sources import Listing, items_of
@@ -86,14 +87,11 @@ def _fill_window(control: Control) -> None:
     turns = state.turns()
     waiting: dict[JobId, JobProgress] = {}
     outstanding = 0
-    for job in state.open_jobs():
-        progress = state.progress(job)
-        if progress is None:
-            continue
+    for job, progress in state.progress_of_all().items():
         if is_complete(progress):
             control.dispatcher.finish(job)
             continue
-        outstanding += state.outstanding(job)
+        outstanding += progress.outstanding
         if progress.shards is not None and not progress.cancelled:
             waiting[job] = progress
     # What was sent again while no worker took anything lies in the queue twice.

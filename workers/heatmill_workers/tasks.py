@@ -15,6 +15,7 @@ from heatmill.state import open_state
 from heatmill.storage import open_storage
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
+from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.timer import every
 from heatmill_workers.watchdog import watch
 
@@ -52,7 +53,7 @@ def finish_job(tenant: str, job: str) -> None:
 @control.task(name=dispatch.FEED, shared=False)
 def feed_queue() -> None:
     """Send what may be sent."""
-    _controlled(lambda: controlling.feed(control_services()))
+    _controlled(feed_once)
 
 
 @control.task(name=dispatch.SWEEP, shared=False)
@@ -76,6 +77,10 @@ def control_services() -> controlling.Control:
         catalogue=load_catalogue(SETTINGS.models_file, SETTINGS.methods_file),
         settings=SETTINGS,
     )
+
+
+# Every commit rings: were each ring a feed, many workers would keep all threads busy with counting the same.
+feed_once = Coalesced(lambda: controlling.feed(control_services()))
 
 
 @worker_ready.connect
