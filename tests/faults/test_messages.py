@@ -11,6 +11,7 @@ from heatmill.dispatch import EXPLAIN, Dispatcher
 from heatmill.keys import JobId
 from tests.faults.history import History
 from tests.faults.photos import slow
+from tests.faults.service import EXPLAIN as WORKERS
 from tests.faults.service import Service, batch
 
 
@@ -54,22 +55,28 @@ def test_messages_for_jobs_that_want_none_change_nothing(service: Service, bell:
 UNREADABLE = {
     "no JSON": "\x00\xff nonsense",
     "no message": json.dumps({"hello": "world"}),
+    "a message of another kind": json.dumps({"properties": 7}),
+    "a list": json.dumps([1, 2]),
     "a body that is no JSON": "body",
     "an unknown task": "task",
+    "a task that is no name": "name",
     "other arguments": "arguments",
 }
+# What is wrong with a message that is whole but for this.
+DAMAGES: dict[str, dict[str, object]] = {"body": {"body": "bm90IGpzb24="}, "name": {"headers": {"task": ["a list"]}}}
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_a_message_cannot_be_read(service: Service, bell: Dispatcher, kind: str) -> None:
+    workers = [service.stack.processes[name].pid for name in WORKERS]
     job = service.submit(batch())
     service.wait_for_commits(job)
     if UNREADABLE[kind] == "task":
         bell.app.send_task("heatmill.unknown", args=[], queue="explain", priority=0)
     elif UNREADABLE[kind] == "arguments":
         bell.app.send_task(EXPLAIN, args=["a", 7, "x", None], queue="explain", priority=0)
-    elif UNREADABLE[kind] == "body":
-        service.state.client.rpush("explain", damaged(service, bell))
+    elif UNREADABLE[kind] in DAMAGES:
+        service.state.client.rpush("explain", json.dumps(message(service, bell) | DAMAGES[UNREADABLE[kind]]))
     else:
         service.state.client.rpush("explain", UNREADABLE[kind])
     sent = time.monotonic()
@@ -78,13 +85,14 @@ def test_a_message_cannot_be_read(service: Service, bell: Dispatcher, kind: str)
     history.check(batch(), service.reference(batch()))
     through(service)
     assert service.queued() == 0
+    assert [service.stack.processes[name].pid for name in WORKERS] == workers, "no worker ends"
 
 
-def damaged(service: Service, bell: Dispatcher) -> str:
-    """A whole message whose body is no JSON."""
+def message(service: Service, bell: Dispatcher) -> dict[str, object]:
+    """One as Celery sends it."""
     bell.app.send_task("heatmill.feed", args=[], queue="spare")
-    message = json.loads(str(service.state.client.rpop("spare:3") or service.state.client.rpop("spare")))
-    return json.dumps({**message, "body": "bm90IGpzb24="})
+    whole = service.state.client.rpop("spare:3") or service.state.client.rpop("spare")
+    return dict(json.loads(str(whole)))
 
 
 def through(service: Service) -> None:

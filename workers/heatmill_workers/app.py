@@ -59,6 +59,8 @@ def control_settings(settings: Settings) -> dict[str, Any]:
 
 def _common() -> dict[str, Any]:
     return {
+        # One that outlives a message which cannot be read.
+        "broker_transport": "heatmill_workers.broker:Transport",
         # The default gives up after 100 tries and exits.
         "broker_connection_max_retries": None,
         # Redis answers READONLY or OOM as an error of the channel.
