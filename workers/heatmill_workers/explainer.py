@@ -35,6 +35,7 @@ from heatmill.catalogue import Passes
 from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMethod, UnsupportedOperation
 from heatmill.models import CAPABILITIES
 from heatmill.schemas import Verdict
+from heatmill_workers.engine.passes import Origin
 from heatmill_workers.models.loaded import LoadedModel
 
 EXPLAINERS = "heatmill_workers.explainers"
@@ -91,6 +92,8 @@ class Explainer:
             "positive": the sum over channels, clipped at 0.
         needs: What the model must have.
         passes: Cost per image and target, in forward passes.
+        gradient_of: Where it takes the one gradient that it needs, by `engine.passes.forward_pass`: the pass that
+            predicts then serves it too.
     """
 
     name: str
@@ -101,10 +104,16 @@ class Explainer:
     picture: Picture
     needs: tuple[Capability, ...]
     passes: Passes
+    gradient_of: Origin | None = None
 
 
 def explains(
-    params: type[P], *, picture: Picture, passes: Passes, needs: tuple[Capability, ...] = ()
+    params: type[P],
+    *,
+    picture: Picture,
+    passes: Passes,
+    needs: tuple[Capability, ...] = (),
+    gradient_of: Origin | None = None,
 ) -> Callable[[Callable[[LoadedModel, Tensor, Tensor, P], Attributions]], Explainer]:
     """Make a function a method; see `Explainer` for the arguments."""
 
@@ -118,6 +127,7 @@ def explains(
             picture=picture,
             needs=needs,
             passes=passes,
+            gradient_of=gradient_of,
         )
 
     return decorate

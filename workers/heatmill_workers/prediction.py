@@ -41,14 +41,13 @@ def predict(model: LoadedModel, images: Tensor) -> Tensor:
         ItemTooLargeForDevice: One image does not fit.
     """
 
-    def probabilities(rows: range) -> Tensor:
+    def said(rows: range) -> Tensor:
         with torch.no_grad():
-            logits: Tensor = model.module(_on_device(model, images, rows))
-        return logits.softmax(1).cpu()
+            return probabilities(model.module(_on_device(model, images, rows)))
 
     if len(images) == 0:
         return torch.empty(0, len(model.labels))
-    return torch.cat([batch for _, batch in in_batches(probabilities, len(images), model.batch_sizes, "predict")])
+    return torch.cat([batch for _, batch in in_batches(said, len(images), model.batch_sizes, "predict")])
 
 
 def predict_with_features(model: LoadedModel, images: Tensor) -> Prediction:
@@ -64,11 +63,16 @@ def predict_with_features(model: LoadedModel, images: Tensor) -> Prediction:
 
     def seen(rows: range) -> tuple[Tensor, Tensor, str]:
         found = penultimate(model.module, _on_device(model, images, rows))
-        return found.logits.softmax(1).cpu(), found.features.cpu(), found.source
+        return probabilities(found.logits), found.features.cpu(), found.source
 
     batches = [batch for _, batch in in_batches(seen, len(images), model.batch_sizes, "predict")]
-    probabilities, features, sources = zip(*batches, strict=True)
-    return Prediction(torch.cat(probabilities), torch.cat(features), sources[0])
+    said, features, sources = zip(*batches, strict=True)
+    return Prediction(torch.cat(said), torch.cat(features), sources[0])
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """(N, K) on the CPU, of logits on any device."""
+    return logits.detach().softmax(1).cpu()
 
 
 def _on_device(model: LoadedModel, images: Tensor, rows: range) -> Tensor:

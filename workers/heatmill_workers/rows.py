@@ -1,7 +1,7 @@
 """From prepared photos to answers: predict, then explain by every method."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import structlog
@@ -16,13 +16,16 @@ from heatmill.errors import (
     MapUnavailable,
     RequestError,
     TargetUnknown,
+    UnsupportedOperation,
 )
 from heatmill.planning import as_problem, expected_rows
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
-from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.engine.batching import BatchSizes, in_batches
+from heatmill_workers.engine.passes import forward_pass
+from heatmill_workers.explainer import Explained, explain, explainer, register
 from heatmill_workers.features import Placed, place
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.prediction import Prediction, predict, predict_with_features
+from heatmill_workers.prediction import Prediction, predict, predict_with_features, probabilities
 from heatmill_workers.prepare import Prepared, Recalled, Unprepared
 
 log = structlog.get_logger()
@@ -53,19 +56,18 @@ def explain_items(
     group: Sequence[Prepared | Unprepared | Recalled], plan: Plan, model: LoadedModel
 ) -> Iterator[Answer]:
     """Every result of a group of items, method by method; one that failed or was known is a finished row already."""
-    asked: list[Asked] = []
     for entry in group:
         yield from entry.rows if isinstance(entry, Recalled) else ()
-    for item, answer in _seen(group, plan, model):
-        if isinstance(answer, ItemError):
-            yield from failed_rows(item, plan, answer)
-            continue
-        asked += answer.asked
-        yield from answer.known
-        if plan.map is not None:
-            yield answer.placed or _failed(item, plan.map.method, 0, MapUnavailable(_reason(plan)))
+        yield from failed_rows(entry.item, plan, entry.error) if isinstance(entry, Unprepared) else ()
+    photos = [entry for entry in group if isinstance(entry, Prepared)]
+    served = _served_by_prediction(plan, model)
+    asked: list[Asked] = []
+    for looked in _looked_at(photos, plan, model, served):
+        yield from looked.answers
+        asked += looked.asked
     for method in plan.methods:
-        yield from _explained(method, [each for each in asked if method.name not in each.photo.known], model)
+        if method not in served:
+            yield from _explained(method, _unknown(method, asked), model)
 
 
 def failed_rows(item: Item, plan: Plan, error: ItemError) -> list[Row]:
@@ -74,48 +76,91 @@ def failed_rows(item: Item, plan: Plan, error: ItemError) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """The classes of one item that are to be explained, and what it adds to a map that will be made."""
+class _Looked:
+    """What the model says of some photos: the classes that are to be explained, and what is answered already."""
 
     asked: list[Asked]
-    placed: Placed | None
-
-    @property
-    def known(self) -> Iterator[Row]:
-        """What need not be made."""
-        return chain.from_iterable(self.asked[0].photo.known.values())
+    answers: list[Answer]
 
 
-def _seen(
-    group: Sequence[Prepared | Unprepared | Recalled], plan: Plan, model: LoadedModel
-) -> Iterator[tuple[Item, _Seen | ItemError]]:
-    """What the model says of each item, or why it says nothing."""
-    yield from ((entry.item, entry.error) for entry in group if isinstance(entry, Unprepared))
-    photos = [entry for entry in group if isinstance(entry, Prepared)]
+def _served_by_prediction(plan: Plan, model: LoadedModel) -> list[MethodRequest]:
+    """The methods that take their gradients from the pass that predicts: the only class of each photo is known then."""
+    if plan.top_k > 1 or plan.makes_map:
+        return []
+    known = [(method, register().get(method.name)) for method in plan.methods]
+    return [method for method, its in known if its and its.gradient_of and model.supports >= set(its.needs)]
+
+
+def _looked_at(
+    photos: Sequence[Prepared], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]
+) -> Iterator[_Looked]:
+    """Predict all photos: at once where nothing is kept of the pass, else as many as may keep theirs."""
+
+    def look(rows: range) -> _Looked:
+        return _look(photos[rows.start : rows.stop], plan, model, served)
+
     if not photos:
         return
     try:
-        predictions = _predict(photos, plan, model)
+        if served:
+            yield from [found for _, found in in_batches(look, len(photos), model.batch_sizes, "predict and explain")]
+        else:
+            yield look(range(len(photos)))
     except ItemError as error:
-        yield from ((photo.item, error) for photo in photos)
-        return
+        yield _Looked([], [row for photo in photos for row in failed_rows(photo.item, plan, error)])
+
+
+def _look(photos: Sequence[Prepared], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]) -> _Looked:
+    images = torch.stack([photo.image for photo in photos]).to(model.device, memory_format=torch.channels_last)
+    model = _keeping(model, images, served)
+    looked = _Looked([], [])
+    prediction = _predict(model, images, plan)
     for row, photo in enumerate(photos):
         try:
-            yield photo.item, _answer(photo, predictions[row], plan, model)
+            asked = _targets(photo, prediction.probabilities[row], plan.top_k, model.labels)
+            looked.answers.extend(_map_part(photo, prediction[row], plan, model))
         except ItemError as error:
-            yield photo.item, error
+            looked.answers.extend(failed_rows(photo.item, plan, error))
+            continue
+        looked.asked.extend(asked)
+        looked.answers.extend(chain.from_iterable(photo.known.values()))
+    for method in served:
+        looked.answers.extend(_explained(method, _unknown(method, looked.asked), model, images))
+    return looked
 
 
-def _predict(photos: Sequence[Prepared], plan: Plan, model: LoadedModel) -> Prediction:
-    images = torch.stack([photo.image for photo in photos])
-    return predict_with_features(model, images) if plan.makes_map else Prediction(predict(model, images))
+def _keeping(model: LoadedModel, images: Tensor, served: Sequence[MethodRequest]) -> LoadedModel:
+    """The model with the pass that serves the methods too, where there can be one; these images are then one batch."""
+    origins = {origin for method in served if (origin := explainer(method.name).gradient_of)}
+    if not origins:
+        return model
+    try:
+        kept = forward_pass(model, images, *origins)
+    except UnsupportedOperation:
+        # Each method says so itself.
+        return model
+    return replace(model, kept=kept, batch_sizes=BatchSizes(model.device, len(images)))
 
 
-def _answer(photo: Prepared, prediction: Prediction, plan: Plan, model: LoadedModel) -> _Seen:
-    asked = _targets(photo, prediction.probabilities, plan.top_k, model.labels)
-    if plan.map is None or not plan.makes_map:
-        return _Seen(asked, None)
-    return _Seen(asked, place(photo, plan.map.method, prediction, model.labels))
+def _predict(model: LoadedModel, images: Tensor, plan: Plan) -> Prediction:
+    if plan.makes_map:
+        return predict_with_features(model, images)
+    return Prediction(predict(model, images) if model.kept is None else probabilities(model.kept.logits))
+
+
+def _map_part(photo: Prepared, prediction: Prediction, plan: Plan, model: LoadedModel) -> Iterator[Placed | Row]:
+    """What a photo adds to the job's map, or why nothing."""
+    if plan.map is None:
+        return
+    if plan.makes_map:
+        yield place(photo, plan.map.method, prediction, model.labels)
+    else:
+        yield _failed(photo.item, plan.map.method, 0, MapUnavailable(_reason(plan)))
+
+
+def _unknown(method: MethodRequest, asked: Sequence[Asked]) -> list[Asked]:
+    """What the cache did not know."""
+    return [each for each in asked if method.name not in each.photo.known]
 
 
 def _reason(plan: Plan) -> str:
@@ -123,11 +168,20 @@ def _reason(plan: Plan) -> str:
     return "" if plan.map_error is None else plan.map_error.detail
 
 
-def _explained(method: MethodRequest, asked: Sequence[Asked], model: LoadedModel) -> Iterator[Outcome | Row]:
-    """One method on every asked class; a method that cannot be right on this model fails them all."""
+def _explained(
+    method: MethodRequest, asked: Sequence[Asked], model: LoadedModel, images: Tensor | None = None
+) -> Iterator[Outcome | Row]:
+    """One method on every asked class; a method that cannot be right on this model fails them all.
+
+    Args:
+        method: The method.
+        asked: What is explained.
+        model: Any.
+        images: Those of a batch, where they lie together already; used if all of them are asked for.
+    """
     if not asked:
         return
-    for each, answer in zip(asked, _answers(method, asked, model), strict=True):
+    for each, answer in zip(asked, _answers(method, asked, model, images), strict=True):
         if isinstance(answer, Explained):
             yield Outcome(each, method, answer)
         else:
@@ -135,9 +189,11 @@ def _explained(method: MethodRequest, asked: Sequence[Asked], model: LoadedModel
 
 
 def _answers(
-    method: MethodRequest, asked: Sequence[Asked], model: LoadedModel
+    method: MethodRequest, asked: Sequence[Asked], model: LoadedModel, images: Tensor | None = None
 ) -> Sequence[Explained | ItemError | RequestError]:
-    images = torch.stack([each.photo.image for each in asked])
+    # Each is asked for once, in order, so that as many are all of them.
+    if images is None or len(images) != len(asked):
+        images = torch.stack([each.photo.image for each in asked])
     targets = torch.tensor([each.target.index for each in asked])
     try:
         return explain(method.name, model, images, targets, method.params)

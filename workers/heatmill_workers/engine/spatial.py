@@ -64,7 +64,7 @@ class _Observe(TorchFunctionMode):
 
 
 class _Replace(TorchFunctionMode):
-    """Puts a leaf in the place of one map."""
+    """Puts a leaf in the place of one map, or keeps it where it has a graph already."""
 
     def __init__(self, call: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class _Replace(TorchFunctionMode):
         self.count += 1
         if self.count - 1 != self.call:
             return out
-        self.leaf = out.detach().requires_grad_()
+        self.leaf = out if out.requires_grad else out.detach().requires_grad_()
         # The clone lets the next call work in place, which autograd forbids on a leaf.
         return self.leaf.clone(memory_format=torch.preserve_format)
 
@@ -128,6 +128,7 @@ def find_cut(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> 
 def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
     """Logits (N, K) with a graph that starts at the cut, and the leaf (N, C, h, w) that it starts from.
 
+    Of images that want gradients themselves the graph starts there, and goes through what is given back for the leaf.
     Call it, and differentiate, under `torch.enable_grad()`.
 
     Raises:

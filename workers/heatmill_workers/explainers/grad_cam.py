@@ -10,10 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from heatmill.catalogue import Passes
-from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import differentiating, select
-from heatmill_workers.engine.spatial import Cut, logits_above
+from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -24,24 +22,19 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=Passes(base=1, per={}), needs=("spatial layer",))
+@explains(Params, picture="positive", passes=Passes(base=1, per={}), needs=("spatial layer",), gradient_of="map")
 def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """Which regions hold the evidence for the class, as the network's last spatial layer sees them."""
-    cut = model.cut
-    if cut is None:
-        raise UnsupportedOperation(f"grad_cam needs a spatial layer, which {model.name} does not have")
 
     def maps(rows: range) -> Tensor:
         batch = slice(rows.start, rows.stop)
-        return _class_activation(model, images[batch], targets[batch], cut)
+        return _class_activation(model, images[batch], targets[batch])
 
     batches = in_batches(maps, len(images), model.batch_sizes, grad_cam.name)
     return Attributions(torch.cat([values for _, values in batches]))
 
 
-def _class_activation(model: LoadedModel, images: Tensor, targets: Tensor, cut: Cut) -> Tensor:
-    with differentiating():
-        logits, leaf = logits_above(model.module, images, cut)
-        (gradients,) = torch.autograd.grad(select(logits, targets).sum(), leaf)
-    weights = gradients.mean((2, 3), keepdim=True)
-    return (weights * leaf.detach()).sum(1, keepdim=True).relu()
+def _class_activation(model: LoadedModel, images: Tensor, targets: Tensor) -> Tensor:
+    taken = forward_pass(model, images, "map")
+    weights = taken.gradients(targets, "map").mean((2, 3), keepdim=True)
+    return (weights * taken.origins["map"].detach()).sum(1, keepdim=True).relu()

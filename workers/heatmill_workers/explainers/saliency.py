@@ -10,7 +10,7 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import input_gradients
+from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -21,13 +21,13 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="magnitude", passes=Passes(base=2.5, per={}))
+@explains(Params, picture="magnitude", passes=Passes(base=2.5, per={}), gradient_of="image")
 def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How strongly each pixel would move the class score if it changed a little."""
 
     def gradients(rows: range) -> Tensor:
         batch = slice(rows.start, rows.stop)
-        return input_gradients(model.module, images[batch], targets[batch])
+        return forward_pass(model, images[batch], "image").gradients(targets[batch], "image")
 
     batches = in_batches(gradients, len(images), model.batch_sizes, saliency.name)
     return Attributions(torch.cat([values for _, values in batches]))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill.models import CAPABILITIES, Preprocessing
 from heatmill_workers.engine.batching import BatchSizes
+from heatmill_workers.engine.passes import ForwardPass
 from heatmill_workers.engine.spatial import Cut
 from heatmill_workers.engine.tokens import Tokens
 
@@ -35,6 +36,7 @@ class LoadedModel:
         opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
         pictures: What a job's params name by URI: (3, H, W) float32, normalised for the model, or why it is not there.
+        kept: The pass that predicted the images which are explained now; see `engine.passes`.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LoadedModel:
     opaque: bool
     batch_sizes: BatchSizes
     pictures: Mapping[str, Tensor | ItemError] = field(default_factory=dict)
+    kept: ForwardPass | None = None
 
     @property
     def supports(self) -> frozenset[str]:

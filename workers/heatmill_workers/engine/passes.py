@@ -1,0 +1,74 @@
+"""One forward pass with the graph above it, from which the prediction and several methods take what they need.
+
+The logits of the pass that predicts are those whose gradients saliency and Grad-CAM take. Where a job asks for these,
+that pass keeps its graph until their gradients are taken, and no method makes another.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from heatmill.errors import UnsupportedOperation
+from heatmill.models import CAPABILITIES
+from heatmill_workers.engine.gradients import differentiable, differentiating, select
+from heatmill_workers.engine.spatial import logits_above
+
+if TYPE_CHECKING:
+    from heatmill_workers.models.loaded import LoadedModel
+
+Origin = Literal["image", "map"]
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """A pass of some images.
+
+    Args:
+        images: (N, 3, H, W), as they were given.
+        logits: (N, K), with a graph down to the origins.
+        origins: Where gradients can be taken: the images as a leaf, the model's last spatial map (N, C, h, w).
+    """
+
+    images: Tensor
+    logits: Tensor
+    origins: dict[Origin, Tensor]
+
+    def gradients(self, targets: Tensor, of: Origin) -> Tensor:
+        """Gradient of each image's target logit at an origin, in its shape. Rows do not mix, as logits do not."""
+        chosen = select(self.logits, targets).sum()
+        (found,) = torch.autograd.grad(chosen, self.origins[of], retain_graph=True)
+        return found
+
+    def serves(self, images: Tensor, origin: Origin) -> bool:
+        """Whether it is a pass of these very images, and its graph reaches the origin."""
+        same = self.images.data_ptr() == images.data_ptr() and self.images.shape == images.shape
+        return same and origin in self.origins
+
+
+def forward_pass(model: "LoadedModel", images: Tensor, *origins: Origin) -> ForwardPass:
+    """The pass that was kept of these images, or a new one.
+
+    Args:
+        model: Any.
+        images: (N, 3, H, W), on the model's device.
+        *origins: Where gradients will be taken. With the map alone, the trunk below it has no graph.
+
+    Raises:
+        UnsupportedOperation: The logits have no gradient; the model has no spatial map, or it moved.
+    """
+    if model.kept is not None and all(model.kept.serves(images, origin) for origin in origins):
+        return model.kept
+    if "map" in origins and model.cut is None:
+        raise UnsupportedOperation(f"{model.name} does not have {CAPABILITIES['spatial layer']}")
+    with differentiating():
+        image = images.detach()
+        if "image" in origins:
+            # The clone lets a model change its input in place, which autograd forbids on a leaf.
+            image = image.requires_grad_()
+        copy = image.clone(memory_format=torch.preserve_format)
+        if model.cut is None or "map" not in origins:
+            return ForwardPass(images, differentiable(model.module(copy)), {"image": image})
+        logits, seen = logits_above(model.module, copy, model.cut)
+    return ForwardPass(images, logits, {"image": image, "map": seen} if "image" in origins else {"map": seen})
