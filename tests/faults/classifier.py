@@ -5,8 +5,10 @@ Weights are multiples of 1/8, so that gradients are exact and do not depend on h
 """
 
 import os
+import resource
 import signal
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 SIDE = 32
 CLASSES = ("round", "square", "star")
 ORDER = 255
-NAP, KILL, HANG, HOARD = range(1, 5)
+NAP, KILL, HANG, HOARD, EXHAUST = range(1, 6)
 # A unit of the measure of `NAP`.
 NAP_SECONDS = 0.01
+# Left to the process before its memory is exhausted.
+SPARE_BYTES = 2**28
 
 
 class Obedient(nn.Module):
@@ -50,6 +54,21 @@ def obey(act: int, measure: int, order: int) -> None:
     if act == HOARD:
         # More than any machine has: torch says so before a byte is touched.
         torch.empty(2**60)
+    if act == EXHAUST:
+        exhaust()
+
+
+def exhaust() -> None:
+    """Take memory until the system gives no more; the limit is this process' own, and is lifted again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, hard))
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(SPARE_BYTES // 8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def build() -> nn.Module:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tests.faults.classifier import HANG, HOARD, KILL, NAP, ORDER, SIDE
+from tests.faults.classifier import EXHAUST, HANG, HOARD, KILL, NAP, ORDER, SIDE
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,4 @@ def slow(count: int, hundredths: int = 10) -> list[Photo]:
 KILLER = ordering("killer", KILL)
 HANGING = ordering("hanging", HANG)
 HOARDING = ordering("hoarding", HOARD)
+EXHAUSTING = ordering("exhausting", EXHAUST)

@@ -73,6 +73,21 @@ def answers_lost() -> Behaviour:
     return behave
 
 
+def silent(part: str, seconds: float) -> Behaviour:
+    """The first object with this part in its key is written at once, and its writer waits for the answer in vain."""
+    written: list[str] = []
+
+    async def behave(request: Request, forward: Forward) -> bytes:
+        answer = await forward()
+        if request.method == "PUT" and part in request.path and not written:
+            written.append(request.path)
+            await asyncio.sleep(seconds)
+            raise Cut
+        return answer
+
+    return behave
+
+
 @dataclass
 class S3Proxy:
     """The proxy, in a thread of its own.

@@ -41,7 +41,7 @@ def test_the_api_is_killed_between_writing_the_job_and_answering(service: Servic
     assert service.post(photos, idempotency_key=f"once-{items}").json()["id"] == history.job.job
 
 
-def test_the_control_worker_is_away_for_a_while(service: Service) -> None:
+def test_the_control_worker_and_its_timer_are_absent_for_a_while(service: Service) -> None:
     begun = service.submit(batch())
     service.wait_for_commits(begun)
     service.stack.kill("control")

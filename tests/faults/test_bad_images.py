@@ -2,7 +2,9 @@
 
 import time
 
-from tests.faults.photos import HANGING, HOARDING, KILLER
+import pytest
+
+from tests.faults.photos import EXHAUSTING, HANGING, HOARDING, KILLER, Photo
 from tests.faults.service import Service, batch
 
 GOOD = batch()[:7]
@@ -20,13 +22,16 @@ def test_an_image_kills_the_worker(service: Service) -> None:
     assert service.most_attempts(job) == 3
 
 
-def test_an_image_exhausts_memory(service: Service) -> None:
-    photos = [*GOOD[:2], HOARDING, *GOOD[2:]]
+@pytest.mark.parametrize(
+    "photo", [HOARDING, EXHAUSTING], ids=["more than there is, at once", "bit by bit, until there is none"]
+)
+def test_an_image_exhausts_memory(service: Service, photo: Photo) -> None:
+    photos = [*GOOD[:2], photo, *GOOD[2:]]
     submitted = time.monotonic()
     job = service.submit(photos)
 
-    history = service.healed("image that exhausts memory, from submission", job, submitted)
-    history.check(photos, service.reference(GOOD), {HOARDING.id: "item_too_large_for_device"})
+    history = service.healed(f"image that exhausts memory ({photo.id}), from submission", job, submitted)
+    history.check(photos, service.reference(GOOD), {photo.id: "item_too_large_for_device"})
     assert service.most_attempts(job) == 1
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -26,6 +27,8 @@ def test_a_worker_is_killed(service: Service, part: str) -> None:
         assert pid
         os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
+    # A device belongs to one process: what is left of a worker must not keep it.
+    wait_until(lambda: has_ended(pids["child"]), 30, "no child outlives its worker")
 
     history = service.healed(f"worker killed -9, {part}", job, killed)
     history.check(batch(), service.reference(batch()))
@@ -113,14 +116,25 @@ def test_a_worker_that_takes_nothing_ends_to_be_started_again(service: Service) 
         wait_until(lambda: not service.consumers(), 30, "nobody takes messages")
         job = service.submit(batch()[:4])
         submitted = time.monotonic()
+        child = service.stack.child("explain-3")
 
         wait_until(service.stack.processes["explain-3"].has_ended, 30, "the worker has ended")
         service.recoveries["worker that takes nothing, patience 3 s: until it ends"] = time.monotonic() - submitted
+        wait_until(lambda: has_ended(child), 10, "its child has ended with it")
         assert service.stack.processes["explain-3"].end(0) == 1
     finally:
         service.stack.kill("explain-3")
     service.stack.keep_up()
     service.wait(job).check(batch()[:4], service.reference(batch()))
+
+
+def has_ended(pid: int | None) -> bool:
+    """Whether a process is gone, or a zombie that nobody has asked after."""
+    assert pid
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def records_of(history: History) -> dict[int, bytes]:

@@ -21,7 +21,7 @@ def bell(service: Service) -> Dispatcher:
     return Dispatcher(Celery("heatmill", broker=service.stack.redis_url, set_as_current=False))
 
 
-def test_every_message_comes_three_times_and_in_reverse_order(service: Service, bell: Dispatcher) -> None:
+def test_every_message_is_delivered_three_times_and_out_of_order(service: Service, bell: Dispatcher) -> None:
     started = time.monotonic()
     job = service.submit(batch())
     service.wait_for_claims(job)
@@ -36,7 +36,7 @@ def test_every_message_comes_three_times_and_in_reverse_order(service: Service, 
     assert sorted(written) == sorted(set(written)), "nothing is done twice"
 
 
-def test_messages_for_jobs_that_want_none_change_nothing(service: Service, bell: Dispatcher) -> None:
+def test_a_message_for_a_finished_cancelled_or_unknown_job_changes_nothing(service: Service, bell: Dispatcher) -> None:
     finished = service.wait(service.submit(batch()[:4]))
     cancelled = service.submit(batch())
     service.cancel(cancelled)
@@ -67,7 +67,7 @@ DAMAGES: dict[str, dict[str, object]] = {"body": {"body": "bm90IGpzb24="}, "name
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_a_message_cannot_be_read(service: Service, bell: Dispatcher, kind: str) -> None:
+def test_a_message_is_undecodable(service: Service, bell: Dispatcher, kind: str) -> None:
     workers = [service.stack.processes[name].pid for name in WORKERS]
     job = service.submit(batch())
     service.wait_for_commits(job)
