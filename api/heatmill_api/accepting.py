@@ -16,7 +16,7 @@ from heatmill import keys, records
 from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
-from heatmill.planning import inline_items, shard_items, write_plan
+from heatmill.planning import MAX_TAR_RESULTS, inline_items, shard_items, write_plan
 from heatmill.registering import register_new
 from heatmill.schemas import AcceptedJob, JobRequest, Plan
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
@@ -156,7 +156,10 @@ def _shard_items(services: Services, request: JobRequest) -> int:
     passes = sum(services.catalogue.passes(method.name, method.params) for method in request.methods)
     # Without methods, for its map alone, an item still takes the pass that predicts.
     passes = passes or 1.0
-    return shard_items(passes * request.top_k * (pace or settings.seconds_per_pass), settings.shard_seconds)
+    items = shard_items(passes * request.top_k * (pace or settings.seconds_per_pass), settings.shard_seconds)
+    if request.layout == "objects":
+        return items
+    return min(items, MAX_TAR_RESULTS // (max(len(request.methods), 1) * request.top_k))
 
 
 def _take_back_marker(storage: S3Storage, job: JobId) -> None:

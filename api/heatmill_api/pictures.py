@@ -101,7 +101,7 @@ def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Ite
 
 def _stored(here: Services, heatmap: StoredPicture) -> bytes:
     try:
-        return here.storage.get(heatmap.key)
+        return here.storage.get_part(heatmap.key, heatmap.range)
     except ObjectMissing as error:
         raise ResultNotFound("the heatmap is no longer stored") from error
 

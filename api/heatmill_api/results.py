@@ -9,6 +9,7 @@ from flask import Response, request
 from pydantic import Field
 
 from heatmill.keys import JobId
+from heatmill.presigning import Signer
 from heatmill.progress import read_job
 from heatmill.schemas import ResultPage, Row, Verdict
 from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
@@ -64,21 +65,19 @@ def list_results(path: JobPath, query: ResultsQuery) -> Response:
     return reply(_page(here, job, start, query, done=done))
 
 
-def presigned(here: Services, row: Row) -> Row:
+def presigned(row: Row, sign: Signer) -> Row:
     """The row with URLs that read its files for a while."""
-    seconds = here.settings.presigned_seconds
     files = {name: getattr(row, name) for name in ("heatmap", "attribution")}
     return row.model_copy(
         update={
-            name: file.model_copy(update={"url": here.storage.presigned_get(file.key, seconds)})
-            for name, file in files.items()
-            if file is not None
+            name: file.model_copy(update={"url": sign(file.key)}) for name, file in files.items() if file is not None
         }
     )
 
 
 def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> ResultPage:
     size = min(query.page_size, MAX_PAGE)
+    sign = here.storage.get_signer(here.settings.presigned_seconds)
     found: list[Row] = []
     following = start
     ended = done
@@ -90,7 +89,7 @@ def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done
             ended = False
             break
         if query.fits(row):
-            found.append(presigned(here, row))
+            found.append(presigned(row, sign))
         following = Place(place.shard, place.offset + 1)
     token = "" if ended else page_token(f"{following.shard}.{following.offset}")
     return ResultPage(results=tuple(found), next_page_token=token, complete=ended)
@@ -103,9 +102,14 @@ def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _lines(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> Iterator[bytes]:
+    seconds = here.settings.presigned_seconds
+    sign = here.storage.get_signer(seconds)
     for _, row in walk(here.storage, job, start, done=done):
-        if row is not None and query.fits(row):
-            yield presigned(here, row).model_dump_json().encode() + b"\n"
+        if row is None:
+            # Signed anew for each shard: whoever reads slowly gets URLs that still work.
+            sign = here.storage.get_signer(seconds)
+        elif query.fits(row):
+            yield presigned(row, sign).model_dump_json().encode() + b"\n"
 
 
 def _read_place(token: str) -> Place:

@@ -26,6 +26,7 @@ from heatmill.schemas import (
     MethodRequest,
     ResultPage,
     Row,
+    StoredFile,
     Verdict,
 )
 from heatmill.submission import SOME_UPLOAD, Images, SubmitOptions, list_items, request_body, sent_items
@@ -206,9 +207,9 @@ class Client:
             OSError: The folder cannot be written.
         """
         photo = partial(self._photo, job_id) if overlay else None
-        rows = fetch_rows(self.results(job_id), Path(directory), Origin(self._download, photo), on_fetch)
+        rows = fetch_rows(self.results(job_id), Path(directory), Origin(self._file, photo), on_fetch)
         if "map" in self.job(job_id).links:
-            fetch_map(self.map(job_id), Path(directory), self._download)
+            fetch_map(self.map(job_id), Path(directory), self._store.read)
         return rows
 
     def map(self, job_id: str) -> JobMap:
@@ -277,8 +278,8 @@ class Client:
     def _catalogue(self, kind: str) -> list[dict[str, Any]]:
         return read_answer(self._api.send("GET", f"/v1/{kind}"), Catalogue).entries
 
-    def _download(self, url: str) -> bytes:
-        return self._store.send("GET", url).content
+    def _file(self, stored: StoredFile) -> bytes:
+        return self._store.read(stored.url or "", stored.range)
 
     def _photo(self, job_id: str, row: Row) -> bytes | None:
         """The part of an item's photo that the model saw; None where the photo is gone."""

@@ -17,7 +17,7 @@ from PIL import Image
 
 from heatmill.job_map import JobMap
 from heatmill.overlay import overlay
-from heatmill.schemas import Row
+from heatmill.schemas import Row, StoredFile
 
 RESULTS = "results.jsonl"
 THREADS = 8
@@ -43,12 +43,12 @@ class Origin:
     """Where files come from.
 
     Args:
-        download: The bytes behind a row's URL.
+        download: The bytes of a file that a row names.
         photo: The part of an item's photo that the model saw, or None where the photo is gone; not given where no
             overlays are wanted.
     """
 
-    download: Callable[[str], bytes]
+    download: Callable[[StoredFile], bytes]
     photo: Callable[[Row], bytes | None] | None = None
 
 
@@ -138,12 +138,12 @@ def _fetch_row(stem: Path, origin: Origin, row: Row, photo: bytes | None) -> dic
     """Write one result's files and give back their names by kind."""
     files = {}
     if row.heatmap is not None and row.heatmap.url is not None:
-        heatmap = origin.download(row.heatmap.url)
+        heatmap = origin.download(row.heatmap)
         files["heatmap"] = _write(_with_ending(stem, ".png"), heatmap)
         if photo is not None:
             files["overlay"] = _write(_with_ending(stem, ".overlay.png"), _laid_over(photo, heatmap))
     if row.attribution is not None and row.attribution.url is not None:
-        files["attribution"] = _write(_with_ending(stem, ".npy"), origin.download(row.attribution.url))
+        files["attribution"] = _write(_with_ending(stem, ".npy"), origin.download(row.attribution))
     return files
 
 

@@ -97,6 +97,11 @@ def attribution(job: JobId, shard_number: int, name: str) -> str:
     return f"{job.prefix}attributions/{shard_number:06}/{name}.npy"
 
 
+def shard_tar(job: JobId, shard_number: int) -> str:
+    """All files of one shard, in place of single ones."""
+    return f"{job.prefix}shards.out/{shard_number:06}.tar"
+
+
 def features(job: JobId, shard_number: int) -> str:
     """The features of one shard's items, from which the map is made."""
     return f"{job.prefix}features/{shard_number:06}.npy"

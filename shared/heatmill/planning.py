@@ -13,6 +13,8 @@ from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 
 MAX_SHARD_ITEMS = 512
 MAX_JOB_ITEMS = 1_000_000
+# In a tar. Three float16 channels of 512 x 512 and their picture are 1.8 MB; a store takes 5 GB in one write.
+MAX_TAR_RESULTS = 2048
 # A layout of fewer says nothing.
 MIN_MAP_ITEMS = 3
 # What one worker lays out well within a shard's hard limit, and holds in memory.
@@ -49,7 +51,7 @@ def write_plan(storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items
 def new_plan(request: JobRequest, **found: Any) -> Plan:
     """A plan of this request, with what was found of its items."""
     asked = {"model": request.model, "methods": request.methods, "top_k": request.top_k, "map": request.map}
-    return Plan(**asked, cache=request.cache, **found)
+    return Plan(**asked, layout=request.layout, cache=request.cache, **found)
 
 
 def store_plan(storage: S3Storage, job: JobId, plan: Plan) -> Plan:

@@ -3,46 +3,45 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from heatmill.boto_client import boto_client
+from heatmill.byte_ranges import ByteRange, span
 from heatmill.errors import StorageUnavailable
 from heatmill.lines import cut_lines
+from heatmill.presigning import Signer, signer
 from heatmill.promised import Promised
 from heatmill.settings import Settings
+from heatmill.store_errors import (
+    AccessRefused,
+    BucketMissing,
+    ConditionFailed,
+    EmptyRange,
+    ObjectMissing,
+    WriteConflict,
+    translated,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+__all__ = [
+    "AccessRefused",
+    "BucketMissing",
+    "ListedObject",
+    "ObjectMissing",
+    "S3Storage",
+    "WriteConflict",
+    "open_storage",
+]
+
 # Enough to find a store that checks and writes in two steps; SeaweedFS lets each loser of a race wait for a second.
 PROBE_WRITERS = 3
-# Answers of 4xx that may be another the next time; every other one stays.
-PASSING = frozenset(
-    {"408", "429", "RequestTimeout", "RequestTimeTooSkewed", "ExpiredToken", "IncompleteBody", "SlowDown"}
-)
-
-
-class ObjectMissing(LookupError):
-    """Nothing is stored under this key."""
-
-
-class BucketMissing(ObjectMissing, StorageUnavailable):
-    """There is no such bucket: a reader finds nothing, and a writer can only hope that somebody makes it."""
-
-
-class WriteConflict(Exception):
-    """A write-once key already holds other bytes."""
-
-
-class AccessRefused(StorageUnavailable):
-    """Asking again does not help: missing rights, an archived object, a name that the store cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,21 @@ class S3Storage:
                 return self.client.get_object(Bucket=self.bucket, Key=key, **extra)["Body"].read()  # type: ignore[arg-type]
         except EmptyRange:
             return b""
+
+    def get_part(self, key: str, asked: ByteRange | None) -> bytes:
+        """Read a part of an object in one call; all of it where no part is asked for.
+
+        Raises:
+            ObjectMissing: Nothing is stored there.
+        """
+        if asked is None:
+            return self.get(key)
+        where = span(asked)
+        with translated(key):
+            part = self.client.get_object(Bucket=self.bucket, Key=key, Range=asked)["Body"].read()
+        if len(part) != where.stop - where.start:
+            raise StorageUnavailable(f"the object store gave {len(part)} bytes of {key} for {asked}")
+        return part
 
     def download(self, key: str, file: BinaryIO) -> None:
         """Write a large object into a file, several parts at a time.
@@ -136,7 +150,7 @@ class S3Storage:
         with translated(source):
             self.client.copy_object(Bucket=self.bucket, Key=key, CopySource={"Bucket": self.bucket, "Key": source})
 
-    def write_once(self, key: str, body: bytes, content_type: str = "application/json") -> None:
+    def write_once(self, key: str, body: bytes | IO[bytes], content_type: str = "application/json") -> None:
         """Write an object that is never replaced; writing the same bytes again is not an error.
 
         Where the store has no conditional writes the check and the write are two steps, and claims keep writers apart.
@@ -180,6 +194,10 @@ class S3Storage:
             "get_object", {"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
         )
 
+    def get_signer(self, seconds: int) -> Signer:
+        """Makes such URLs at little cost, from the key of each; for one page of them."""
+        return signer(self.public_client, self.bucket, seconds)
+
     def presigned_put(self, key: str, content: Promised, seconds: int) -> str:
         """A URL that writes exactly this for a while, sent with the content's headers.
 
@@ -215,7 +233,7 @@ class S3Storage:
             raise StorageUnavailable("the object store was tried for conditional writes, and an answer was lost")
         return winners == 1
 
-    def _put_if_absent(self, key: str, body: bytes, content_type: str) -> bool:
+    def _put_if_absent(self, key: str, body: bytes | IO[bytes], content_type: str) -> bool:
         """Whether this write won."""
         try:
             with translated(key):
@@ -226,12 +244,13 @@ class S3Storage:
             return False
         return True
 
-    def _compare(self, key: str, body: bytes) -> None:
+    def _compare(self, key: str, body: bytes | IO[bytes]) -> None:
         try:
-            stored = self.get(key)
+            with translated(key), closing(self.client.get_object(Bucket=self.bucket, Key=key)["Body"]) as stored:
+                theirs = _sha256(stored.iter_chunks(64 * 1024))
         except ObjectMissing as error:
             raise StorageUnavailable(f"another writer of {key} is still at it") from error
-        if hashlib.sha256(stored).digest() != hashlib.sha256(body).digest():
+        if theirs != _sha256([body] if isinstance(body, bytes) else _from_start(body)):
             raise WriteConflict(f"{key} is write-once and already holds other bytes")
 
     def _delete_one(self, key: str) -> None:
@@ -239,44 +258,16 @@ class S3Storage:
             self.client.delete_object(Bucket=self.bucket, Key=key)
 
 
-class ConditionFailed(Exception):
-    """Somebody else wrote the key first."""
+def _sha256(parts: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
-class EmptyRange(Exception):
-    """The first bytes of an empty object were asked for: no range of it exists."""
-
-
-# The numbers are what botocore makes of an answer to HEAD, which has no body.
-MEANINGS: tuple[tuple[frozenset[str], type[Exception]], ...] = (
-    (frozenset({"404", "NoSuchKey", "NotFound"}), ObjectMissing),
-    (frozenset({"NoSuchBucket"}), BucketMissing),
-    (frozenset({"412", "PreconditionFailed"}), ConditionFailed),
-    (frozenset({"409", "ConditionalRequestConflict", "OperationAborted"}), ConditionFailed),
-    (frozenset({"416", "InvalidRange"}), EmptyRange),
-)
-
-
-@contextmanager
-def translated(key: str) -> Iterator[None]:
-    """Turn boto3's errors into ours."""
-    try:
-        yield
-    except ClientError as error:
-        raise _meaning(error, key) from error
-    except BotoCoreError as error:
-        raise StorageUnavailable(f"the object store does not answer: {error}") from error
-
-
-def _meaning(error: ClientError, key: str) -> Exception:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    for codes, kind in MEANINGS:
-        if code in codes:
-            return kind(key)
-    if 400 <= (status or 500) < 500 and code not in PASSING:
-        return AccessRefused(f"the object store refuses {key} for good: {code}")
-    return StorageUnavailable(f"the object store refused {key}: {code}")
+def _from_start(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(lambda: file.read(64 * 1024), b"")
 
 
 def open_storage(settings: Settings) -> S3Storage:

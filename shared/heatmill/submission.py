@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from pydantic import ValidationError
 
 from heatmill.errors import InvalidRequest, TooLarge
-from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, MapRequest, MethodRequest, Priority
+from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, Layout, MapRequest, MethodRequest, Priority
 from heatmill.uploads import OnRefused, OnUpload, is_uri, name_images
 
 Images = Mapping[str, Path | str] | Sequence[Path | str]
@@ -19,14 +19,17 @@ SOME_UPLOAD = "upload://" + 64 * "0"
 class SubmitOptions(TypedDict, total=False):
     """What `Client.submit` takes beside model, methods and images.
 
-    `target` is for items that name none; `map` asks for a map of all items; `cache` False makes everything anew, where
-    results that earlier jobs made of the same images in the same way would be taken; `idempotency_key` is chosen by the
-    client where none is given; `on_upload` is told (images stored so far, all images), and `on_refused` (file, reason)
-    of one that the service does not store, say for its size: its item is part of the job and fails there.
+    `target` is for items that name none; `layout` "webdataset" stores one tar per shard of items, in which the rows
+    name byte ranges, "objects" each heatmap and attribution by itself; `map` asks for a map of all items; `cache`
+    False makes everything anew, where results that earlier jobs made of the same images in the same way would be
+    taken; `idempotency_key` is chosen by the client where none is given; `on_upload` is told (images stored so far,
+    all images), and `on_refused` (file, reason) of one that the service does not store, say for its size: its item
+    is part of the job and fails there.
     """
 
     target: int | str | None
     top_k: int
+    layout: Layout
     priority: Priority
     metadata: Mapping[str, str]
     map: MapRequest | None

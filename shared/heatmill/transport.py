@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from heatmill.byte_ranges import ByteRange, span
 from heatmill.errors import InvalidRequest, RequestError, ServiceUnavailable
 
 M = TypeVar("M", bound=BaseModel)
@@ -103,6 +104,19 @@ class Transport:
             raise ServiceUnavailable(f"{_origin(answer.request.url)} cannot be reached: {reason}") from answer
         _refuse_errors(answer)
         return answer
+
+    def read(self, url: str, part: ByteRange | None = None) -> bytes:
+        """What lies behind a URL, or one part of it.
+
+        Raises:
+            RequestError: The URL is refused.
+            ServiceUnavailable: No answer, or none that is of use, within the patience of `Retries`.
+        """
+        if part is None:
+            return self.send("GET", url).content
+        answer = self.send("GET", url, headers={"Range": part})
+        # What stands between here and the store may pass on the whole.
+        return answer.content if answer.status_code == HTTPStatus.PARTIAL_CONTENT else answer.content[span(part)]
 
     @property
     def _patience(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from heatmill.downloads import FileNames, Origin, fetch_rows, read_fetched, whole_file
 from heatmill.errors import ServiceUnavailable
-from heatmill.schemas import Problem, Row, StoredArray, StoredPicture, Target
+from heatmill.schemas import Problem, Row, StoredArray, StoredFile, StoredPicture, Target
 
 NASTY = [
     "../../etc/passwd", "/etc/passwd", "..", ".", "...", ".hidden", "-rf", "a/b", "a_b", "a\\b", "A_B", "a\nb",
@@ -25,11 +25,11 @@ def row(item: str, index: int = 0, **more: object) -> Row:
     return Row.model_validate({"item": item, "index": index, "attribution": array, **fields, **more})
 
 
-def echo(url: str) -> bytes:
-    return url.encode()
+def echo(file: StoredFile) -> bytes:
+    return str(file.url).encode()
 
 
-def fetch(directory: Path, *rows: Row, download: Callable[[str], bytes] = echo) -> int:
+def fetch(directory: Path, *rows: Row, download: Callable[[StoredFile], bytes] = echo) -> int:
     return fetch_rows(rows, directory, Origin(download))
 
 
@@ -86,10 +86,10 @@ def test_a_failed_row_has_no_files(tmp_path: Path) -> None:
 
 
 def test_a_fetch_that_breaks_off_leaves_whole_files_only(tmp_path: Path) -> None:
-    def breaks(url: str) -> bytes:
-        if url == "array:1":
+    def breaks(file: StoredFile) -> bytes:
+        if file.url == "array:1":
             raise ServiceUnavailable("gone")
-        return url.encode()
+        return echo(file)
 
     with pytest.raises(ServiceUnavailable):
         fetch(tmp_path, row("a"), row("b", 1), download=breaks)

@@ -72,7 +72,8 @@ def objects(worker: Worker, row: Row) -> tuple[bytes, bytes]:
     """Heatmap and attribution."""
     assert row.heatmap
     assert row.attribution
-    return worker.storage.get(row.heatmap.key), worker.storage.get(row.attribution.key)
+    heatmap, attribution = (worker.storage.get_part(file.key, file.range) for file in (row.heatmap, row.attribution))
+    return heatmap, attribution
 
 
 def entries(worker: Worker, tenant: str) -> list[str]:

@@ -45,6 +45,11 @@ class World:
         """Watched by nobody."""
         return self.worker.state
 
+    @property
+    def knows(self) -> bool:
+        """Whether Redis has heard of the job."""
+        return self.state.progress(self.job) is not None
+
     def cancel(self) -> None:
         """As the API does."""
         self.storage.write_once(keys.cancelled(self.job), b"{}")
@@ -105,8 +110,9 @@ class Attempt:
         self._happen(event, step)
         is_commit = name == "write_once" and arguments[0] == keys.commit(self._world.job, self._shard)
         if is_commit:
-            # Whoever was fenced off before its last look at Redis must not come this far.
-            assert self._fenced_at in (None, step), "a worker that was fenced off has committed"
+            # Whoever was fenced off before its last look at Redis must not come this far; after it, the store alone is
+            # asked whether the job has ended.
+            assert self._fenced_at in (None, step - 1, step), "a worker that was fenced off has committed"
         answer = call(*arguments)
         if event == "lost_answer":
             self._dead = True
@@ -116,7 +122,8 @@ class Attempt:
         return answer
 
     def _happen(self, event: Event | None, step: int) -> None:
-        if event in FENCING and self._fenced_at is None and step > 0:
+        # A Redis that knows nothing cannot fence; the record is write-once.
+        if event in FENCING and self._fenced_at is None and step > 0 and self._world.knows:
             self._fenced_at = step
         if event is not None and event != "lost_answer":
             getattr(self, f"_{event}")()
@@ -126,7 +133,6 @@ class Attempt:
         raise Died
 
     def _wipe(self) -> None:
-        # A Redis that knows nothing cannot fence; the record is write-once.
         self._fenced_at = None
         self._world.state.client.flushall()
 
@@ -172,9 +178,10 @@ class _Watched:
 
 
 def pictures(world: World) -> dict[str, bytes]:
-    """Every heatmap and attribution of the job."""
+    """Every heatmap and attribution of the job, or the tars that hold them."""
     found = [entry.key for entry in world.storage.list(world.job.prefix)]
-    return {key: world.storage.get(key) for key in found if "/heatmaps/" in key or "/attributions/" in key}
+    kinds = ("/heatmaps/", "/attributions/", "/shards.out/")
+    return {key: world.storage.get(key) for key in found if any(kind in key for kind in kinds)}
 
 
 def commit_records(world: World) -> dict[int, bytes]:

@@ -6,7 +6,7 @@ pictures that are written after the commit record.
 
 from dataclasses import replace
 from functools import cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 import pytest
 import torch
@@ -16,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch import Tensor, nn
 
 from heatmill import keys, records
+from heatmill.byte_ranges import span
 from heatmill.registering import register
+from heatmill.schemas import Layout, StoredFile
 from heatmill_workers.claims import HeldShard
 from heatmill_workers.control import Control, plan
 from heatmill_workers.models.loaded import LoadedModel
@@ -29,9 +31,9 @@ from tests.workers.small import loaded
 
 SHARDS = 2
 SHARD_ITEMS = 2
-# A shard without faults takes ten steps; the record is written at the last but one.
+# A shard without faults takes ten steps, eleven with a tar; the record is written at the last but one.
 EVENTS = st.dictionaries(
-    st.integers(0, 9),
+    st.integers(0, 10),
     st.sampled_from(["die", "lost_answer", "wipe", "cancel", "late", "taken_over", "rival", "no_redis", "no_store"]),
     max_size=3,
 )
@@ -74,11 +76,12 @@ class Machine(RuleBasedStateMachine):
 
     worker: ClassVar[Worker]
     mutation: ClassVar[dict[str, Any]] = {}
+    layout: ClassVar[Layout] = "objects"
 
     @initialize()
     def begin(self) -> None:
         self.worker.state.client.flushall()
-        self.world = planned(self.worker)
+        self.world = planned(self.worker, self.layout)
         self.seen: dict[int, bytes] = {}
 
     @rule(shard=st.integers(0, SHARDS - 1), events=EVENTS)
@@ -108,6 +111,8 @@ class Machine(RuleBasedStateMachine):
                 assert row.heatmap
                 assert row.attribution
                 assert {row.heatmap.key, row.attribution.key} <= there.keys()
+                assert there[row.heatmap.key][part(row.heatmap)].startswith(b"\x89PNG")
+                assert there[row.attribution.key][part(row.attribution)].startswith(b"\x93NUMPY")
         self.seen = found
 
     @invariant()
@@ -133,14 +138,16 @@ class Machine(RuleBasedStateMachine):
         assert [(row.index, row.status) for row in rows] == [
             (index, "succeeded") for index in range(SHARDS * SHARD_ITEMS)
         ]
-        assert _without_job(pictures(world), world) == undisturbed(self.worker)
+        assert _without_job(pictures(world), world) == undisturbed(self.worker, self.layout)
         progress = world.state.progress(world.job)
         assert progress is not None
         assert (progress.committed, progress.counts.done) == (SHARDS, SHARDS * SHARD_ITEMS)
 
 
-def test_nothing_is_lost_doubled_or_half_done(worker: Worker) -> None:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_nothing_is_lost_doubled_or_half_done(worker: Worker, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     Machine.worker, Machine.mutation = worker, {}
+    monkeypatch.setattr(Machine, "layout", layout)
     _run(examples=25)
 
 
@@ -179,10 +186,11 @@ def _run(examples: int) -> None:
     )
 
 
-def planned(worker: Worker) -> World:
+def planned(worker: Worker, layout: Layout = "objects") -> World:
     """A new job, planned and known to Redis."""
     items = [{"image": upload(worker.storage, noise(seed, (8, 8)))} for seed in range(SHARDS * SHARD_ITEMS)]
-    job = accept(worker.storage, items=items, model=MODEL, methods=[{"name": "saliency"}], shard_items=SHARD_ITEMS)
+    asked: dict[str, Any] = {"items": items, "model": MODEL, "methods": [{"name": "saliency"}], "layout": layout}
+    job = accept(worker.storage, shard_items=SHARD_ITEMS, **asked)
     control = Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
     plan(control, job)
     worker.storage.delete([keys.open_marker(job)])
@@ -191,19 +199,25 @@ def planned(worker: Worker) -> World:
     return World(worker, job, written)
 
 
-PICTURES: dict[str, bytes] = {}
+PICTURES: dict[Layout, dict[str, bytes]] = {}
 
 
-def undisturbed(worker: Worker) -> dict[str, bytes]:
+def undisturbed(worker: Worker, layout: Layout) -> dict[str, bytes]:
     """The pictures of a job to which nothing happens."""
-    if not PICTURES:
-        world = planned(worker)
+    if layout not in PICTURES:
+        world = planned(worker, layout)
         for shard in range(SHARDS):
             Attempt(world, shard, {}).run()
-        PICTURES.update(_without_job(pictures(world), world))
-        assert len(PICTURES) == SHARDS * SHARD_ITEMS * 2
-    return PICTURES
+        PICTURES[layout] = _without_job(pictures(world), world)
+        assert len(PICTURES[layout]) == (SHARDS * SHARD_ITEMS * 2 if layout == "objects" else SHARDS)
+    return PICTURES[layout]
 
 
 def _without_job(found: dict[str, bytes], world: World) -> dict[str, bytes]:
-    return {key.removeprefix(world.job.prefix): data for key, data in found.items()}
+    job = world.job.job.encode()
+    return {key.removeprefix(world.job.prefix): data.replace(job, b"") for key, data in found.items()}
+
+
+def part(file: StoredFile) -> slice:
+    """Where a file is in its object."""
+    return slice(None) if file.range is None else span(file.range)

@@ -25,7 +25,7 @@ from heatmill.records import CACHED_FROM
 from heatmill.schemas import Item, Plan, Row, Schema
 from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
 from heatmill_workers.making import Making, digest
-from heatmill_workers.outputs import ShardOutputs
+from heatmill_workers.outputs import Layout
 
 KEEP_THREADS = 8
 # What a commit may wait for its entries: thousands take seconds, and a store that hangs must not hold a job up.
@@ -46,13 +46,14 @@ class ResultCache:
 
     Args:
         storage: The bucket.
-        outputs: Where the results of the shard at work go.
+        layout: Takes the results of the shard at work.
         plan: Says whether earlier results are taken; those of this job are kept for later ones in any case.
         making: How this shard's results are made.
     """
 
-    def __init__(self, storage: S3Storage, outputs: ShardOutputs, plan: Plan, making: Making) -> None:
-        self._storage, self._outputs, self._plan = storage, outputs, plan
+    def __init__(self, storage: S3Storage, layout: Layout, plan: Plan, making: Making) -> None:
+        self._storage, self._layout, self._plan = storage, layout, plan
+        self._job = layout.outputs.job
         self._takes = plan.cache
         # What lies under an s3:// URI may change; an upload is known by its content.
         self._methods = {
@@ -86,7 +87,7 @@ class ResultCache:
             if key is not None and all(row.status == "succeeded" for row in made):
                 # What the caller called the image goes when the job is deleted.
                 nameless = tuple(row.model_copy(update={"item": "", "index": 0}) for row in made)
-                entries[key] = Entry(job=self._outputs.job.job, rows=nameless)
+                entries[key] = Entry(job=self._job.job, rows=nameless)
         if not entries:
             return
         pool = ThreadPoolExecutor(KEEP_THREADS)
@@ -98,7 +99,7 @@ class ResultCache:
 
     def _key(self, item: Item, sha256: str, made: str) -> str:
         asked = {"top_k": self._plan.top_k} if item.target is None else {"target": item.target}
-        return keys.cached(self._outputs.job.tenant, digest(made=made, image=sha256, asked=asked))
+        return keys.cached(self._job.tenant, digest(made=made, image=sha256, asked=asked))
 
     def _rows(self, item: Item, method: str, key: str) -> tuple[Row, ...] | None:
         try:
@@ -117,7 +118,7 @@ class ResultCache:
             return None
 
     def _check(self, entry: Entry, item: Item, method: str) -> None:
-        theirs = JobId(self._outputs.job.tenant, entry.job).prefix
+        theirs = JobId(self._job.tenant, entry.job).prefix
         known = [(row.rank, row.method, row.status) for row in entry.rows]
         if known != [(rank, method, "succeeded") for rank in range(ranks(item, self._plan.top_k))]:
             raise ValueError(f"it tells of {known}")
@@ -126,16 +127,9 @@ class ResultCache:
                 raise ValueError(f"it does not say where the objects of {method} lie in job {entry.job}")
 
     def _copied(self, row: Row, item: Item, job: str) -> Row:
-        if row.target is None or row.heatmap is None or row.attribution is None:
-            raise ValueError("it tells of no result")
-        asked = item, row.method, row.target.index
-        heatmap = row.heatmap.model_copy(update={"key": self._outputs.heatmap(*asked)})
-        attribution = row.attribution.model_copy(update={"key": self._outputs.attribution(*asked)})
-        self._storage.copy(row.heatmap.key, heatmap.key)
-        self._storage.copy(row.attribution.key, attribution.key)
         provenance = {**row.provenance, CACHED_FROM: job}
         ours = {"item": item.id, "index": item.index, "provenance": provenance}
-        return row.model_copy(update={**ours, "heatmap": heatmap, "attribution": attribution})
+        return self._layout.copy(row.model_copy(update=ours))
 
     def _write(self, key: str, entry: Entry) -> None:
         try:

@@ -1,15 +1,32 @@
-"""Where in the bucket the results of a shard lie: a function of ids, so that doing a shard twice writes the same."""
+"""Where the results of a shard lie: a function of ids, so that doing a shard twice writes the same."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
 from heatmill import keys
 from heatmill.keys import JobId
-from heatmill.schemas import Item
+from heatmill.schemas import Row
+from heatmill.storage import S3Storage
+
+# Of a row whose files are not stored yet.
+NOWHERE = ""
+PNG = "image/png"
+NPY = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The heatmap and the attribution of one result, encoded."""
+
+    png: bytes
+    npy: bytes
 
 
 @dataclass(frozen=True)
 class ShardOutputs:
-    """The keys of one shard's results.
+    """The names of one shard's results.
 
     Args:
         first_index: Of its items.
@@ -19,13 +36,133 @@ class ShardOutputs:
     number: int
     first_index: int
 
-    def heatmap(self, item: Item, method: str, target: int) -> str:
-        """Key of a picture."""
-        return keys.heatmap(self.job, self.number, self._name(item, method, target))
+    def item(self, row: Row) -> str:
+        """What the names of an item's files begin with."""
+        return f"{row.index - self.first_index:04}"
 
-    def attribution(self, item: Item, method: str, target: int) -> str:
-        """Key of an array."""
-        return keys.attribution(self.job, self.number, self._name(item, method, target))
+    def result(self, row: Row) -> str:
+        """What the names of a result's files begin with.
 
-    def _name(self, item: Item, method: str, target: int) -> str:
-        return f"{item.index - self.first_index:04}.{method}.{target}"
+        Raises:
+            ValueError: The row tells of none.
+        """
+        if row.target is None:
+            raise ValueError("it tells of no result")
+        return f"{self.item(row)}.{row.method}.{row.target.index}"
+
+
+class Layout(Protocol):
+    """How the results of a shard are stored. Safe in threads, but for `placed` and `finish`."""
+
+    @property
+    def outputs(self) -> ShardOutputs:
+        """Their names."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of what is not stored."""
+
+    def store(self, row: Row, files: Files) -> Row:
+        """Take a result's files; the row says where they are, where that is known already.
+
+        Raises:
+            StorageUnavailable: The store does not answer.
+        """
+
+    def copy(self, row: Row) -> Row:
+        """Take the files that a row names and that lie in another job.
+
+        Raises:
+            ObjectMissing: They are gone.
+            StorageUnavailable: The store does not answer.
+            ValueError: The row names none.
+        """
+
+    def placed(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows of whole items, in their order, with the places of their files; what else was taken is dropped."""
+
+    def finish(self, rows: list[Row]) -> list[Row]:
+        """Store what is not stored yet; gives the rows that stand.
+
+        Args:
+            rows: All of the shard, as `placed` gave them.
+
+        Raises:
+            StorageUnavailable: The store does not answer.
+        """
+
+
+class SingleObjects:
+    """The layout `objects`: each file by itself, stored as it comes."""
+
+    def __init__(self, storage: S3Storage, outputs: ShardOutputs) -> None:
+        self._storage = storage
+        self.outputs = outputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held."""
+
+    def store(self, row: Row, files: Files) -> Row:
+        """Write both."""
+        heatmap, attribution = self._keys(row)
+        self._storage.put(heatmap, files.png, PNG)
+        self._storage.put(attribution, files.npy, NPY)
+        return at(row, {"key": heatmap}, {"key": attribution})
+
+    def copy(self, row: Row) -> Row:
+        """Inside the store, where each is an object there too."""
+        if row.heatmap is None or row.attribution is None or row.heatmap.range or row.attribution.range:
+            return self.store(at(row, {"range": None}, {"range": None}), read_files(self._storage, row))
+        heatmap, attribution = self._keys(row)
+        self._storage.copy(row.heatmap.key, heatmap)
+        self._storage.copy(row.attribution.key, attribution)
+        return at(row, {"key": heatmap}, {"key": attribution})
+
+    def placed(self, rows: Iterable[Row]) -> list[Row]:
+        """As they are."""
+        return list(rows)
+
+    def finish(self, rows: list[Row]) -> list[Row]:
+        """All is stored."""
+        return rows
+
+    def _keys(self, row: Row) -> tuple[str, str]:
+        job, number, name = self.outputs.job, self.outputs.number, self.outputs.result(row)
+        return keys.heatmap(job, number, name), keys.attribution(job, number, name)
+
+
+def read_files(storage: S3Storage, row: Row) -> Files:
+    """The files that a row names.
+
+    Raises:
+        ObjectMissing: They are gone.
+        StorageUnavailable: The store does not answer.
+        ValueError: The row names none.
+    """
+    if row.heatmap is None or row.attribution is None:
+        raise ValueError("it tells of no result")
+    return Files(*(storage.get_part(file.key, file.range) for file in (row.heatmap, row.attribution)))
+
+
+def at(row: Row, heatmap: Mapping[str, str | None], attribution: Mapping[str, str | None]) -> Row:
+    """The row with its files elsewhere.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if row.heatmap is None or row.attribution is None:
+        raise ValueError("it tells of no result")
+    files = {
+        "heatmap": row.heatmap.model_copy(update=heatmap),
+        "attribution": row.attribution.model_copy(update=attribution),
+    }
+    return row.model_copy(update=files)

@@ -16,16 +16,17 @@ from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import Claim
-from heatmill.storage import WriteConflict
+from heatmill.storage import S3Storage, WriteConflict
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.making import Making
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.outputs import ShardOutputs
+from heatmill_workers.outputs import Layout, ShardOutputs, SingleObjects
 from heatmill_workers.prepare import Photos
 from heatmill_workers.rows import Answer, Outcome, explain_items, failed_rows
+from heatmill_workers.shard_tar import ShardTar
 from heatmill_workers.stages import Behind, ahead, groups
 from heatmill_workers.worker import Worker
 from heatmill_workers.writing import ResultWriter
@@ -55,10 +56,10 @@ class _Work:
     plan: Plan
     items: tuple[Item, ...]
 
-    @property
-    def outputs(self) -> ShardOutputs:
-        """Where its results go."""
-        return ShardOutputs(self.shard.job, self.shard.number, self.items[0].index)
+    def open_layout(self, storage: S3Storage) -> Layout:
+        """Takes its results."""
+        outputs = ShardOutputs(self.shard.job, self.shard.number, self.items[0].index)
+        return (SingleObjects if self.plan.layout == "objects" else ShardTar)(storage, outputs)
 
 
 def process_shard(worker: Worker, job: JobId, number: int) -> None:
@@ -133,8 +134,9 @@ def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[
     """All rows of a shard, and where to keep them. What stops all of its items, say the model, is each one's error."""
     reason: ItemError
     try:
-        photos = _photos(worker, work)
-        return _rows(worker, work, ours, photos), photos.cache
+        with work.open_layout(worker.storage) as layout:
+            photos = _photos(worker, work, layout)
+            return _rows(worker, work, ours, photos, layout), photos.cache
     except ItemError as error:
         reason = error
     except TransientError:
@@ -142,7 +144,9 @@ def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[
     except Exception as error:
         log.exception("shard failed")
         reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")
-    return [row for item in work.items for row in failed_rows(item, work.plan, reason)], None
+    failed = [row for item in work.items for row in failed_rows(item, work.plan, reason)]
+    with work.open_layout(worker.storage) as layout:
+        return layout.finish(layout.placed(failed)), None
 
 
 def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> CommitHeader:
@@ -157,7 +161,7 @@ def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> Co
     return _commit(worker, shard, [], time.monotonic() - started)
 
 
-def _photos(worker: Worker, work: _Work) -> Photos:
+def _photos(worker: Worker, work: _Work, layout: Layout) -> Photos:
     """Where the shard's photos come from; loads the model."""
     settings, model_name = worker.settings, work.plan.model
     # Before the model is loaded: that may be what kills the worker.
@@ -171,19 +175,19 @@ def _photos(worker: Worker, work: _Work) -> Photos:
         model=model,
         watch=watch,
         turn=Semaphore(settings.decode_threads),
-        cache=_cache(worker, work, model) if settings.result_cache else None,
+        cache=_cache(worker, work, layout, model) if settings.result_cache else None,
     )
 
 
-def _cache(worker: Worker, work: _Work, model: LoadedModel) -> ResultCache:
+def _cache(worker: Worker, work: _Work, layout: Layout, model: LoadedModel) -> ResultCache:
     spec = worker.catalogue.model(work.plan.model).spec
     making = Making(worker.code, spec, model, _limits(worker.settings))
-    return ResultCache(worker.storage, work.outputs, work.plan, making)
+    return ResultCache(worker.storage, layout, work.plan, making)
 
 
-def _rows(worker: Worker, work: _Work, ours: HeldShard, photos: Photos) -> list[Row]:
+def _rows(worker: Worker, work: _Work, ours: HeldShard, photos: Photos, layout: Layout) -> list[Row]:
     """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
-    writer = ResultWriter(worker.storage, work.outputs, photos.model)
+    writer = ResultWriter(worker.storage, layout, photos.model)
     rows: list[Row] = []
     with ThreadPoolExecutor(PREPARE_THREADS) as preparers, ThreadPoolExecutor(STORE_THREADS) as storers:
         group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
@@ -195,10 +199,15 @@ def _rows(worker: Worker, work: _Work, ours: HeldShard, photos: Photos) -> list[
             started = time.monotonic()
             answers = list(explain_items(group, work.plan, model))
             _note_pace(worker, work, answers, time.monotonic() - started)
-            rows += stored.send(answers)
-        rows += stored.finish()
+            rows += layout.placed(_in_order(stored.send(answers), work.plan))
+        rows += layout.placed(_in_order(stored.finish(), work.plan))
     writer.store_features()
-    order = [method.name for method in work.plan.methods] + ([work.plan.map.method] if work.plan.map else [])
+    return layout.finish(rows)
+
+
+def _in_order(rows: list[Row], plan: Plan) -> list[Row]:
+    """Rows of whole items, as they stand in the commit record."""
+    order = [method.name for method in plan.methods] + ([plan.map.method] if plan.map else [])
     return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from heatmill import keys
+from heatmill.byte_ranges import span
 from heatmill.keys import JobId
-from heatmill.schemas import Row
+from heatmill.schemas import Row, StoredFile
 from heatmill.storage import S3Storage
 
 ROWS_PER_TABLE = 100_000
@@ -28,7 +29,11 @@ COLUMNS = pa.schema(
         ("target_label", pa.string()),
         ("target_probability", pa.float64()),
         ("heatmap_key", pa.string()),
+        ("heatmap_offset", pa.int64()),
+        ("heatmap_length", pa.int64()),
         ("attribution_key", pa.string()),
+        ("attribution_offset", pa.int64()),
+        ("attribution_length", pa.int64()),
         ("attribution_factor", pa.float64()),
         ("verdict", pa.string()),
         ("checks", pa.string()),
@@ -56,6 +61,16 @@ def write_tables(storage: S3Storage, job: JobId, rows: Iterator[Row]) -> None:
             storage.put(keys.table(job, part), file, "application/vnd.apache.parquet")
 
 
+def _place(name: str, file: StoredFile | None) -> dict[str, str | int | None]:
+    """Where a file is; offset and length of one in a tar."""
+    part = span(file.range) if file and file.range else None
+    return {
+        f"{name}_key": file.key if file else None,
+        f"{name}_offset": part.start if part else None,
+        f"{name}_length": part.stop - part.start if part else None,
+    }
+
+
 def _flat(row: Row) -> dict[str, Any]:
     return {
         "item": row.item,
@@ -66,8 +81,8 @@ def _flat(row: Row) -> dict[str, Any]:
         "target_index": row.target and row.target.index,
         "target_label": row.target and row.target.label,
         "target_probability": row.target and row.target.probability,
-        "heatmap_key": row.heatmap and row.heatmap.key,
-        "attribution_key": row.attribution and row.attribution.key,
+        **_place("heatmap", row.heatmap),
+        **_place("attribution", row.attribution),
         "attribution_factor": row.attribution and row.attribution.factor,
         "verdict": row.verdict,
         "checks": json.dumps(row.checks),

@@ -13,7 +13,7 @@ from heatmill.storage import S3Storage
 from heatmill_workers.features import Placed, store_features
 from heatmill_workers.heatmaps import encode_array, render
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.outputs import ShardOutputs
+from heatmill_workers.outputs import NOWHERE, Files, Layout
 from heatmill_workers.rows import Answer, Outcome
 
 # What the pixels of a heatmap depend on.
@@ -29,12 +29,12 @@ class ResultWriter:
     """
 
     storage: S3Storage
-    outputs: ShardOutputs
+    layout: Layout
     model: LoadedModel
     features: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def row(self, answer: Answer) -> Row:
-        """The row that tells of an answer, whose heatmap and attribution are written before.
+        """The row that tells of an answer, whose heatmap and attribution the layout has taken before.
 
         Raises:
             StorageUnavailable: The store does not answer.
@@ -50,12 +50,12 @@ class ResultWriter:
             StorageUnavailable: The store does not answer.
         """
         if self.features:
-            store_features(self.storage, self.outputs.job, self.outputs.number, self.features)
+            store_features(self.storage, self.layout.outputs.job, self.layout.outputs.number, self.features)
 
     def _explained(self, outcome: Outcome) -> Row:
         asked, method, explained = outcome.asked, outcome.method, outcome.explained
-        heatmap, attribution = self._stored(outcome)
-        return Row(
+        heatmap, attribution, files = self._encoded(outcome)
+        row = Row(
             item=asked.photo.item.id,
             index=asked.photo.item.index,
             method=method.name,
@@ -68,21 +68,15 @@ class ResultWriter:
             verdict=explained.verdict,
             provenance={**self._provenance, "params": method.params},
         )
+        return self.layout.store(row, files)
 
-    def _stored(self, outcome: Outcome) -> tuple[StoredPicture, StoredArray]:
+    def _encoded(self, outcome: Outcome) -> tuple[StoredPicture, StoredArray, Files]:
         asked, explained = outcome.asked, outcome.explained
-        named = asked.photo.item, outcome.method.name, asked.target.index
         picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
         array = encode_array(explained.attribution)
-        heatmap = StoredPicture(
-            key=self.outputs.heatmap(*named), scale=picture.scale, zero_index=picture.zero_index, box=asked.photo.box
-        )
-        attribution = StoredArray(
-            key=self.outputs.attribution(*named), shape=explained.attribution.shape, factor=array.factor
-        )
-        self.storage.put(heatmap.key, picture.png, "image/png")
-        self.storage.put(attribution.key, array.npy)
-        return heatmap, attribution
+        heatmap = StoredPicture(key=NOWHERE, scale=picture.scale, zero_index=picture.zero_index, box=asked.photo.box)
+        attribution = StoredArray(key=NOWHERE, shape=explained.attribution.shape, factor=array.factor)
+        return heatmap, attribution, Files(picture.png, array.npy)
 
     def _placed(self, placed: Placed) -> Row:
         item = placed.photo.item

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 
 import click
 
@@ -14,7 +14,7 @@ from heatmill.cli.waiting import interruptible, wait_for
 from heatmill.client import Client
 from heatmill.gallery import write_gallery
 from heatmill.models import BUNDLED_MODEL
-from heatmill.schemas import MAX_TOP_K, Job
+from heatmill.schemas import MAX_TOP_K, Job, Layout
 from heatmill.submission import SubmitOptions
 
 
@@ -27,6 +27,7 @@ class Submission(TypedDict):
     map_text: str | None
     target: str | None
     top_k: int | None
+    layout: Any
     priority: Any
     metadata: tuple[str, ...]
     uses_cache: bool
@@ -51,6 +52,13 @@ class Submission(TypedDict):
 )
 @click.option("--target", help="Class to explain, index or label; by default the predicted one.")
 @click.option("--top-k", type=click.IntRange(1, MAX_TOP_K), help="Explain this many of the most probable classes.")
+@click.option(
+    "--layout",
+    type=click.Choice(get_args(Layout)),
+    default="objects",
+    show_default=True,
+    help="How results are stored: each file by itself, or one tar per shard of items, as webdataset reads them.",
+)
 @click.option(
     "--priority", type=click.Choice(["interactive", "normal", "bulk"]), help="By default after the job's size."
 )
@@ -158,7 +166,7 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
     if given["target"] is not None and given["top_k"] is not None:
         raise click.UsageError("give --target or --top-k: the classes to explain are named, or the most probable ones")
     options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
-    options |= {"map": parse_map(given["map_text"]), "cache": given["uses_cache"]}
+    options |= {"map": parse_map(given["map_text"]), "cache": given["uses_cache"], "layout": given["layout"]}
     if given["top_k"] is not None:
         options["top_k"] = given["top_k"]
     if given["priority"] is not None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from heatmill.schemas.words import Label, Priority, Schema
+from heatmill.schemas.words import Label, Layout, Priority, Schema
 
 MAX_INLINE_ITEMS = 10_000
 MAX_METHODS = 16
@@ -83,6 +83,10 @@ class JobRequest(Schema):
     source: SourceRequest | None = None
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)] = Field(
         1, description="Explain this many of the most probable classes, for items that name no target."
+    )
+    layout: Layout = Field(
+        "objects",
+        description="`objects` stores each heatmap and attribution by itself, `webdataset` one tar per shard of items.",
     )
     priority: Priority | None = Field(
         None, description="`interactive` for up to 16 items, else `normal`, where none is given."

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from heatmill.byte_ranges import ByteRange
 from heatmill.schemas.requests import JobRequest, MapRequest, MethodRequest
-from heatmill.schemas.words import Priority, Problem, Schema, Sha256, Verdict
+from heatmill.schemas.words import Layout, Priority, Problem, Schema, Sha256, Verdict
 
 
 class AcceptedJob(Schema):
@@ -40,6 +41,7 @@ class Plan(Schema):
     model: str
     methods: tuple[MethodRequest, ...]
     top_k: int
+    layout: Layout = "objects"
     cache: bool = True
     map: MapRequest | None = None
     map_error: Problem | None = Field(None, description="Why no map can be made of these items.")
@@ -71,11 +73,19 @@ class Target(Schema):
     probability: float
 
 
-class StoredPicture(Schema):
-    """A heatmap PNG: index i of the palette stands for the value `(i - zero_index) * scale`."""
+class StoredFile(Schema):
+    """A file in the object store: an object of its own, or part of one."""
 
     key: str
     url: str | None = None
+    range: ByteRange | None = Field(
+        None, description="Of a file in a tar: send this as the header `Range` to read it alone; the URL is the tar's."
+    )
+
+
+class StoredPicture(StoredFile):
+    """A heatmap PNG: index i of the palette stands for the value `(i - zero_index) * scale`."""
+
     scale: float
     zero_index: int
     box: tuple[float, float, float, float] = Field(
@@ -83,11 +93,9 @@ class StoredPicture(Schema):
     )
 
 
-class StoredArray(Schema):
+class StoredArray(StoredFile):
     """A float16 .npy: multiply by `factor` to get the attribution."""
 
-    key: str
-    url: str | None = None
     shape: tuple[int, ...]
     factor: float
 

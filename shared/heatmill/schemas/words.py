@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Priority = Literal["interactive", "normal", "bulk"]
+Layout = Literal["objects", "webdataset"]
 JobState = Literal["queued", "running", "succeeded", "partly_failed", "failed", "cancelled"]
 Verdict = Literal["ok", "imprecise"]
 

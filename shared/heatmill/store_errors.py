@@ -1,0 +1,69 @@
+"""What the object store says when it does not do what was asked: boto3's errors, turned into ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from heatmill.errors import StorageUnavailable
+
+# Answers of 4xx that may be another the next time; every other one stays.
+PASSING = frozenset(
+    {"408", "429", "RequestTimeout", "RequestTimeTooSkewed", "ExpiredToken", "IncompleteBody", "SlowDown"}
+)
+
+
+class ObjectMissing(LookupError):
+    """Nothing is stored under this key."""
+
+
+class BucketMissing(ObjectMissing, StorageUnavailable):
+    """There is no such bucket: a reader finds nothing, and a writer can only hope that somebody makes it."""
+
+
+class WriteConflict(Exception):
+    """A write-once key already holds other bytes."""
+
+
+class AccessRefused(StorageUnavailable):
+    """Asking again does not help: missing rights, an archived object, a name that the store cannot hold."""
+
+
+class ConditionFailed(Exception):
+    """Somebody else wrote the key first."""
+
+
+class EmptyRange(ObjectMissing):
+    """Bytes were asked for that an object does not have: the first ones of an empty one, say."""
+
+
+# The numbers are what botocore makes of an answer to HEAD, which has no body.
+MEANINGS: tuple[tuple[frozenset[str], type[Exception]], ...] = (
+    (frozenset({"404", "NoSuchKey", "NotFound"}), ObjectMissing),
+    (frozenset({"NoSuchBucket"}), BucketMissing),
+    (frozenset({"412", "PreconditionFailed"}), ConditionFailed),
+    (frozenset({"409", "ConditionalRequestConflict", "OperationAborted"}), ConditionFailed),
+    (frozenset({"416", "InvalidRange"}), EmptyRange),
+)
+
+
+@contextmanager
+def translated(key: str) -> Iterator[None]:
+    """Turn boto3's errors into ours."""
+    try:
+        yield
+    except ClientError as error:
+        raise _meaning(error, key) from error
+    except BotoCoreError as error:
+        raise StorageUnavailable(f"the object store does not answer: {error}") from error
+
+
+def _meaning(error: ClientError, key: str) -> Exception:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for codes, kind in MEANINGS:
+        if code in codes:
+            return kind(key)
+    if 400 <= (status or 500) < 500 and code not in PASSING:
+        return AccessRefused(f"the object store refuses {key} for good: {code}")
+    return StorageUnavailable(f"the object store refused {key}: {code}")
