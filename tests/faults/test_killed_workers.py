@@ -11,6 +11,7 @@ from celery import Celery
 
 from heatmill import keys, records
 from tests.faults.history import History
+from tests.faults.photos import HANGING
 from tests.faults.service import Service, batch
 from tests.faults.stack import wait_until
 from tests.faults.zombies import FrozenWriter
@@ -126,6 +127,22 @@ def test_a_worker_that_takes_nothing_ends_to_be_started_again(service: Service) 
         service.stack.kill("explain-3")
     service.stack.keep_up()
     service.wait(job).check(batch()[:4], service.reference(batch()))
+
+
+def test_a_worker_is_killed_while_an_image_hangs_in_its_child(service: Service) -> None:
+    service.stack.kill("explain-1", "explain-2")
+    service.stack.start_explain(3)
+    try:
+        service.wait(service.submit(batch()[:1]))
+        job = service.submit([HANGING])
+        service.wait_for_claims(job)
+        child = service.stack.child("explain-3")
+        os.kill(service.stack.processes["explain-3"].pid, signal.SIGKILL)
+        wait_until(lambda: has_ended(child), 30, "the child does not keep the device for ever")
+        service.cancel(job)
+        service.wait(job)
+    finally:
+        service.stack.kill("explain-3")
 
 
 def has_ended(pid: int | None) -> bool:

@@ -17,7 +17,7 @@ from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
 from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.timer import every
-from heatmill_workers.watchdog import watch
+from heatmill_workers.watchdog import end_with_parent, watch
 
 if TYPE_CHECKING:
     from heatmill_workers.worker import Worker
@@ -95,6 +95,7 @@ def start_threads(sender: Any, **_: object) -> None:
 @worker_process_init.connect
 def warm_up(**_: object) -> None:
     """Import torch and open connections before the first shard comes, not while it waits."""
+    end_with_parent()
     explain_worker()
 
 

@@ -18,6 +18,8 @@ from heatmill_workers.timer import every
 
 # Looks within the patience. They are counted, not the time: a machine that slept has not looked.
 LOOKS = 12
+# Between two looks for the parent.
+PARENT_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -75,3 +77,9 @@ def watch(state: RedisJobStore, queue: str, patience_seconds: float) -> None:
 
     # At once and without tidying up: what it would wait for may be what hangs, and an idle worker has nothing to lose.
     every("watchdog", patience_seconds / LOOKS, Watchdog(see, lambda: os._exit(1)).look)
+
+
+def end_with_parent() -> None:
+    """Watch in a child for the end of its parent: nobody else would end a child that hangs, and has the device."""
+    parent = os.getppid()
+    every("parent", PARENT_SECONDS, lambda: None if os.getppid() == parent else os._exit(1))
