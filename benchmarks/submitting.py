@@ -14,7 +14,6 @@ import httpx
 
 from benchmarks.local_stack import LocalStack
 from heatmill.keys import JobId
-from heatmill.state import PACE
 from heatmill_api.replies import page_token
 
 Row = dict[str, Any]
@@ -37,10 +36,19 @@ def manifest(stack: LocalStack, items: int, image: str = "photos/%07d.jpg") -> s
     return f"s3://{stack.sources.bucket}/{name}"
 
 
-def submit(stack: LocalStack, caller: httpx.Client, source: str | None, *, cache: bool = True) -> tuple[JobId, float]:
-    """POST a job over a source, or of one image; how long the answer took."""
-    # Without a pace that a worker has measured, 200 items make a shard.
-    stack.state.client.delete(PACE)
+def submit(
+    stack: LocalStack, caller: httpx.Client, source: str | None, *, pace: float = 0.03, cache: bool = True
+) -> tuple[JobId, float]:
+    """POST a job over a source, or of one image; how long the answer took.
+
+    Args:
+        stack: What runs.
+        caller: Of one tenant.
+        source: Its URI.
+        pace: Seconds per pass, from which shards are cut; by the default 200 items make one.
+        cache: Whether results of earlier jobs are taken.
+    """
+    stack.state.set_pace(MODEL, pace)
     what = {"items": [{"image": "s3://sources/one.jpg"}]} if source is None else {"source": {"uri": source}}
     body = {"model": MODEL, "methods": [{"name": "saliency"}], "priority": "bulk", "cache": cache, **what}
     started = time.perf_counter()
