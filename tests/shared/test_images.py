@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from heatmill.errors import ImageTooLarge, ImageUnreadable
-from heatmill.images import ImageLimits, decode
+from heatmill.images import ImageLimits, decode, decode_reduced
 
 LIMITS = ImageLimits(max_bytes=50_000_000, max_pixels=50_000_000)
 ORIENTATION = 0x0112
@@ -224,3 +224,36 @@ def test_threads_decode_independently() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert [image.tobytes() for image in pool.map(lambda data: decode(data, LIMITS), files)] == alone
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(("size", "least", "by"), [((1203, 801), 200, 4), ((1203, 801), 401, 1), ((800, 1203), 400, 2)])
+def test_a_large_jpeg_is_decoded_to_a_fraction(size: tuple[int, int], least: int, by: int, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = photo().resize(size, Image.Resampling.BICUBIC)
+    data = encoded(smooth, "JPEG", quality=95, exif=exif)
+
+    reduced, whole = decode_reduced(data, LIMITS, least), decode(data, LIMITS)
+
+    assert (reduced.size, reduced.reduced_by) == (whole.size, by)
+    assert reduced.image.size == tuple(-(-side // by) for side in whole.size)
+    assert min(reduced.image.size) >= least
+    width, height = whole.size
+    ours = reduced.image.resize((64, 64), Image.Resampling.BILINEAR, box=(0, 0, width / by, height / by))
+    theirs = whole.resize((64, 64), Image.Resampling.BILINEAR)
+    assert np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).mean() < 1
+
+
+def test_other_formats_are_decoded_whole() -> None:
+    found = decode_reduced(encoded(photo(), "PNG"), LIMITS, 1)
+
+    assert found.image.size == found.size == (WIDTH, HEIGHT)
+    assert found.reduced_by == 1
+
+
+def test_the_limit_on_pixels_is_about_the_whole_photo() -> None:
+    data = encoded(Image.new("RGB", (2000, 2000)), "JPEG")
+
+    with pytest.raises(ImageTooLarge, match="2000 x 2000"):
+        decode_reduced(data, replace(LIMITS, max_pixels=3_000_000), 100)

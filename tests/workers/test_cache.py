@@ -5,7 +5,6 @@ from dataclasses import replace
 from threading import Semaphore
 
 import pytest
-from PIL import Image
 
 from heatmill import images, keys, records
 from heatmill.errors import StorageUnavailable
@@ -154,7 +153,7 @@ def test_an_image_in_a_bucket_is_known_by_its_bytes_and_not_decoded(
     first = submitted(worker, tenant, {"a": f"s3://{sources}/a.png"}, methods=METHODS)
 
     with monkeypatch.context() as patch:
-        patch.delattr(prepare, "decode")
+        patch.delattr(prepare, "decode_reduced")
         second = submitted(worker, tenant, {"b": f"s3://{sources}/b.png"}, methods=METHODS)
     bucket.put("a.png", noise(2))
     changed = submitted(worker, tenant, {"a": f"s3://{sources}/a.png"}, methods=METHODS)
@@ -217,16 +216,16 @@ def test_however_many_images_are_looked_up_no_more_are_decoded_at_once_than_the_
 ) -> None:
     turns, most = Semaphore(2), []
 
-    def decode(data: bytes, limits: ImageLimits) -> Image.Image:
+    def decode(data: bytes, limits: ImageLimits, least_side: int) -> images.Photo:
         most.append(turns.acquire(blocking=False))
         try:
             # Long enough for a third to come along, if it may.
             time.sleep(0.05)
-            return images.decode(data, limits)
+            return images.decode_reduced(data, limits, least_side)
         finally:
             turns.release()
 
-    monkeypatch.setattr(prepare, "decode", decode)
+    monkeypatch.setattr(prepare, "decode_reduced", decode)
     two = replace(worker, settings=worker.settings.model_copy(update={"decode_threads": 2}))
     many = {f"image {seed}": noise(seed) for seed in range(12)}
     submitted(two, tenant, many, methods=METHODS[:1], shard_items=12)

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from heatmill.errors import InvalidItem, ItemError
 from heatmill.image_uris import UPLOAD, SourceRules
-from heatmill.images import ImageLimits, decode
+from heatmill.images import ImageLimits, decode_reduced
 from heatmill.schemas import Item, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.fetching import fetch
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.models.preprocessing import Box, preprocess
+from heatmill_workers.models.preprocessing import Box, least_side, preprocess_photo
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,5 @@ class Photos:
         return fetch(uri, self.storage, self.rules, self.limits.max_bytes)
 
     def _tensor(self, data: bytes) -> tuple[Tensor, Box]:
-        return preprocess(decode(data, self.limits), self.model.preprocessing)
+        preprocessing = self.model.preprocessing
+        return preprocess_photo(decode_reduced(data, self.limits, least_side(preprocessing)), preprocessing)

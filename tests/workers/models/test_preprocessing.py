@@ -1,5 +1,8 @@
 """A photo to a tensor, as torchvision does it, and the region that the tensor shows."""
 
+import io
+from importlib.resources import files
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
+from heatmill.images import ImageLimits, decode, decode_reduced
 from heatmill.models import Preprocessing
-from heatmill_workers.models.preprocessing import preprocess
+from heatmill_workers.models.preprocessing import least_side, preprocess, preprocess_photo
+
+LIMITS = ImageLimits(50_000_000, 50_000_000)
 
 
 def photo(width: int, height: int) -> Image.Image:
@@ -72,3 +78,18 @@ def test_height_and_width_may_be_given_each() -> None:
 
     assert tensor.shape == (3, 32, 48)
     assert box == (0, 0, 100, 50)
+
+
+@pytest.mark.parametrize("size", [(4001, 2667), (1600, 1067), (2667, 4001), (6000, 301)])
+def test_a_photo_that_was_reduced_gives_the_same_region_and_nearly_the_same_tensor(size: tuple[int, int]) -> None:
+    plain, data = Preprocessing(), io.BytesIO()
+    Image.open(str(files("skimage") / "data/coffee.png")).resize(size).save(data, "JPEG", quality=95)
+
+    reduced = decode_reduced(data.getvalue(), LIMITS, least_side(plain))
+    whole = decode(data.getvalue(), LIMITS)
+    (ours, box), (theirs, same) = preprocess_photo(reduced, plain), preprocess(whole, plain)
+
+    assert reduced.reduced_by == (1 if min(size) < 1024 else 2 if min(size) < 2048 else 4)
+    assert box == same
+    # In grey levels of 255.
+    assert float((ours - theirs).abs().mean()) * 255 * 0.226 < 0.5

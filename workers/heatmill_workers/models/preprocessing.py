@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heatmill.images import Photo
 from heatmill.models import Preprocessing
 
 Box = tuple[float, float, float, float]
@@ -26,26 +27,36 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> tuple[Tensor
         photo's pixels. The box reaches past the photo where the crop is larger than the resized photo; the model saw
         black there.
     """
-    whole = image.size
-    image = _trimmed(image, preprocessing)
-    resized = image.resize(_resized(image.size, preprocessing), RESAMPLING[preprocessing.interpolation])
+    return preprocess_photo(Photo(image, image.size, 1), preprocessing)
+
+
+def preprocess_photo(photo: Photo, preprocessing: Preprocessing) -> tuple[Tensor, Box]:
+    """`preprocess` of a photo that may have been decoded to a fraction of its size; the region is in its whole size."""
+    size, by = _trimmed(photo.size, preprocessing), photo.reduced_by
+    x, y = (photo.size[0] - size[0]) // 2, (photo.size[1] - size[1]) // 2
+    resized = photo.image.resize(
+        _resized(size, preprocessing),
+        RESAMPLING[preprocessing.interpolation],
+        box=(x / by, y / by, (x + size[0]) / by, (y + size[1]) / by),
+    )
     height, width = preprocessing.input_size
     # Python rounds halves to even, and so does torchvision's centre crop.
     left, top = _offset(resized.width, width), _offset(resized.height, height)
     cropped = resized.crop((left, top, left + width, top + height))
-    across, down = image.width / resized.width, image.height / resized.height
-    x, y = (whole[0] - image.width) // 2, (whole[1] - image.height) // 2
+    across, down = size[0] / resized.width, size[1] / resized.height
     box = (x + left * across, y + top * down, x + (left + width) * across, y + (top + height) * down)
     return _normalised(cropped, preprocessing), box
 
 
-def _trimmed(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    longest = LONGEST_ASPECT * min(image.size)
-    if isinstance(preprocessing.resize, tuple) or max(image.size) <= longest:
-        return image
-    width, height = min(image.width, longest), min(image.height, longest)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+def least_side(preprocessing: Preprocessing) -> int:
+    """To which side a photo may be reduced while it is decoded: what is resized then is twice what is wanted."""
+    resize = preprocessing.resize
+    return 2 * (max(resize) if isinstance(resize, tuple) else resize)
+
+
+def _trimmed(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    longest = size[0] + size[1] if isinstance(preprocessing.resize, tuple) else LONGEST_ASPECT * min(size)
+    return min(size[0], longest), min(size[1], longest)
 
 
 def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
