@@ -14,7 +14,8 @@ from heatmill_api.services import known, services
 from heatmill_api.submissions import FORM, JSON, read_submission
 from heatmill_api.submitting import idempotency_key, resolved, submitted
 
-FIRST_PAUSE_SECONDS = 0.1
+# Short at first: a single image is done in a few times this.
+FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 1.0
 
 api = versioned("jobs", "jobs")
