@@ -115,6 +115,14 @@ def test_a_retry_keeps_the_background_that_the_operator_has_named(
     assert again["methods"] == [{"name": "deep_shap", "params": {"background": ["s3://sets/1.png"]}}]
 
 
+def test_a_retry_keeps_the_layout(client: FlaskClient, storage: S3Storage, state: RedisJobStore) -> None:
+    job = ended(client, storage, state, failed(0), layout="webdataset")
+
+    again = answered(client.post(f"/v1/jobs/{job.job}:retry"), 202)
+
+    assert records.load_request(storage, JobId("default", again["id"])).request.layout == "webdataset"
+
+
 def test_there_must_be_something_to_retry(client: FlaskClient, storage: S3Storage, state: RedisJobStore) -> None:
     good, running = ended(client, storage, state, row(0)), submit(client)
     only_map = {"methods": [], "map": {"method": "tsne"}}

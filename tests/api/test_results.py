@@ -1,18 +1,20 @@
 """Reading results, while the job runs and after."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from flask.testing import FlaskClient
 
 from heatmill import keys, records
+from heatmill.byte_ranges import byte_range
 from heatmill.errors import StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.progress import read_job
-from heatmill.schemas import Problem
+from heatmill.schemas import Problem, Row, StoredArray
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 from tests.api.requests import answered, commit, finish, picture, row, submit
@@ -130,6 +132,51 @@ def test_all_rows_are_streamed_as_lines(client: FlaskClient, storage: S3Storage)
     token = page(client, job, page_size=2)["next_page_token"]
     rest = client.get(f"/v1/jobs/{job.job}/results?page_token={token}", headers={"Accept": "application/jsonl"})
     assert [json.loads(line)["index"] for line in rest.data.splitlines()] == [2]
+
+
+def test_a_stream_of_many_rows_begins_at_once_and_holds_one_shard(
+    client: FlaskClient, storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, file = submit(client, items=2), StoredArray(key="k" * 80, shape=(1,), factor=1.0)
+    shard, shards, read = [row(index, attribution=file) for index in range(500)], 200, []
+
+    def load_rows(_: S3Storage, __: JobId, number: int) -> Iterator[Row]:
+        read.append(number)
+        return iter([one.model_copy(update={"index": number * 500 + one.index}) for one in shard])
+
+    monkeypatch.setattr(records, "load_rows", load_rows)
+    monkeypatch.setattr(records, "committed_numbers", lambda *_: iter(range(shards)))
+    answer = client.get(f"/v1/jobs/{job.job}/results", headers={"Accept": "application/jsonl"}, buffered=False)
+    lines = cast("Iterator[bytes]", iter(answer.response))
+    tracemalloc.start()
+    first = json.loads(next(lines))
+    read_by_then = list(read)
+    count = 1 + sum(1 for _ in lines)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (first["index"], read_by_then) == (0, [0])
+    assert "X-Amz-Signature" in first["attribution"]["url"]
+    assert count == shards * len(shard) == 100_000
+    # All lines together are 60 MB.
+    assert peak < 8_000_000
+
+
+def test_a_file_in_a_tar_is_one_ranged_read_away(client: FlaskClient, storage: S3Storage) -> None:
+    job = submit(client, items=1)
+    alone = picture(storage, job, 0, "0000.saliency.1")
+    content = storage.get(alone.key)
+    tar = keys.shard_tar(job, 0)
+    storage.put(tar, b"before" + content + b"after")
+    packed = alone.model_copy(update={"key": tar, "range": byte_range(len(b"before"), len(content))})
+    commit(storage, job, 0, row(0, heatmap=packed))
+
+    (shown,) = page(client, job)["results"]
+
+    answer = httpx.get(shown["heatmap"]["url"], headers={"Range": shown["heatmap"]["range"]})
+    assert (answer.status_code, answer.content) == (206, content)
+    drawn = client.get(f"/v1/jobs/{job.job}/results/photo-0/saliency/heatmap.png")
+    assert (drawn.status_code, drawn.data) == (200, content)
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html,*/*;q=0.1", "application/jsonl;q=0.5,*/*"])

@@ -81,6 +81,12 @@ def test_results_of_earlier_jobs_are_taken_unless_submit_is_told_not_to(run: Run
     assert wanted == [True, True, False]
 
 
+def test_the_layout_is_the_one_that_submit_is_told(run: Run, served: Served, photos: Path) -> None:
+    made = [submitted(run, photos, *more)["id"] for more in ((), ("--layout", "webdataset"))]
+    layouts = [records.load_plan(served.storage, JobId("default", job)) for job in made]
+    assert [plan and plan.layout for plan in layouts] == ["objects", "webdataset"]
+
+
 def test_the_end_of_a_job_says_how_many_results_came_from_earlier_ones(run: Run, served: Served, photos: Path) -> None:
     job = submitted(run, photos)
     taken = row(0).model_copy(update={"provenance": {"cached_from": "0" * 32}})

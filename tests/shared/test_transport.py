@@ -184,3 +184,10 @@ def test_something_else_than_heatmill_is_recognised(body: bytes) -> None:
         pytest.raises(ServiceUnavailable, match="did not answer as heatmill does"),
     ):
         read_answer(http.send("GET", "/"), Answer)
+
+
+@pytest.mark.parametrize("reply", [Reply(206, b"part"), Reply(200, b"a part of it")], ids=["ranged", "whole"])
+def test_a_part_is_asked_for_and_cut_out_where_the_whole_comes(reply: Reply) -> None:
+    with scripted(reply) as server, transport(server.url) as http:
+        assert http.read("/tar", "bytes=2-5") == b"part"
+        assert server.asked[0].headers["Range"] == "bytes=2-5"
