@@ -9,6 +9,9 @@ from heatmill.keys import JobId
 from heatmill.schemas import Row
 from heatmill.storage import S3Storage
 
+# Shards listed at a time: a page of results needs one or two, and to list a thousand takes longer than to read those.
+LISTED = 32
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -30,7 +33,8 @@ def walk(storage: S3Storage, job: JobId, start: Place, *, done: bool) -> Iterato
         start: Where to begin.
         done: The job was terminal before this call.
     """
-    for expected, number in zip(count(start.shard), records.committed_numbers(storage, job, start.shard), strict=False):
+    numbers = records.committed_numbers(storage, job, start.shard, LISTED)
+    for expected, number in zip(count(start.shard), numbers, strict=False):
         if number != expected and not done:
             return
         first = start.offset if number == start.shard else 0

@@ -144,10 +144,10 @@ def commit_record(shard: int, rows: Iterable[Row], seconds: float, worker: str) 
     return header, header.model_dump_json().encode() + b"\n" + body
 
 
-def committed_numbers(storage: S3Storage, job: JobId, start: int = 0) -> Iterator[int]:
-    """The numbers of the committed shards from `start` on, in order."""
+def committed_numbers(storage: S3Storage, job: JobId, start: int = 0, at_a_time: int = 1000) -> Iterator[int]:
+    """The numbers of the committed shards from `start` on, in order; so many are listed at a time."""
     after = keys.commit(job, start - 1) if start else ""
-    return (keys.commit_number(entry.key) for entry in storage.list(keys.commits(job), start_after=after))
+    return (keys.commit_number(entry.key) for entry in storage.list(keys.commits(job), after, at_a_time))
 
 
 def committed(storage: S3Storage, job: JobId) -> Committed:

@@ -170,10 +170,10 @@ class S3Storage:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self._delete_one, keys))
 
-    def list(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
+    def list(self, prefix: str, start_after: str = "", at_a_time: int = 1000) -> Iterator[ListedObject]:
         """Objects under a prefix, in key order, page by page."""
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after, PaginationConfig={"PageSize": at_a_time}
         )
         with translated(prefix):
             for page in pages:
