@@ -41,8 +41,11 @@ class Passes:
     until: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def of(self, params: Mapping[str, Any]) -> float:
-        """The cost at these resolved params; the largest, where it is not known before."""
-        bounds = [bound for name, bound in self.until.items() if params[name] is not None]
+        """The cost at these resolved params; the largest, where it is not known before.
+
+        Params that an earlier version has resolved lack the `until` that came later.
+        """
+        bounds = [bound for name, bound in self.until.items() if params.get(name) is not None]
         amounts = (
             sum(factor * _amount(params[name]) for name, factor in each.items()) for each in bounds or [self.per]
         )
@@ -50,7 +53,7 @@ class Passes:
 
     def are_known(self, params: Mapping[str, Any]) -> bool:
         """Whether the cost is the same for every image."""
-        return all(params[name] is None for name in self.until)
+        return all(params.get(name) is None for name in self.until)
 
 
 @dataclass(frozen=True)

@@ -198,3 +198,10 @@ def test_a_named_cam_layer_is_a_spatial_layer(tmp_path: Path) -> None:
 def test_an_architecture_that_the_loader_lacks_is_refused_at_once(tmp_path: Path, loader: str) -> None:
     with pytest.raises(ValueError, match=f"no {loader} architecture 'resnet5'"):
         with_models(tmp_path, f"[[models]]\nname='resnet5'\nloader='{loader}'\n")
+
+
+def test_params_of_an_earlier_version_lack_what_came_later() -> None:
+    passes = Passes(base=1, per={"samples": 2}, until={"max_error": {"max_samples": 3}})
+
+    assert passes.of({"samples": 10}) == 21
+    assert passes.are_known({"samples": 10})
