@@ -19,7 +19,7 @@ pytestmark = [
 ]
 # Of the largest value: convolutions on an accelerator may round to TF32.
 TOLERANCE = 2e-2
-CHEAP = {
+CHEAP: dict[str, dict[str, object]] = {
     "integrated_gradients": {"steps": 8},
     "gradient_shap": {"samples": 8},
     "lime": {"samples": 50, "segmentation": "grid", "segments": 16},
