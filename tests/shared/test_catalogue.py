@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue import Catalogue, Passes, load_catalogue
 from heatmill.errors import InvalidRequest, MethodNotSupported, UnknownMethod, UnknownModel
 from heatmill.models import BUNDLED_MODEL
 
