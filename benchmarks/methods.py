@@ -57,7 +57,7 @@ class Case:
 
     method: str
     model: str
-    library: str
+    compared_with: str
     reference: Reference
     passes: Passes | Callable[[Sequence[Explained]], Passes]
     params: Mapping[str, object] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def _row(case: Case, subject: Subject, pace: Bare, groups: int, size: int) -> Ro
     return {
         "method": _title(case),
         "model": case.model,
-        "reference": case.library,
+        "reference": case.compared_with,
         "images_per_second": 1 / median(each.heatmill for each in timed),
         "reference_images_per_second": 1 / median(each.reference for each in timed),
         "ratio": median(each.reference / each.heatmill for each in timed),
