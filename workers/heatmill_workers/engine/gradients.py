@@ -49,12 +49,21 @@ def input_gradients(module: nn.Module, images: Tensor, targets: Tensor) -> Tenso
     Raises:
         UnsupportedOperation: The logits have no gradient.
     """
+    return logits_and_gradients(module, images, targets)[1]
+
+
+def logits_and_gradients(module: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's target logit, (N,), without a graph, and `input_gradients`.
+
+    Raises:
+        UnsupportedOperation: The logits have no gradient.
+    """
     with differentiating():
         leaf = images.detach().requires_grad_()
         # The clone lets a model change its input in place, which autograd forbids on a leaf.
-        logits = differentiable(module(leaf.clone(memory_format=torch.preserve_format)))
-        (gradients,) = torch.autograd.grad(select(logits, targets).sum(), leaf)
-    return gradients
+        logits = select(differentiable(module(leaf.clone(memory_format=torch.preserve_format))), targets)
+        (gradients,) = torch.autograd.grad(logits.sum(), leaf)
+    return logits.detach(), gradients
 
 
 @contextmanager

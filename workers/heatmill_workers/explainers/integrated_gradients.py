@@ -3,10 +3,10 @@
 Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks (2017), equation 1, by Gauss-Legendre quadrature at
 captum's points. The steps of all images are packed into full batches. Completeness (the attributions sum to the change
 of the logit, proposition 1) is measured on every image, because 50 steps, the usual number, often miss it. With
-`max_error` the steps of the images that miss it are doubled until they meet it.
+`max_error` the images that miss it get as many steps again, and again, where the logit bends: see `engine/refining.py`.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
-from heatmill_workers.completeness import completeness
+from heatmill_workers.completeness import SMALLEST_DIFFERENCE, completeness
 from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
-from heatmill_workers.engine.paths import Path, logit_differences, path_attributions
+from heatmill_workers.engine.paths import Path, logits_on, path_attributions
+from heatmill_workers.engine.refining import KEPT_BYTES, Gap, Trail, cut, places, sample, settle, trail, weighted
 from heatmill_workers.explainer import Attributions, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -30,47 +31,111 @@ class Params(BaseModel):
         50, ge=1, le=1000, description="Points on the path, or how many it starts with where `max_error` is given."
     )
     max_error: float | None = Field(
-        None, gt=0, le=1, description="Double an image's steps until its completeness error is at most this."
+        None,
+        gt=0,
+        le=1,
+        description="Double an image's steps, where the logit bends, until its completeness error is at most this.",
     )
     max_steps: int = Field(800, ge=1, le=4000, description="Where the doubling ends; also bounds `steps` then.")
     baseline: Baseline = Field("mean", description=f"Where the path starts: {DESCRIPTION}.")
 
 
-# The doubled steps add up to less than twice the most, which comes last.
-PASSES = Passes(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 7.5}})
+# No step is taken twice.
+PASSES = Passes(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 2.5}})
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Images with the baselines that their paths start from.
+
+    Args:
+        starts: (N, 3, H, W).
+        images: (N, 3, H, W).
+        targets: (N,) int64.
+        logits: The target's logit on each baseline and on each image, (2, N).
+    """
+
+    starts: Tensor
+    images: Tensor
+    targets: Tensor
+    logits: Tensor
+
+    def __getitem__(self, rows: slice) -> "Paths":
+        return Paths(self.starts[rows], self.images[rows], self.targets[rows], self.logits[:, rows])
+
+    def measure(self, row: int, values: Tensor, steps: int) -> Measured:
+        """The completeness error of one image's attribution."""
+        start, end = self.logits[:, row].tolist()
+        return completeness(float(values.sum(dtype=torch.float64)), end - start, steps=steps)
 
 
 @explains(Params, picture="signed", passes=PASSES)
 def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     baselines = background(model, images, [params.baseline])
-    differences = logit_differences(model, images, targets, baselines)
-    values = torch.zeros_like(images)
-    measured = [Measured()] * len(images)
-    open_rows = list(range(len(images)))
-    for steps in _rounds(params):
-        path = _path(steps, baselines[:, open_rows])
-        values[open_rows] = path_attributions(model, images[open_rows], targets[open_rows], path)
-        for row in open_rows:
-            total = float(values[row].sum(dtype=torch.float64))
-            measured[row] = completeness(total, float(differences[row]), steps=steps)
-        open_rows = [row for row in open_rows if _misses(measured[row], params)]
-        if not open_rows:
-            break
-    return Attributions(values, measured)
+    logits = torch.stack([logits_on(model, baselines[0], targets), logits_on(model, images, targets)])
+    paths = Paths(baselines[0], images, targets, logits)
+    if params.max_error is None:
+        values = path_attributions(model, images, targets, _path(params.steps, baselines))
+        return Attributions(values, [paths.measure(row, each, params.steps) for row, each in enumerate(values)])
+    # The gradients of the first steps of all images at hand are kept.
+    size = max(1, KEPT_BYTES // (_first_steps(params) * images[0].nbytes))
+    groups = [_to_error(model, paths[row : row + size], params) for row in range(0, len(images), size)]
+    return Attributions(
+        torch.cat([values for values, _ in groups]), [each for _, measured in groups for each in measured]
+    )
 
 
-def _rounds(params: Params) -> Iterator[int]:
-    """How many steps are tried, one after the other; the last time as many as may be."""
-    steps = params.steps
-    while params.max_error is not None and steps < params.max_steps:
-        yield steps
-        steps *= 2
-    yield steps if params.max_error is None else params.max_steps
+def _to_error(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, list[Measured]]:
+    """Attributions (N, 3, H, W) and their errors, with steps as each image needs them."""
+    values, measured, trails = _begin(model, paths, params)
+    while trails:
+        _double(model, paths, trails, params)
+        for row in list(trails):
+            values[row], measured[row] = trails[row].total, paths.measure(row, trails[row].total, trails[row].steps)
+            if trails[row].steps >= params.max_steps or _is_met(measured[row], params, trails[row].spread):
+                del trails[row]
+    return values, measured
 
 
-def _misses(measured: Measured, params: Params) -> bool:
-    return params.max_error is not None and float(measured.checks["completeness_error"]) > params.max_error
+def _begin(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, list[Measured], dict[int, Trail]]:
+    """The first steps of all images, and the trails of those whose error is too large, by row."""
+    steps = _first_steps(params)
+    path = _path(steps, paths.starts[None])
+    wanted = [(row, position) for row in range(len(paths.images)) for position in path.points.tolist()]
+    found = sample(model, (paths.starts, paths.images), paths.targets, wanted)
+    values, measured, trails = torch.zeros_like(paths.images), list[Measured](), dict[int, Trail]()
+    for row, (start, end) in enumerate(paths.logits.T.tolist()):
+        points = found[row * steps : (row + 1) * steps]
+        values[row] = weighted(points, path.weights.tolist())
+        measured.append(paths.measure(row, values[row], steps))
+        if steps < params.max_steps and not _is_met(measured[row], params):
+            trails[row] = trail(points, start, end)
+    return values, measured, trails
+
+
+def _double(model: LoadedModel, paths: Paths, trails: dict[int, Trail], params: Params) -> None:
+    """As many steps again for each trail, or as many as may be."""
+    chosen: list[tuple[int, Gap, list[float]]] = []
+    for row, each in trails.items():
+        settle(each, len(trails))
+        count = min(each.steps, params.max_steps - each.steps)
+        chosen += [(row, gap, positions) for gap, positions in places(each, count)]
+    wanted = [(row, position) for row, _, positions in chosen for position in positions]
+    found = iter(sample(model, (paths.starts, paths.images), paths.targets, wanted))
+    for row, gap, positions in chosen:
+        cut(trails[row], gap, [next(found) for _ in positions])
+
+
+def _first_steps(params: Params) -> int:
+    return params.steps if params.max_error is None else min(params.steps, params.max_steps)
+
+
+def _is_met(measured: Measured, params: Params, spread: float = 0.0) -> bool:
+    """Whether the error is small, and not because the gaps' errors happen to cancel."""
+    change = max(abs(float(measured.checks["logit_difference"])), SMALLEST_DIFFERENCE)
+    errors = (float(measured.checks["completeness_error"]), spread / change)
+    return params.max_error is not None and max(errors) <= params.max_error
 
 
 def _path(steps: int, baselines: Tensor) -> Path:
