@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -60,10 +61,16 @@ UNREADABLE = {
     "a body that is no JSON": "body",
     "an unknown task": "task",
     "a task that is no name": "name",
+    "no body": "nobody",
+    "an id that is no name": "id",
+    "a tag that is no name": "tag",
+    "not before 2030": "eta",
     "other arguments": "arguments",
 }
 # What is wrong with a message that is whole but for this.
 DAMAGES: dict[str, dict[str, object]] = {"body": {"body": "bm90IGpzb24="}, "name": {"headers": {"task": ["a list"]}}}
+DAMAGES |= {"nobody": {"body": None}, "tag": {"properties": {"delivery_tag": None}}}
+LATER: dict[str, dict[str, object]] = {"id": {"id": [1]}, "eta": {"eta": "2030-01-01T00:00:00+00:00"}}
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -75,6 +82,10 @@ def test_a_message_is_undecodable(service: Service, bell: Dispatcher, kind: str)
         bell.app.send_task("heatmill.unknown", args=[], queue="explain", priority=0)
     elif UNREADABLE[kind] == "arguments":
         bell.app.send_task(EXPLAIN, args=["a", 7, "x", None], queue="explain", priority=0)
+    elif UNREADABLE[kind] in LATER:
+        whole = message(service, bell)
+        headers = cast("dict[str, object]", whole["headers"]) | LATER[UNREADABLE[kind]]
+        service.state.client.rpush("explain", json.dumps(whole | {"headers": headers}))
     elif UNREADABLE[kind] in DAMAGES:
         service.state.client.rpush("explain", json.dumps(message(service, bell) | DAMAGES[UNREADABLE[kind]]))
     else:

@@ -7,6 +7,7 @@ import pytest
 
 from heatmill.committed import Committed, Shards
 from heatmill.errors import Overtaken
+from heatmill.schemas import MapRequest
 from heatmill.state import LAST_TURN, Claim, RedisJobStore
 from tests.shared.known_jobs import JOB, LONG, OTHER, SHORT, SUMMARY, counts, known, outstanding, plan, taken, working
 
@@ -288,3 +289,22 @@ def test_a_models_pace_is_remembered(state: RedisJobStore) -> None:
     assert state.pace("m") is None
     state.set_pace("m", 0.0123)
     assert state.pace("m") == pytest.approx(0.0123)
+
+
+def test_a_shard_that_the_job_does_not_have_cannot_be_claimed(state: RedisJobStore) -> None:
+    known(state, shards=3)
+
+    assert state.claim(JOB, 3, "a", LONG) == "unknown"
+    assert state.claim(JOB, 7000, "a", LONG) == "unknown"
+    assert outstanding(state) == 0
+
+
+def test_the_map_can_be_claimed_when_all_shards_are_committed(state: RedisJobStore) -> None:
+    makes_map = plan(2).model_copy(update={"map": MapRequest(method="tsne")})
+    assert makes_map.makes_map
+    state.register(JOB, SUMMARY, makes_map, Committed())
+
+    state.commit(JOB, 0, 1, 0)
+    assert state.claim(JOB, 2, "a", LONG) == "unknown"
+    state.commit(JOB, 1, 1, 0)
+    assert state.claim(JOB, 2, "a", LONG) == Claim("a", 1)

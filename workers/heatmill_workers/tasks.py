@@ -30,6 +30,9 @@ def explain_shard(tenant: str, job: str, shard: int) -> None:
     """One shard, start to commit."""
     from heatmill_workers.pipeline import process_shard
 
+    if not _names_a_shard(tenant, job, shard):
+        log.error("no shard has such a name", tenant=tenant, job=job, shard=shard)
+        return
     with structlog.contextvars.bound_contextvars(job=f"{tenant}/{job}", shard=shard):
         try:
             process_shard(explain_worker(), JobId(tenant, job), shard)
@@ -105,6 +108,11 @@ def explain_worker() -> "Worker":
     from heatmill_workers.worker import open_worker
 
     return open_worker(SETTINGS, dispatch.Dispatcher(explain))
+
+
+def _names_a_shard(tenant: object, job: object, shard: object) -> bool:
+    """Whether the arguments are of their types: Redis would take "3" for shard 3."""
+    return isinstance(tenant, str) and isinstance(job, str) and type(shard) is int and shard >= 0
 
 
 def _controlled(run: Callable[[], None]) -> None:

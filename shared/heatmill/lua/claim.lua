@@ -5,6 +5,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('EXISTS', KEYS[2]) == 0 then return 'unknown' end
 if redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 then return 'committed' end
 if redis.call('HEXISTS', KEYS[2], 'cancelled') == 1 then return 'cancelled' end
+local shards = redis.call('HGET', KEYS[2], 'shards')
+if shards and tonumber(ARGV[2]) >= tonumber(shards) then
+  -- The map is made when all shards are.
+  local is_map = ARGV[2] == shards and redis.call('HEXISTS', KEYS[2], 'map') == 1
+  if not is_map or redis.call('BITCOUNT', KEYS[3]) < tonumber(shards) then return 'unknown' end
+end
 
 local holder = redis.call('HGET', KEYS[5], ARGV[2])
 if holder then
