@@ -136,7 +136,7 @@ class S3Storage:
         with translated(key), closing(self.client.get_object(Bucket=self.bucket, Key=key)["Body"]) as body:
             yield from cut_lines(body.iter_chunks(64 * 1024), max_line_bytes + 1)
 
-    def put(self, key: str, body: bytes | BinaryIO, content_type: str = "application/octet-stream") -> None:
+    def put(self, key: str, body: bytes | IO[bytes], content_type: str = "application/octet-stream") -> None:
         """Write an object; writing the same key again replaces it."""
         with translated(key):
             self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)

@@ -233,3 +233,15 @@ def test_another_process_knows_what_this_one_made() -> None:
         [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
     ).stdout
     assert printed.split() == bundled_digests()
+
+
+def test_an_entry_in_anothers_place_is_a_miss(worker: Worker, tenant: str) -> None:
+    submitted(worker, tenant, {"a": noise(1), "b": noise(2)}, methods=[{"name": "saliency"}])
+    one, other = entries(worker, tenant)
+    worker.storage.put(one, worker.storage.get(other))
+
+    again = submitted(worker, tenant, {"a": noise(1), "b": noise(2)}, methods=[{"name": "saliency"}])
+
+    pictures = {objects(worker, row) for row in rows_of(worker, again)}
+    assert len(pictures) == 2
+    assert sorted(row.provenance.get("cached_from") is None for row in rows_of(worker, again)) == [False, True]

@@ -136,6 +136,17 @@ def test_a_tar_that_another_worker_left_before_its_record_stands(worker: Worker,
     assert all(objects(worker, row)[0].endswith(b"other") for row in theirs)
 
 
+def test_a_damaged_tar_that_no_record_names_is_replaced(worker: Worker, tenant: str) -> None:
+    job = planned(worker, tenant, IMAGES, layout="webdataset")
+    worker.storage.put(keys.shard_tar(job, 0), b"junk" * 1000)
+
+    process_shard(worker, job, 0)
+
+    found = [objects(worker, row) for row in rows_of(worker, job) if row.heatmap]
+    assert found
+    assert {data for both in found for data in both} <= set(members(tar_of(worker, job)).values())
+
+
 @pytest.mark.parametrize("first", ["objects", "webdataset"])
 @pytest.mark.parametrize("second", ["objects", "webdataset"])
 def test_results_are_taken_from_a_job_of_any_layout(worker: Worker, tenant: str, first: str, second: str) -> None:

@@ -35,8 +35,9 @@ log = structlog.get_logger()
 
 
 class Entry(Schema):
-    """What is stored."""
+    """What is stored; it names its own key, so that one that was put in another's place is known."""
 
+    key: str
     job: Annotated[str, StringConstraints(pattern=f"^{JOB_PATTERN}$")]
     rows: tuple[Row, ...]
 
@@ -87,7 +88,7 @@ class ResultCache:
             if key is not None and all(row.status == "succeeded" for row in made):
                 # What the caller called the image goes when the job is deleted.
                 nameless = tuple(row.model_copy(update={"item": "", "index": 0}) for row in made)
-                entries[key] = Entry(job=self._job.job, rows=nameless)
+                entries[key] = Entry(key=key, job=self._job.job, rows=nameless)
         if not entries:
             return
         pool = ThreadPoolExecutor(KEEP_THREADS)
@@ -104,7 +105,7 @@ class ResultCache:
     def _rows(self, item: Item, method: str, key: str) -> tuple[Row, ...] | None:
         try:
             entry = Entry.model_validate_json(self._storage.get(key))
-            self._check(entry, item, method)
+            self._check(entry, item, method, key)
             return tuple(self._copied(row, item, entry.job) for row in entry.rows)
         except ObjectMissing:
             return None
@@ -117,7 +118,9 @@ class ResultCache:
             log.warning("cache not asked any more", error=str(error))
             return None
 
-    def _check(self, entry: Entry, item: Item, method: str) -> None:
+    def _check(self, entry: Entry, item: Item, method: str, key: str) -> None:
+        if entry.key != key:
+            raise ValueError(f"it is the entry of {entry.key}")
         theirs = JobId(self._job.tenant, entry.job).prefix
         known = [(row.rank, row.method, row.status) for row in entry.rows]
         if known != [(rank, method, "succeeded") for rank in range(ranks(item, self._plan.top_k))]:

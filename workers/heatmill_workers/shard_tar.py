@@ -22,6 +22,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from heatmill import keys
 from heatmill.byte_ranges import ByteRange, byte_range
 from heatmill.schemas import Row, Schema
@@ -30,6 +32,8 @@ from heatmill_workers.outputs import Files, ShardOutputs, at, read_files
 
 # The tar is on disk from here on: a shard has up to 512 items, 350 KB each for three float16 channels of 224 x 224.
 SPOOL_BYTES = 16 * 1024 * 1024
+
+log = structlog.get_logger()
 
 
 class Sample(Schema):
@@ -82,7 +86,13 @@ class ShardTar:
         try:
             self._storage.write_once(self._key, self._file, "application/x-tar")
         except WriteConflict:
-            return list(self._stored_rows())
+            try:
+                return list(self._stored_rows())
+            except (tarfile.TarError, ValueError, KeyError):
+                # Of no use to anybody, and no record names it: else this shard would not be done again.
+                log.exception("a damaged tar is replaced", key=self._key)
+                self._file.seek(0)
+                self._storage.put(self._key, self._file, "application/x-tar")
         return rows
 
     def _sample(self, rows: list[Row]) -> list[Row]:
