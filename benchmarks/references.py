@@ -134,7 +134,6 @@ def lime_image(module: nn.Module, image: Tensor, target: int) -> Values:
         # Quickshift with the library's numbers and a fixed seed, so that both cut the photo alike.
         segmentation_fn=lambda pixels: segment(pixels, "quickshift", 50, 0),
         random_seed=0,
-        progress_bar=False,
     )
     coefficients = np.array([weight for _, weight in sorted(found.local_exp[target])], np.float32)
     of_pixels: Values = coefficients[found.segments][None, None]
