@@ -1,5 +1,7 @@
 """What stands in for the parts of an image that are hidden. All in the model's normalised space."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,8 +40,14 @@ def blurred(images: Tensor, height: int, width: int) -> Tensor:
         height: Of the box, at most H.
         width: Of the box, at most W.
     """
-    # One axis after the other is the same and takes H + W steps a pixel instead of H x W.
-    down = functional.pad(images, (0, 0, height // 2, height - 1 - height // 2), mode="reflect")
-    rows = functional.avg_pool2d(down, (height, 1), stride=1)
-    across = functional.pad(rows, (width // 2, width - 1 - width // 2, 0, 0), mode="reflect")
-    return functional.avg_pool2d(across, (1, width), stride=1)
+    # A product with a matrix for each axis: the means of H + W pixels instead of H x W.
+    down, across = (_box(*axis).to(images) for axis in ((images.shape[2], height), (images.shape[3], width)))
+    return down @ images @ across.T
+
+
+@lru_cache(maxsize=16)
+def _box(length: int, box: int) -> Tensor:
+    """What each pixel of a line has in each mean over a box around one, (length, length)."""
+    edges = (box // 2, box - 1 - box // 2)
+    of_each = functional.pad(torch.eye(length).unsqueeze(0), edges, mode="reflect")
+    return functional.avg_pool1d(of_each, box, stride=1)[0].T.contiguous()
