@@ -155,7 +155,7 @@ def test_cost_grows_with_steps() -> None:
     assert STOCK.passes("grad_cam", {}) == 1
     assert STOCK.passes("saliency", {}) == 2.5
     assert STOCK.passes("integrated_gradients", params) == 1 + 10 * 2.5
-    assert STOCK.passes("deep_shap", {"background": ["mean", "blur"]}) == 1 + 2 * 7
+    assert STOCK.passes("deep_shap", {"background": ["mean", "blur"]}) == 1 + 2 * 5
 
 
 def test_what_is_done_until_an_error_is_met_is_planned_at_its_most() -> None:

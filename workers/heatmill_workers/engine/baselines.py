@@ -18,10 +18,10 @@ BACKGROUND = f"Any of: {DESCRIPTION}; or images by their upload:// or s3:// URIs
 BLUR_SHARE = 4
 
 
-def background(model: LoadedModel, images: Tensor, entries: Sequence[str]) -> Tensor:
-    """Each image's background set, (B, N, 3, H, W), on the images' device.
+def background(model: LoadedModel, images: Tensor, entries: Sequence[str]) -> list[Tensor]:
+    """Each image's background set: B times (N, 3, H, W), on the images' device.
 
-    Entries that do not depend on the image take the memory of one image each.
+    Entries that do not depend on the image are one image, expanded.
 
     Args:
         model: Whose preprocessing says what black is; its `pictures` hold what is named by URI.
@@ -32,10 +32,15 @@ def background(model: LoadedModel, images: Tensor, entries: Sequence[str]) -> Te
         ItemError: A picture could not be had.
         UnsupportedOperation: A picture is not given, or has another size than the images.
     """
-    if "blur" in entries:
-        return torch.stack([_entry(model, images, entry).expand_as(images) for entry in entries])
-    shared = torch.cat([_entry(model, images, entry) for entry in entries])
-    return shared.unsqueeze(1).expand(-1, len(images), -1, -1, -1)
+    return [_entry(model, images, entry).expand_as(images) for entry in entries]
+
+
+def stacked(baselines: Sequence[Tensor]) -> Tensor:
+    """A background set as one tensor, (B, N, 3, H, W), in the memory of B images where none depends on the image."""
+    if all(baseline.stride(0) == 0 for baseline in baselines):
+        shared = torch.stack([baseline[0] for baseline in baselines])
+        return shared.unsqueeze(1).expand(-1, len(baselines[0]), -1, -1, -1)
+    return torch.stack(list(baselines))
 
 
 def _entry(model: LoadedModel, images: Tensor, entry: str) -> Tensor:

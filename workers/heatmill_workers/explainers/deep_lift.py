@@ -13,7 +13,6 @@ from heatmill.catalogue import Passes
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
-from heatmill_workers.engine.paths import logit_differences
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -26,10 +25,9 @@ class Params(BaseModel):
     baseline: Baseline = Field("mean", description=f"What the image is compared with: {DESCRIPTION}.")
 
 
-@explains(Params, picture="signed", passes=Passes(base=8, per={}), needs=("operations",))
+@explains(Params, picture="signed", passes=Passes(base=5, per={}), needs=("operations",))
 def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel's difference from a blank image adds to the class score."""
     baselines = background(model, images, [params.baseline])
-    values = deep_attributions(model, images, targets, baselines)
-    differences = logit_differences(model, images, targets, baselines)
+    values, differences = deep_attributions(model, images, targets, baselines)
     return Attributions(values, measure(values, differences))

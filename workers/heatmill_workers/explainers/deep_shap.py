@@ -12,7 +12,6 @@ from heatmill.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
-from heatmill_workers.engine.paths import logit_differences
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -27,10 +26,9 @@ class Params(BaseModel):
     )
 
 
-@explains(Params, picture="signed", passes=Passes(base=1, per={"background": 7}), needs=("operations",))
+@explains(Params, picture="signed", passes=Passes(base=1, per={"background": 5}), needs=("operations",))
 def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)
-    values = deep_attributions(model, images, targets, baselines)
-    differences = logit_differences(model, images, targets, baselines)
+    values, differences = deep_attributions(model, images, targets, baselines)
     return Attributions(values, measure(values, differences, background=len(baselines)))

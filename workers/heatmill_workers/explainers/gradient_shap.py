@@ -12,7 +12,7 @@ from torch import Tensor
 from heatmill.catalogue import Passes
 from heatmill.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
-from heatmill_workers.engine.baselines import BACKGROUND, background
+from heatmill_workers.engine.baselines import BACKGROUND, background, stacked
 from heatmill_workers.engine.paths import Path, logit_differences, path_attributions
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -34,7 +34,7 @@ class Params(BaseModel):
 def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)
-    path = _draw(params, baselines)
+    path = _draw(params, stacked(baselines))
     values = path_attributions(model, images, targets, path)
     # Against the whole background set, so that the error is that of the random points.
     differences = logit_differences(model, images, targets, baselines)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.completeness import SMALLEST_DIFFERENCE, completeness
-from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
+from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background, stacked
 from heatmill_workers.engine.paths import Path, logits_on, path_attributions
 from heatmill_workers.engine.refining import KEPT_BYTES, Gap, Trail, cut, places, sample, settle, trail, weighted
 from heatmill_workers.explainer import Attributions, Measured, explains
@@ -72,11 +72,11 @@ class Paths:
 @explains(Params, picture="signed", passes=PASSES)
 def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
-    baselines = background(model, images, [params.baseline])
-    logits = torch.stack([logits_on(model, baselines[0], targets), logits_on(model, images, targets)])
-    paths = Paths(baselines[0], images, targets, logits)
+    (starts,) = background(model, images, [params.baseline])
+    logits = torch.stack([logits_on(model, starts, targets), logits_on(model, images, targets)])
+    paths = Paths(starts, images, targets, logits)
     if params.max_error is None:
-        values = path_attributions(model, images, targets, _path(params.steps, baselines))
+        values = path_attributions(model, images, targets, _path(params.steps, stacked([starts])))
         return Attributions(values, [paths.measure(row, each, params.steps) for row, each in enumerate(values)])
     # The gradients of the first steps of all images at hand are kept.
     size = max(1, KEPT_BYTES // (_first_steps(params) * images[0].nbytes))

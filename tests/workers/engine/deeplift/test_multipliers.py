@@ -20,8 +20,9 @@ def batch(seed: int, scale: float = 1.0) -> Tensor:
 
 def error(module: nn.Module, images: Tensor, baselines: Tensor) -> float:
     """The largest completeness error of a batch, relative to the logits' change."""
-    found = multipliers(module, images, baselines, TARGETS)
+    found, moved = multipliers(module, images, baselines, TARGETS)
     change = (module(images) - module(baselines)).gather(1, TARGETS.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(moved, change, rtol=1e-3, atol=1e-3)
     total = (found * (images - baselines)).double().sum((1, 2, 3))
     return float(((total - change) / change.abs().clamp_min(1e-2)).abs().max())
 
@@ -41,7 +42,7 @@ def test_an_image_that_is_its_baseline_has_the_gradient_as_multipliers(name: str
     logits = BODIES[name](leaf.clone())
     (gradient,) = torch.autograd.grad(logits.gather(1, TARGETS.unsqueeze(1)).sum(), leaf)
 
-    found = multipliers(BODIES[name], images, images.clone(), TARGETS)
+    found, _ = multipliers(BODIES[name], images, images.clone(), TARGETS)
 
     torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
 
@@ -81,9 +82,9 @@ def test_on_a_plain_network_it_is_captums() -> None:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
-    found = (multipliers(module, images.detach(), baselines.detach(), TARGETS) * (images - baselines)).detach()
+    found, _ = multipliers(module, images.detach(), baselines.detach(), TARGETS)
 
-    torch.testing.assert_close(found, wanted.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close((found * (images - baselines)).detach(), wanted.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_papers_example_of_a_saturated_minimum() -> None:
@@ -95,7 +96,7 @@ def test_the_papers_example_of_a_saturated_minimum() -> None:
 
     inputs = torch.tensor([1.0, 1.0]).view(1, 1, 1, 2)
 
-    found = multipliers(Saturated(), inputs, torch.zeros_like(inputs), torch.tensor([0]))
+    found, _ = multipliers(Saturated(), inputs, torch.zeros_like(inputs), torch.tensor([0]))
 
     torch.testing.assert_close(found.flatten(), torch.tensor([0.5, 0.5]))
 
@@ -120,9 +121,9 @@ def test_an_operation_without_a_rule_is_refused_by_name(body: object, operation:
 
 def test_images_in_one_batch_do_not_mix() -> None:
     module = BODIES["fused attention"]
-    together = multipliers(module, batch(0), batch(1), TARGETS)
+    together, _ = multipliers(module, batch(0), batch(1), TARGETS)
     for row in range(3):
-        alone = multipliers(module, batch(0)[row : row + 1], batch(1)[row : row + 1], TARGETS[row : row + 1])
+        alone, _ = multipliers(module, batch(0)[row : row + 1], batch(1)[row : row + 1], TARGETS[row : row + 1])
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-6)
 
 
@@ -131,8 +132,8 @@ def test_multipliers_are_the_same_alone_and_in_a_batch() -> None:
     module, images, targets = levit(), photos(2), torch.tensor([1, 2])
     blank = torch.zeros_like(images)
 
-    together = multipliers(module, images, blank, targets)
+    together, _ = multipliers(module, images, blank, targets)
 
     for row in range(2):
-        alone = multipliers(module, images[row : row + 1], blank[:1], targets[row : row + 1])
+        alone, _ = multipliers(module, images[row : row + 1], blank[:1], targets[row : row + 1])
         torch.testing.assert_close(alone[0], together[row], rtol=1e-3, atol=1e-4 * float(together.abs().max()))

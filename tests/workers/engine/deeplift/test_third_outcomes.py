@@ -121,7 +121,7 @@ def test_multipliers_are_complete(name: str, baseline: str) -> None:
 def test_a_root_of_zero_on_both_sides_has_no_part_in_it(root: Body) -> None:
     module = Net(lambda maps: root(maps.relu()))
 
-    found = multipliers(module, batch(0), batch(1), TARGETS)
+    found, _ = multipliers(module, batch(0), batch(1), TARGETS)
 
     assert found.isfinite().all()
     assert error(module, batch(0), batch(1)) < 1e-3

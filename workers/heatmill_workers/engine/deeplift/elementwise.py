@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
+from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, on_baseline, rule, sides
 
 # What a model asks of a tensor beside its values, and constants of its shape.
 METADATA = [
@@ -51,10 +51,18 @@ METADATA = [
     "new_tensor",
 ]
 
-AFFINE = [
+# They make no view, and compute each row by itself.
+AFFINE_ROW_WISE = [
     "neg",
     "negative",
     "__neg__",
+    "clone",
+    "pad",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+]
+
+AFFINE = [
     "positive",
     "__pos__",
     "mean",
@@ -76,7 +84,6 @@ AFFINE = [
     "squeeze",
     "unsqueeze",
     "contiguous",
-    "clone",
     "float",
     "double",
     "expand",
@@ -103,15 +110,12 @@ AFFINE = [
     "diagonal",
     "unfold",
     "fold",
-    "pad",
     "interpolate",
     "upsample",
     "grid_sample",
     "avg_pool1d",
-    "avg_pool2d",
     "avg_pool3d",
     "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
     "adaptive_avg_pool3d",
     "pixel_shuffle",
     "pixel_unshuffle",
@@ -177,23 +181,23 @@ DROPOUT = ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "f
 SMALLEST_STEP = 1e-7
 
 
-@rule(*METADATA)
+@rule(*METADATA, row_wise=True)
 def metadata(function: Function, *args: Any, **kwargs: Any) -> Any:
     """What does not depend on the values."""
     return function(*sides(args)[0], **kwargs)
 
 
-@rule(*SUMS, pairs=("input", "other"))
-@rule(*JOINS, pairs=("tensors",))
+@rule(*SUMS, pairs=("input", "other"), row_wise=True)
+@rule(*JOINS, pairs=("tensors",), row_wise=True)
+@rule(*AFFINE_ROW_WISE, row_wise=True)
 @rule(*AFFINE)
 def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
     """The same on both sides; the derivative of an affine function is its multiplier."""
-    (image_args, baseline_args), (image_kwargs, baseline_kwargs) = sides(args), sides(kwargs)
-    image = function(*image_args, **image_kwargs)
-    with torch.no_grad():
-        baseline = function(*baseline_args, **baseline_kwargs)
+    image = function(*sides(args)[0], **sides(kwargs)[0])
     # What is handed back as it came stays one tensor, also when it is changed in place.
-    return args[0] if isinstance(args[0], Pair) and image is args[0].image else _paired(image, baseline)
+    if isinstance(args[0], Pair) and image is args[0].image:
+        return args[0]
+    return _paired(image, on_baseline(function, args, kwargs, image))
 
 
 @rule(*ALIKE, pairs=("input", "other"))
@@ -224,7 +228,7 @@ def put(function: Function, target: Any, index: Any, values: Any) -> Pair:
     return copy
 
 
-@rule(*DROPOUT)
+@rule(*DROPOUT, row_wise=True)
 def dropout(function: Function, source: Pair, p: float = 0.5, training: bool = False) -> Pair:
     """Dropout of a model in eval mode lets everything through."""
     if training:
@@ -232,31 +236,46 @@ def dropout(function: Function, source: Pair, p: float = 0.5, training: bool = F
     return source
 
 
-@rule("detach")
+@rule("detach", row_wise=True)
 def detach(function: Function, source: Pair) -> Pair:
     """The value stays, and so does the way that it came."""
     return source
 
 
-@rule(*STRAIGHT)
+@rule(*STRAIGHT, row_wise=True)
 def straight(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Pair:
     """The rescale rule: change of output over change of input."""
     with torch.no_grad():
-        value, baseline = function(source.image, *args, **kwargs), function(source.baseline, *args, **kwargs)
-        change, step = value - baseline, source.image - source.baseline
-    multiplier = _quotient(change, step, 0.0, lambda: _derivative(function, source, args, kwargs))
+        value = function(source.image, *args, **kwargs)
+        baseline = on_baseline(function, (source, *args), kwargs, value)
+        multiplier = (value - baseline).div_(source.image - source.baseline)
+        # What did not move has no quotient; one pass over a sum tells whether there is any.
+        if multiplier.sum().isnan():
+            multiplier = torch.where(multiplier.isnan(), _derivative(function, source.image, args, kwargs), multiplier)
     return Pair(multiplied(source.image, value, multiplier), baseline)
 
 
-@rule(*SMOOTH)
+@rule(*SMOOTH, row_wise=True)
 def smooth(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Pair:
     """The rescale rule with differences in float64: in float32 most of a small difference would be rounding."""
+
+    def precise(side: Tensor) -> Tensor:
+        found: Tensor = function(side.double(), *args, **kwargs)
+        return found
+
     with torch.no_grad():
-        value, baseline = function(source.image, *args, **kwargs), function(source.baseline, *args, **kwargs)
-        image, start = source.image.double(), source.baseline.double()
-        change = function(image, *args, **kwargs) - function(start, *args, **kwargs)
-        step = image - start
-    multiplier = _quotient(change, step, SMALLEST_STEP, lambda: _derivative(function, source, args, kwargs))
+        value = function(source.image, *args, **kwargs)
+        baseline = on_baseline(function, (source, *args), kwargs, value)
+        change = precise(source.image) - on_baseline(precise, (source,), {}, value)
+        step = source.image.double() - source.baseline
+        # Written so that a step that is not a number (both sides masked by -inf) counts as none.
+        still = ~(step.abs() > SMALLEST_STEP)
+        multiplier = change / torch.where(still, 1, step)
+        if still.any():
+            slope = _derivative(function, (source.image + source.baseline) / 2, args, kwargs)
+            # Where a slope has no end, as a root's at 0, nothing moved: only a finite multiplier comes to nothing.
+            slope = torch.nan_to_num(slope.to(multiplier.dtype), nan=0.0, posinf=0.0, neginf=0.0)
+            multiplier = torch.where(still, slope, multiplier)
     return Pair(multiplied(source.image, value, multiplier.to(value.dtype)), baseline)
 
 
@@ -270,20 +289,8 @@ def _paired(image: Any, baseline: Any) -> Any:
     return tuple(_paired(one, other) for one, other in zip(image, baseline, strict=True))
 
 
-def _quotient(change: Tensor, step: Tensor, smallest: float, derivative: Any) -> Tensor:
-    # Written so that a step that is not a number (both sides masked by -inf) counts as none.
-    still = ~(step.abs() > smallest)
-    quotient = change / torch.where(still, 1, step)
-    if not still.any():
-        return quotient
-    # Where a slope has no end, as a root's at 0, nothing moved: only a finite multiplier of it comes to nothing.
-    slope = torch.nan_to_num(derivative().to(quotient.dtype), nan=0.0, posinf=0.0, neginf=0.0)
-    return torch.where(still, slope, quotient)
-
-
-def _derivative(function: Function, source: Pair, args: Any, kwargs: Any) -> Tensor:
-    """The derivative half-way between baseline and image."""
+def _derivative(function: Function, values: Tensor, args: Any, kwargs: Any) -> Tensor:
     with torch.enable_grad():
-        leaf = ((source.image + source.baseline) / 2).detach().requires_grad_()
+        leaf = values.detach().requires_grad_()
         (derivative,) = torch.autograd.grad(function(leaf, *args, **kwargs).sum(), leaf)
     return derivative

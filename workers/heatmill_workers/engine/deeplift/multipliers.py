@@ -7,18 +7,22 @@ from heatmill.errors import UnsupportedOperation
 
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import attention, elementwise, norms, pools, products  # noqa: F401
-from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place
+from heatmill_workers.engine.deeplift.convolutions import Convolutions
+from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place, rows_once, sides
 from heatmill_workers.engine.gradients import differentiable, differentiating, select
 
 
-def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
-    """Multipliers of each image's target logit against its own baseline, (N, 3, H, W).
+def multipliers(
+    module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, known: Convolutions | None = None
+) -> tuple[Tensor, Tensor]:
+    """Multipliers of each image's target logit against its own baseline, (N, 3, H, W), and that logit's change, (N,).
 
     Args:
         module: In eval mode, parameters frozen; it stays as it is, whatever happens.
         images: (N, 3, H, W).
-        baselines: (N, 3, H, W).
+        baselines: (N, 3, H, W); where all are one, expanded over the images, it goes through the model once.
         targets: (N,) int64.
+        known: Of these images, from other baselines.
 
     Raises:
         UnsupportedOperation: The model computes something that has no rule; the message names it. Or its logits have
@@ -27,13 +31,23 @@ def multipliers(module: nn.Module, images: Tensor, baselines: Tensor, targets: T
     with differentiating():
         leaf = images.detach().requires_grad_()
         # A model may change its input in place, which autograd forbids on a leaf.
-        logits = module(Pair(leaf.clone(memory_format=torch.preserve_format), baselines.clone()))
+        pair = Pair(leaf.clone(memory_format=torch.preserve_format), _own(baselines, images))
+        pair.known = known
+        if known is not None:
+            known.begin()
         # What does not depend on the image is no pair.
-        of_images = differentiable(logits.image if isinstance(logits, Pair) else logits)
+        logits, of_baselines = sides(module(pair))
+        chosen = select(differentiable(logits), targets)
         try:
-            (found,) = torch.autograd.grad(select(of_images, targets).sum(), leaf)
+            (found,) = torch.autograd.grad(chosen.sum(), leaf)
         except RuntimeError as error:
             if not changed_in_place(error):
                 raise
             raise UnsupportedOperation(f"the model changes in place what it has computed with: {error}") from error
-    return found
+    return found, chosen.detach() - select(of_baselines, targets)
+
+
+def _own(baselines: Tensor, images: Tensor) -> Tensor:
+    """A copy, laid out as the images are, in which rows that are one stay one."""
+    rows = rows_once(baselines)
+    return torch.empty_like(images[: len(rows)]).copy_(rows).expand_as(images)

@@ -60,7 +60,7 @@ class _Scaling:
         return weighted if self.bias is None else weighted + self.bias.view(shape)
 
 
-@rule("batch_norm")
+@rule("batch_norm", row_wise=True)
 def batch_norm(function: Function, source: Pair, mean: Any, variance: Any, *args: Any, **kwargs: Any) -> Any:
     """With running statistics it is affine."""
     training = args[2] if len(args) > 2 else kwargs.get("training", False)

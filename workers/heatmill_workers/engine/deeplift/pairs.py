@@ -10,6 +10,10 @@ output with respect to the image then gives multipliers m with
 which is DeepLIFT's summation to delta (equation 1 of the paper). A function without a rule raises
 `UnsupportedOperation` with its name, and so does one with a pair where its rule takes none: nothing is taken for linear
 because it is unknown. The model is not touched, and nothing is shared between threads.
+
+A baseline that all images of a batch have in common is one row that is expanded over the batch. Functions that compute
+each row by itself compute it `once`; for any other it is copied first, since a view into rows that lie upon each other
+could not be changed in place.
 """
 
 import weakref
@@ -20,6 +24,7 @@ import torch
 from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
+from heatmill_workers.engine.deeplift.convolutions import Convolutions
 
 Function = Callable[..., Any]
 Rule = Callable[..., Any]
@@ -41,6 +46,8 @@ class Pair(torch.Tensor):
 
     image: Tensor
     baseline: Tensor
+    # What is known of these images from their passes against other baselines.
+    known: Convolutions | None = None
     # Where this is one over something, that: a product with it is a quotient, whose rule is the better one.
     one_over: "Pair | None" = None
     # Of a view, what it looks into.
@@ -68,6 +75,8 @@ class Pair(torch.Tensor):
         if name not in RULES:
             raise UnsupportedOperation(f"the model computes `{name}`, for which DeepLIFT has no rule here")
         _refuse_unknown(name, args, options)
+        if name not in ROW_WISE:
+            _give_rows_of_their_own(args, options)
         try:
             # A value without a graph is followed like any other: the logits depend on it all the same.
             with torch.enable_grad():
@@ -97,12 +106,24 @@ PAIRS: dict[str, tuple[str, ...]] = {}
 """The first arguments of each function with a rule, those which may be pairs."""
 
 
-def rule(*names: str, pairs: tuple[str, ...] = ("input",)) -> Callable[[Rule], Rule]:
-    """Register a rule for functions of these names; `pairs` are the first arguments, which may depend on the image."""
+ROW_WISE: set[str] = set()
+"""Functions whose rule takes a baseline that all rows share, and makes no view of it."""
+
+
+def rule(*names: str, pairs: tuple[str, ...] = ("input",), row_wise: bool = False) -> Callable[[Rule], Rule]:
+    """Register a rule for functions of these names.
+
+    Args:
+        names: Of the functions.
+        pairs: Their first arguments, those which may depend on the image.
+        row_wise: They belong to `ROW_WISE`.
+    """
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
         PAIRS.update(dict.fromkeys(names, pairs))
+        if row_wise:
+            ROW_WISE.update(names)
         return function
 
     return register
@@ -122,15 +143,30 @@ def plain_name(func: Function) -> tuple[str, bool]:
 
 def sides(value: Any) -> tuple[Any, Any]:
     """An argument as it is on the image and on the baseline; lists and dictionaries of pairs are taken apart."""
-    if isinstance(value, Pair):
-        return value.image, value.baseline
-    if isinstance(value, dict):
-        both = {name: sides(entry) for name, entry in value.items()}
-        return {name: one for name, (one, _) in both.items()}, {name: other for name, (_, other) in both.items()}
-    if type(value) in (list, tuple):
-        entries = [sides(entry) for entry in value]
-        return type(value)(one for one, _ in entries), type(value)(other for _, other in entries)
-    return value, value
+    return _taken(value, _image), _taken(value, _baseline)
+
+
+def on_baseline(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], image: Tensor) -> Tensor:
+    """A function on the baseline's side of its arguments; for one row, where all rows are one.
+
+    Args:
+        function: Computes each row by itself, or is of no `ROW_WISE` name.
+        args: With pairs among them.
+        kwargs: The same.
+        image: What it gave on the image's side.
+    """
+    with torch.no_grad():
+        if all(_is_shared(pair.baseline) for pair in _pairs((args, kwargs))):
+            row: Tensor = function(*_taken(args, _one_row), **_taken(kwargs, _one_row))
+            if row.shape == (1, *image.shape[1:]):
+                return row.expand_as(image)
+        found: Tensor = function(*_taken(args, _baseline), **_taken(kwargs, _baseline))
+    return found
+
+
+def rows_once(baseline: Tensor) -> Tensor:
+    """One row where all are that one, or else all."""
+    return baseline[:1] if _is_shared(baseline) else baseline
 
 
 def multiplied(source: Tensor, value: Tensor, multiplier: Tensor | None = None) -> Tensor:
@@ -174,6 +210,38 @@ def _refuse_unknown(name: str, args: tuple[Any, ...], options: dict[str, Any]) -
         raise UnsupportedOperation(f"the model computes `{name}` into a given tensor")
 
 
+def _taken(value: Any, side: Callable[[Pair], Tensor]) -> Any:
+    if isinstance(value, Pair):
+        return side(value)
+    if isinstance(value, dict):
+        return {name: _taken(entry, side) for name, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_taken(entry, side) for entry in value)
+    return value
+
+
+def _image(pair: Pair) -> Tensor:
+    return pair.image
+
+
+def _baseline(pair: Pair) -> Tensor:
+    return pair.baseline
+
+
+def _one_row(pair: Pair) -> Tensor:
+    return pair.baseline[:1]
+
+
+def _give_rows_of_their_own(args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    for pair in _pairs((args, options)):
+        if _is_shared(pair.baseline):
+            pair.baseline = torch.empty_like(pair.image).copy_(pair.baseline)
+
+
+def _is_shared(baseline: Tensor) -> bool:
+    return baseline.ndim > 0 and len(baseline) > 1 and baseline.stride(0) == 0
+
+
 def _pairs(value: Any) -> Iterator[Pair]:
     if isinstance(value, Pair):
         yield value
@@ -207,6 +275,7 @@ def _follow(name: str, result: Any, sources: list[Pair]) -> None:
             raise UnsupportedOperation(f"the model computes `{name}`, which loses how its result depends on the image")
         if any(pair is source for source in sources):
             continue
+        pair.known = next((source.known for source in sources if source.known), None)
         for source in sources:
             if _base(pair.image) is _base(source.image):
                 pair.viewed = _root(source)

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.deeplift.elementwise import affine, smooth
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
+from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, on_baseline, rule, sides
 
-WEIGHTED = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
+WEIGHTED = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+CONV2D_OPTIONS = ("stride", "padding", "dilation", "groups")
 
 
-@rule("mul", "multiply", "__mul__", "__rmul__", pairs=("input", "other"))
+@rule("mul", "multiply", "__mul__", "__rmul__", pairs=("input", "other"), row_wise=True)
 def scaled(function: Function, left: Any, right: Any) -> Any:
     """A product, value by value."""
     for factor, other in ((left, right), (right, left)):
@@ -28,12 +29,25 @@ def product(function: Function, left: Any, right: Any) -> Any:
     if not (isinstance(left, Pair) and isinstance(right, Pair)):
         return affine(function, left, right)
     with torch.no_grad():
-        value, baseline = function(left.image, right.image), function(left.baseline, right.baseline)
+        value = function(left.image, right.image)
+        baseline = on_baseline(function, (left, right), {}, value)
         left_mean, right_mean = ((side.image + side.baseline) / 2 for side in (left, right))
     stand_in = function(left.image, right_mean) + function(left_mean, right.image)
     return Pair(multiplied(stand_in, value), baseline)
 
 
+@rule("conv2d", pairs=("input", "weight", "bias"), row_wise=True)
+def conv2d(function: Function, source: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Affine; against further baselines it is known on the image's side."""
+    options = dict(zip(CONV2D_OPTIONS, args, strict=False)) | kwargs
+    constant = isinstance(source, Pair) and not isinstance(weight, Pair) and not isinstance(bias, Pair)
+    if not constant or source.known is None or source.ndim != 4 or isinstance(options.get("padding"), str):
+        return weighted(function, source, weight, bias, **options)
+    image = source.known.conv2d(source.image, weight, bias, options)
+    return Pair(image, on_baseline(function, (source, weight, bias), options, image))
+
+
+@rule("linear", pairs=("input", "weight", "bias"), row_wise=True)
 @rule(*WEIGHTED, pairs=("input", "weight", "bias"))
 def weighted(function: Function, source: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
     """Affine, unless the weights depend on the image too."""
