@@ -1,11 +1,13 @@
 """Small models with random weights: exact enough to compare with, fast enough for every test."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from heatmill.models import ModelSpec, Preprocessing
+from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loaders import torchvision
 from heatmill_workers.models.loading import prepare
@@ -29,9 +31,10 @@ def architecture(name: str, side: int = 64, classes: int = len(LABELS)) -> nn.Mo
 
 
 def loaded(module: nn.Module, side: int = 64, cam_layer: str | None = None) -> LoadedModel:
-    """A module as the store would hand it out."""
+    """A module as the store would hand it out, but that its batches always have one size: bytes are compared."""
     spec = ModelSpec(name="small", loader="torchvision", cam_layer=cam_layer)
-    return prepare(spec, Built(module, Preprocessing(resize=side, crop=side), LABELS), CPU)
+    model = prepare(spec, Built(module, Preprocessing(resize=side, crop=side), LABELS), CPU)
+    return replace(model, batch_sizes=BatchSizes(CPU, 8))
 
 
 @cache

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.explainers.gradient_shap import _drawn
 from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import photos, small_resnet, small_vit
 
@@ -27,6 +28,50 @@ def test_with_many_samples_it_is_the_mean_of_integrated_gradients_over_the_backg
 
     assert np.abs(many.attribution - wanted).mean() < 0.5 * np.abs(few.attribution - wanted).mean()
     assert np.corrcoef(many.attribution.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("samples", [3, 10, 50])
+def test_each_baseline_counts_alike_and_has_one_point_in_each_part_of_its_path(samples: int) -> None:
+    baselines = torch.zeros(4, 1, 3, 8, 8)
+
+    path = _drawn(samples, baselines, torch.Generator().manual_seed(0))
+
+    assert float(path.weights.sum()) == pytest.approx(1)
+    for baseline in range(min(samples, 4)):
+        points = path.points[path.choice == baseline]
+        parts = (points * len(points)).floor()
+        assert parts.tolist() == list(range(len(points)))
+        assert float(path.weights[path.choice == baseline].sum()) == pytest.approx(1 / min(samples, 4))
+
+
+def test_draws_of_different_seeds_have_the_mean_of_the_path() -> None:
+    draws = [_drawn(5, torch.zeros(2, 1, 3, 8, 8), torch.Generator().manual_seed(seed)) for seed in range(400)]
+
+    assert float(torch.stack([(draw.points * draw.weights).sum() for draw in draws]).mean()) == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_with_max_error_each_image_has_as_many_samples_as_it_needs() -> None:
+    asked = {"samples": 8, "max_error": 0.1, "max_samples": 512}
+
+    entries = explained("gradient_shap", small_resnet(), photos(3), **asked)
+
+    assert all(float(entry.checks["completeness_error"]) <= 0.1 for entry in entries)
+    counts = [int(entry.checks["samples"]) for entry in entries]
+    assert len(set(counts)) > 1
+    assert set(counts) <= {8, 16, 32, 64, 128, 256, 512}
+    (alone,) = explained("gradient_shap", small_resnet(), photos(1), **asked)
+    np.testing.assert_allclose(alone.attribution, entries[0].attribution, rtol=1e-3, atol=1e-4)
+    assert alone.checks["samples"] == counts[0]
+
+
+@pytest.mark.parametrize("most", [2, 20, 21])
+def test_an_error_that_is_not_met_ends_at_the_most_samples(most: int) -> None:
+    (entry,) = explained("gradient_shap", small_resnet(), photos(1), samples=8, max_error=1e-6, max_samples=most)
+
+    assert entry.checks["samples"] == most
+    assert float(entry.checks["completeness_error"]) > 1e-6
 
 
 def test_the_same_seed_gives_the_same_values_and_another_seed_others() -> None:

@@ -35,12 +35,17 @@ def background(model: LoadedModel, images: Tensor, entries: Sequence[str]) -> li
     return [_entry(model, images, entry).expand_as(images) for entry in entries]
 
 
-def stacked(baselines: Sequence[Tensor]) -> Tensor:
-    """A background set as one tensor, (B, N, 3, H, W), in the memory of B images where none depends on the image."""
+def stacked(baselines: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+    """The background set of some images, (B, len(rows), 3, H, W), in the memory of B images where all share it.
+
+    Args:
+        baselines: As `background` gives them.
+        rows: Of the images.
+    """
     if all(baseline.stride(0) == 0 for baseline in baselines):
         shared = torch.stack([baseline[0] for baseline in baselines])
-        return shared.unsqueeze(1).expand(-1, len(baselines[0]), -1, -1, -1)
-    return torch.stack(list(baselines))
+        return shared.unsqueeze(1).expand(-1, len(rows), -1, -1, -1)
+    return torch.stack([baseline[rows] for baseline in baselines])
 
 
 def _entry(model: LoadedModel, images: Tensor, entry: str) -> Tensor:

@@ -3,7 +3,16 @@
 Erion, Janizek, Sturmfels, Lundberg, Lee: Improving Performance of Deep Learning Models with Axiomatic Attribution
 Priors and Expected Gradients (2021), equation 3: the mean over a background set of integrated gradients, each path
 taken at one random point per sample. All images of a job share their draws, so a result depends on the seed alone.
+
+Each baseline has as many samples as the others, and each of these one point in its own part of the path: a stratified
+draw, whose mean is that of free draws. At 50 samples it halves the distance from the map of 1,000 samples (three
+photos, EfficientNet-Lite0: 0.46, 0.36, 0.28 instead of 0.77, 0.61, 0.55), as four times as many free draws would.
+
+With `max_error` two draws of half the samples come first, then one as large as all before it, until the completeness
+error of the last draw alone and that of all of them are at most that: one alone may be small by chance.
 """
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +23,7 @@ from heatmill.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, background, stacked
 from heatmill_workers.engine.paths import Path, logit_differences, path_attributions
-from heatmill_workers.explainer import Attributions, explains
+from heatmill_workers.explainer import Attributions, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel
 
 
@@ -23,27 +32,77 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    samples: int = Field(50, ge=1, le=2000, description="Random points; each costs a forward and backward pass.")
+    samples: int = Field(
+        50,
+        ge=1,
+        le=2000,
+        description="Random points, or how many it starts with where `max_error` is given; each costs a forward and "
+        "backward pass.",
+    )
+    max_error: float | None = Field(
+        None, gt=0, le=1, description="Double an image's samples until its completeness error is at most this."
+    )
+    max_samples: int = Field(2000, ge=2, le=4000, description="Where the doubling ends; also bounds `samples` then.")
     background: tuple[BackgroundEntry, ...] = Field(
         ("mean", "black", "white", "blur"), min_length=1, max_length=MAX_BACKGROUND, description=BACKGROUND
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draws.")
 
 
-@explains(Params, picture="signed", passes=Passes(base=1, per={"samples": 2.5, "background": 1}))
+PASSES = Passes(base=1, per={"samples": 2.5, "background": 1}, until={"max_error": {"max_samples": 2.5}})
+
+
+@explains(Params, picture="signed", passes=PASSES)
 def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)
-    path = _draw(params, stacked(baselines))
-    values = path_attributions(model, images, targets, path)
     # Against the whole background set, so that the error is that of the random points.
     differences = logit_differences(model, images, targets, baselines)
-    return Attributions(values, measure(values, differences, samples=params.samples))
-
-
-def _draw(params: Params, baselines: Tensor) -> Path:
-    """Random points, and baselines in turn: each is drawn as often as the others, as far as that goes."""
     generator = torch.Generator().manual_seed(params.seed)
-    points = torch.rand(params.samples, generator=generator).to(baselines.device)
-    weights = torch.full_like(points, 1 / params.samples)
-    return Path(points, weights, baselines, torch.arange(params.samples, device=points.device) % len(baselines))
+    values, measured = torch.zeros_like(images), [Measured()] * len(images)
+    rows, known = list(range(len(images))), 0
+    for count in _draws(params):
+        path = _drawn(count, stacked(baselines, rows), generator)
+        fresh = path_attributions(model, images[rows], targets[rows], path)
+        values[rows] += (fresh - values[rows]) * (count / (known + count))
+        known += count
+        together = measure(values[rows], differences[rows], samples=known)
+        for row, one in zip(rows, together, strict=True):
+            measured[row] = one
+        alone = measure(fresh, differences[rows])
+        rows = [
+            row for row, *both in zip(rows, alone, together, strict=True) if known == count or _misses(both, params)
+        ]
+        if not rows:
+            break
+    return Attributions(values, measured)
+
+
+def _draws(params: Params) -> Iterator[int]:
+    """How many samples each draw has."""
+    if params.max_error is None:
+        yield params.samples
+        return
+    drawn = max(1, min(params.samples, params.max_samples) // 2)
+    yield drawn
+    while drawn < params.max_samples:
+        count = min(drawn, params.max_samples - drawn)
+        yield count
+        drawn += count
+
+
+def _misses(measured: Sequence[Measured], params: Params) -> bool:
+    errors = [float(each.checks["completeness_error"]) for each in measured]
+    return params.max_error is not None and max(errors) > params.max_error
+
+
+def _drawn(count: int, baselines: Tensor, generator: torch.Generator) -> Path:
+    """Baselines in turn, and a random point in each of the parts that a baseline's samples cut its path into."""
+    sample = torch.arange(count)
+    choice = sample % len(baselines)
+    of_baseline = (count - choice + len(baselines) - 1) // len(baselines)
+    points = (sample // len(baselines) + torch.rand(count, generator=generator)) / of_baseline
+    # Where there are fewer samples than baselines, those that have none do not count.
+    weights = 1 / (min(count, len(baselines)) * of_baseline.float())
+    device = baselines.device
+    return Path(points.to(device), weights.to(device), baselines, choice.to(device))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.completeness import SMALLEST_DIFFERENCE, completeness
-from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background, stacked
+from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
 from heatmill_workers.engine.paths import Path, logits_on, path_attributions
 from heatmill_workers.engine.refining import KEPT_BYTES, Gap, Trail, cut, places, sample, settle, trail, weighted
 from heatmill_workers.explainer import Attributions, Measured, explains
@@ -76,7 +76,7 @@ def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, pa
     logits = torch.stack([logits_on(model, starts, targets), logits_on(model, images, targets)])
     paths = Paths(starts, images, targets, logits)
     if params.max_error is None:
-        values = path_attributions(model, images, targets, _path(params.steps, stacked([starts])))
+        values = path_attributions(model, images, targets, _path(params.steps, starts[None]))
         return Attributions(values, [paths.measure(row, each, params.steps) for row, each in enumerate(values)])
     # The gradients of the first steps of all images at hand are kept.
     size = max(1, KEPT_BYTES // (_first_steps(params) * images[0].nbytes))
