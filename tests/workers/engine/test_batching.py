@@ -52,9 +52,9 @@ def test_the_fastest_size_is_found_and_kept(
     clock = Clock(monkeypatch, {size: size * seconds for size, seconds in seconds_per_row.items()})
     sizes = BatchSizes(CPU)
 
-    batches = list(in_batches(clock.compute, 1001, sizes, "path"))
+    batches = list(in_batches(clock.compute, 2001, sizes, "path"))
 
-    assert [row for rows, _ in batches for row in rows] == list(range(1001))
+    assert [row for rows, _ in batches for row in rows] == list(range(2001))
     assert list(dict.fromkeys(clock.tried[:-1])) == tried
     assert [clock.tried.count(size) for size in tried if size != fastest] == [MEASURED_BATCHES] * (len(tried) - 1)
     assert (sizes.get("path"), sizes.get("saliency")) == (fastest, 8)

@@ -23,9 +23,9 @@ CPU_ROWS, MOST_CPU_ROWS = 8, 64
 ACCELERATOR_ROWS, MOST_ACCELERATOR_ROWS = 64, 1024
 CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")
 # Of each size; the first does not count, since libraries prepare themselves for its shapes.
-MEASURED_BATCHES = 3
+MEASURED_BATCHES = 5
 # Another size is better only if it takes this much less time a row: measurements are not exact.
-BETTER = 0.97
+BETTER = 0.95
 
 
 @dataclass
