@@ -96,8 +96,8 @@ def shap_deep(module: nn.Module, image: Tensor, target: int) -> Values:
     return np.asarray(values[..., 0], np.float32)
 
 
-def shap_partition(module: nn.Module, image: Tensor, target: int) -> Values:
-    """500 evaluations of the logit over blurred regions, colours summed.
+def shap_partition(module: nn.Module, image: Tensor, target: int, evaluations: int = 500) -> Values:
+    """Evaluations of the logit over blurred regions, colours summed.
 
     In batches of 10, the library's default: with a tutorial's 50 it halves regions in another order.
     """
@@ -111,11 +111,11 @@ def shap_partition(module: nn.Module, image: Tensor, target: int) -> Values:
     photo = image[0].permute(1, 2, 0).cpu().numpy()
     masker = shap.maskers.Image(f"blur({BLURRED[0]},{BLURRED[1]})", photo.shape)
     explainer = shap.PartitionExplainer(logits, masker)
-    values = explainer(photo[None], max_evals=500, silent=True).values[0]
+    values = explainer(photo[None], max_evals=evaluations, silent=True).values[0]
     return np.asarray(values.sum(-1)[None, None], np.float32)
 
 
-def lime_image(module: nn.Module, image: Tensor, target: int) -> Values:
+def lime_image(module: nn.Module, image: Tensor, target: int, samples: int = 1000) -> Values:
     """1,000 samples, as the library's tutorial; each pixel has its segment's coefficient."""
     from lime.lime_image import LimeImageExplainer
 
@@ -133,7 +133,7 @@ def lime_image(module: nn.Module, image: Tensor, target: int) -> Values:
         photo,
         probabilities,
         top_labels=5,
-        num_samples=1000,
+        num_samples=samples,
         # Quickshift with the library's numbers and a fixed seed, so that both cut the photo alike.
         segmentation_fn=lambda pixels: segment(pixels, "quickshift", 50, 0),
         random_seed=0,
