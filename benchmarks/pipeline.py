@@ -30,6 +30,8 @@ from heatmill_workers.prediction import predict
 
 LIMITS = ImageLimits(50 * 2**20, 50_000_000)
 MEMORY_IMAGES = 32
+# Passes of the job that comes before: a batch size is measured over many, and libraries prepare themselves for each.
+WARM_PASSES = 500
 # Methods of many passes are given fewer here, and fewer images: more of either can only bring them nearer to 1.
 METHODS: dict[str, tuple[dict[str, object], Sequence[int], Sequence[int]]] = {
     "saliency": ({}, (1, 64), (1, 64, 1000)),
@@ -52,13 +54,14 @@ def measure(*, quick: bool) -> list[Row]:
         images = running.uploaded(files)
         model = ModelStore((each.spec for each in load_catalogue().models), pick_device()).get(BUNDLED_MODEL)
         photos = torch.stack([photo(file, model) for file in files[:MEMORY_IMAGES]])
-        # The worker loads its model, and both measure what they measure once.
-        for name, (params, *_) in METHODS.items():
-            running.seconds_to_last_commit(BUNDLED_MODEL, MethodRequest(name=name, params=params), images[:1])
         rows = []
         for name, (params, few, many) in METHODS.items():
+            method = MethodRequest(name=name, params=params)
+            # The worker loads its model, and both measure what they measure once.
+            warm = min(len(images), round(WARM_PASSES / load_catalogue().method(name).passes.of(params)))
+            running.seconds_to_last_commit(BUNDLED_MODEL, method, images[:warm])
+            _in_memory(model, method, photos[:warm])
             for count in few if quick else many:
-                method = MethodRequest(name=name, params=params)
                 rows.append(_row(running, model, method, images[:count], photos))
                 print(rows[-1], flush=True)
     return rows

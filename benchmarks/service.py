@@ -19,7 +19,8 @@ from heatmill.schemas import ItemRequest, Job, MethodRequest
 from heatmill.transport import Retries, Transport
 from heatmill.uploads import upload
 
-POLL_SECONDS = 0.01
+# Whoever asks takes time of the cores that compute: once in so much of what has passed, and no more often than this.
+POLL_SECONDS, POLL_SHARE = 0.01, 0.03
 # Of a photo as a camera's thumbnail or a data set has it.
 SIDE = 320
 
@@ -41,7 +42,7 @@ class Service:
         started = time.perf_counter()
         job = self.submit(model, method, images)
         while job.counts.total is None or job.counts.done < job.counts.total:
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(POLL_SECONDS, POLL_SHARE * (time.perf_counter() - started)))
             job = self.client.job(job.id)
         taken = time.perf_counter() - started
         # The next job must not meet what finishes this one.

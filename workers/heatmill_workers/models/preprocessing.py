@@ -76,6 +76,7 @@ def _offset(have: int, want: int) -> int:
 
 
 def _normalised(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    return (pixels.contiguous().to(torch.float32) / 255 - mean) / std
+    # In numpy: torch would start threads for each thread that decodes, which then spin on the cores of the model's own.
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1), dtype=np.float32)
+    return torch.from_numpy((pixels / np.float32(255) - mean) / std)
