@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,12 +15,14 @@ from heatmill.catalogue import Catalogue
 from heatmill.dispatch import FINISH, Dispatcher
 from heatmill.errors import ClaimLost, Overtaken
 from heatmill.keys import JobId
+from heatmill.planning import write_plan
 from heatmill.progress import read_job
 from heatmill.registering import register
-from heatmill.schemas import Row, Target
+from heatmill.schemas import Plan, Row, Target
 from heatmill.settings import Settings
 from heatmill.state import LAST_TURN, Claim, RedisJobStore
 from heatmill.storage import S3Storage
+from heatmill_workers import control as controlling
 from heatmill_workers.control import Control, feed, finish, plan, repair
 from tests.workers.jobs import accept, rung, sent
 
@@ -198,11 +201,31 @@ def test_planning_a_job_that_is_done_does_not_bring_it_back(control: Control) ->
     plan(control, job)
     commit(control, job, 0)
     finish(control, job)
+    # As by a POST that is slow to go on after it was accepted.
+    register(control.storage, control.state, job)
 
     plan(control, job)
 
     assert control.state.open_jobs() == []
     assert read_job(control.storage, control.state, job).state == "succeeded"
+
+
+def test_a_job_that_ends_while_it_is_planned_does_not_come_back(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = accept(control.storage, items=ITEMS)
+
+    def ended_meanwhile(*arguments: Any) -> Plan:
+        written = write_plan(*arguments)
+        control.storage.write_once(keys.cancelled(job), b"{}")
+        finish(control, job)
+        return written
+
+    monkeypatch.setattr(controlling, "write_plan", ended_meanwhile)
+    plan(control, job)
+
+    assert control.state.open_jobs() == []
+    assert read_job(control.storage, control.state, job).state == "cancelled"
 
 
 def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:

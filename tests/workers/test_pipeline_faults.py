@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from heatmill import keys, records
+from heatmill import keys, records, registering
 from heatmill.errors import StorageUnavailable
 from heatmill.progress import read_job
 from heatmill_workers import pipeline
@@ -178,4 +178,21 @@ def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
     process_shard(worker, job, 0)
 
     assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert not list(records.committed_numbers(worker.storage, job))
+
+
+def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard(worker: Worker) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    worker.storage.write_once(keys.cancelled(job), b"{}")
+    worker.state.cancel(job)
+    finish(control_of(worker), job)
+    # As by a POST that is slow to go on after it was accepted.
+    accepted, written = records.load_request(worker.storage, job), records.load_plan(worker.storage, job)
+    registering.register_new(worker.state, accepted, written)
+    assert read_job(worker.storage, worker.state, job).state == "queued"
+
+    process_shard(worker, job, 0)
+
+    assert worker.state.open_jobs() == []
+    assert read_job(worker.storage, worker.state, job).state == "cancelled"
     assert not list(records.committed_numbers(worker.storage, job))

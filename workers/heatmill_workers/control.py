@@ -52,7 +52,8 @@ class Control:
 def plan(control: Control, job: JobId) -> None:
     """List the job's items, write its shards and its plan, and start feeding."""
     if control.storage.exists(keys.final(job)):
-        # The message comes late, or again: to register the job would make it look as if it were running.
+        # The message comes late, or again. Where the POST came late itself, it has made the job look as if it ran.
+        control.state.forget(job)
         return
     try:
         accepted = records.load_request(control.storage, job)
@@ -69,6 +70,9 @@ def plan(control: Control, job: JobId) -> None:
         control.state.let_go(job, PLANNER, token)
     log.info("planned", job=str(job), shards=written.shards, items=written.items, error=written.error)
     register(control.storage, control.state, job)
+    if control.storage.exists(keys.final(job)):
+        # It was cancelled, finished and forgotten while it was planned.
+        control.state.forget(job)
     feed(control)
 
 

@@ -117,8 +117,10 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
     work = _Work(shard, plan, records.load_shard(worker.storage, shard.job, shard.number))
     rows, cache = _rows_or_errors(worker, work, ours)
     ours.check()
-    # Redis, where it has forgotten a cancelled job that is over, cannot say so.
+    # Redis, where it has forgotten a cancelled job that is over, cannot say so; a POST that came late may have made it
+    # known again.
     if worker.storage.exists(keys.final(shard.job)):
+        worker.state.forget(shard.job)
         raise ClaimLost("the job has ended without this shard")
     header = _commit(worker, shard, rows, time.monotonic() - started)
     counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
