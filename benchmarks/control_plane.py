@@ -91,10 +91,13 @@ def planned(stack: LocalStack, job: JobId, items: int) -> int:
 
 
 def rebuilt(stack: LocalStack, job: JobId, pid: int) -> Row:
-    """How long Redis does not know the job after it was wiped, and what that takes."""
+    """How long Redis does not know the job after it was wiped, and what that takes; nothing of a job that has ended."""
     forget_peak(pid)
     stack.state.client.flushall()
-    seconds = wait_until(lambda: stack.state.progress(job) is not None, LONG_SECONDS)
+    ended = keys.final(job)
+    seconds = wait_until(lambda: stack.state.progress(job) is not None or stack.storage.exists(ended), LONG_SECONDS)
+    if stack.storage.exists(ended):
+        return {}
     return {"rebuild_seconds": seconds, "rebuild_peak_mib": round(peak_mib(pid))}
 
 
