@@ -137,7 +137,9 @@ def _plan(storage: S3Storage, job: JobId, accepted: AcceptedJob) -> Plan | None:
 
 
 def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
-    if services.state.waiting(lists(EXPLAIN_QUEUE, accepted.priority)) >= services.settings.window_shards:
+    state, priority = services.state, accepted.priority
+    full = state.waiting(lists(EXPLAIN_QUEUE, priority)) >= services.settings.window_shards
+    if full or state.turns_are_waited_for(priority):
         # It takes its turn: else a tenant's thousand small jobs would all lie before everybody else's.
         services.dispatcher.feed()
         return

@@ -6,7 +6,7 @@ time. Every change that must not be half done, or done twice, is one Lua script.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -27,6 +27,8 @@ OPEN_JOBS = "heatmill:open"
 TURNS = "heatmill:turns"
 # Among the turns: no tenant's name is empty.
 LAST_TURN = "/"
+# Followed by a priority: jobs of it waited for their turns when the queue was last fed.
+TURNS_WAITED_FOR = "heatmill:turns-waited-for:"
 PACE = "heatmill:pace"
 NOTE_SECONDS = 86_400
 
@@ -147,6 +149,18 @@ class RedisJobStore:
         """When each `tenant/` and each job was last served, and at `LAST_TURN` anybody: a higher number is later."""
         with translated():
             return {str(name): int(turn) for name, turn in self.client.hgetall(TURNS).items()}
+
+    def note_turns(self, waited_for: Mapping[str, bool], seconds: float) -> None:
+        """Remember for a while, by priority, whether jobs wait for their turns."""
+        with translated(), self.client.pipeline() as together:
+            for priority, waits in waited_for.items():
+                together.set(TURNS_WAITED_FOR + priority, int(waits), px=milliseconds(seconds))
+            together.execute()
+
+    def turns_are_waited_for(self, priority: str) -> bool:
+        """Whether jobs of a priority waited for their turns when the queue was last fed."""
+        with translated():
+            return self.client.get(TURNS_WAITED_FOR + priority) == "1"
 
     def hold(self, job: JobId, role: str, token: str, seconds: float) -> bool:
         """Be, or stay, the one who plans, finishes or sweeps a job; False while somebody else is."""

@@ -77,6 +77,20 @@ def test_small_jobs_fill_the_window_and_then_take_their_turns(
     assert state.waiting(["explain:6"]) == 1, "another priority has a window of its own"
 
 
+def test_a_small_job_does_not_jump_ahead_of_jobs_that_wait_for_their_turns(
+    client: FlaskClient, state: RedisJobStore
+) -> None:
+    """Else a tenant's POSTs would take each place that comes free before the next feed can give it to another."""
+    state.note_turns({"interactive": True, "bulk": False}, 60)
+
+    assert outstanding(state, submit(client)) == 0
+    assert (state.waiting(["explain"]), state.waiting(["control"])) == (0, 1)
+    assert outstanding(state, submit(client, priority="bulk")) == 1
+
+    state.note_turns({"interactive": False, "bulk": False}, 60)
+    assert outstanding(state, submit(client)) == 1
+
+
 def test_a_larger_job_is_left_to_the_control_worker(
     client: FlaskClient, storage: S3Storage, state: RedisJobStore
 ) -> None:

@@ -158,6 +158,16 @@ def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> No
     assert of_flood == [str(first), str(second)] * 3
 
 
+def test_it_is_known_of_each_priority_whether_jobs_wait_for_their_turns(control: Control) -> None:
+    state = control.state
+    plan(control, accept(control.storage, items=ITEMS[:2], priority="bulk"))
+    assert not state.turns_are_waited_for("bulk")
+
+    plan(control, accept(control.storage, items=ITEMS, priority="bulk"))
+    assert state.turns_are_waited_for("bulk")
+    assert not state.turns_are_waited_for("normal")
+
+
 def test_a_job_of_higher_priority_is_served_first(control: Control) -> None:
     bulk = accept(control.storage, shard_items=1, items=ITEMS, priority="bulk")
     urgent = accept(control.storage, shard_items=1, items=ITEMS[:4], priority="interactive")

@@ -191,6 +191,10 @@ def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, tu
         control.dispatcher.explain(job, shard, waiting[job].summary["priority"])
         turns[LAST_TURN] = turns[f"{job.tenant}/"] = turns[str(job)] = turns.get(LAST_TURN, 0) + 1
         capacity -= 1
+    # A POST of one shard must not jump ahead of these; where feeds cease, it need not wait for them.
+    left = {waiting[job].summary["priority"] for job in waiting}
+    waited_for = {priority: priority in left for priority in PRIORITY_STEPS}
+    control.state.note_turns(waited_for, 2 * control.settings.timer_seconds)
 
 
 def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str) -> Plan:
