@@ -12,6 +12,7 @@ from torch import Tensor
 from heatmill import keys, records, registering
 from heatmill.errors import StorageUnavailable
 from heatmill.progress import read_job
+from heatmill.storage import S3Storage
 from heatmill_workers import pipeline
 from heatmill_workers.control import feed, finish
 from heatmill_workers.explainer import Attributions, Explainer, register
@@ -196,3 +197,46 @@ def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard
     assert worker.state.open_jobs() == []
     assert read_job(worker.storage, worker.state, job).state == "cancelled"
     assert not list(records.committed_numbers(worker.storage, job))
+
+
+def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    write_once = S3Storage.write_once
+
+    def late(storage: S3Storage, key: str, *arguments: Any) -> None:
+        if key == keys.commit(job, 0):
+            write_once(storage, keys.cancelled(job), b"{}")
+            worker.state.cancel(job)
+            finish(control_of(worker), job)
+            # Stores tell the time of a write in seconds.
+            time.sleep(1.1)
+        write_once(storage, key, *arguments)
+
+    monkeypatch.setattr(S3Storage, "write_once", late)
+    process_shard(worker, job, 0)
+
+    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert not list(records.committed_numbers(worker.storage, job))
+    assert worker.state.open_jobs() == []
+
+
+def test_a_record_of_a_job_that_was_cancelled_and_has_not_ended_stands(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    write_once = S3Storage.write_once
+
+    def cancelled_meanwhile(storage: S3Storage, key: str, *arguments: Any) -> None:
+        write_once(storage, key, *arguments)
+        if key == keys.commit(job, 0):
+            write_once(storage, keys.cancelled(job), b"{}")
+            worker.state.cancel(job)
+
+    monkeypatch.setattr(S3Storage, "write_once", cancelled_meanwhile)
+    process_shard(worker, job, 0)
+    finish(control_of(worker), job)
+
+    assert read_job(worker.storage, worker.state, job).counts.succeeded == len(METHODS)
+    assert list(records.committed_numbers(worker.storage, job)) == [0]

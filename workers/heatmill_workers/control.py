@@ -193,7 +193,7 @@ def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, tu
         capacity -= 1
     # A POST of one shard must not jump ahead of these; where feeds cease, it need not wait for them.
     left = {waiting[job].summary["priority"] for job in waiting}
-    waited_for = {priority: priority in left for priority in PRIORITY_STEPS}
+    waited_for: dict[str, bool] = {priority: priority in left for priority in PRIORITY_STEPS}
     control.state.note_turns(waited_for, 2 * control.settings.timer_seconds)
 
 

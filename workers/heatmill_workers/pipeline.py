@@ -123,6 +123,7 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
         worker.state.forget(shard.job)
         raise ClaimLost("the job has ended without this shard")
     header = _commit(worker, shard, rows, time.monotonic() - started)
+    _take_back_if_late(worker.storage, shard)
     counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
     log.info("committed", **counts, seconds=header.seconds)
     # Before the job can end: whoever waits for that may submit the same images again. Rows of another worker are its
@@ -243,3 +244,19 @@ def _commit(worker: Worker, shard: ClaimedShard, rows: list[Row], seconds: float
     except WriteConflict:
         return records.load_header(worker.storage, shard.job, shard.number) or header
     return header
+
+
+def _take_back_if_late(storage: S3Storage, shard: ClaimedShard) -> None:
+    """Remove the record of a worker that stood still in its write until a cancelled job had ended without it.
+
+    Raises:
+        ClaimLost: It is removed.
+    """
+    commit, final = keys.commit(shard.job, shard.number), keys.final(shard.job)
+    if not storage.exists(final):
+        return
+    written = {entry.key: entry.modified for key in (commit, final) for entry in storage.list(key)}
+    # What the end counted was there before it; stores tell seconds, and in doubt a record stays.
+    if commit in written and final in written and written[commit] > written[final]:
+        storage.delete([commit])
+        raise ClaimLost("the job ended while the commit record was on its way")
