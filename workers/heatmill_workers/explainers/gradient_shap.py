@@ -42,7 +42,7 @@ class Params(BaseModel):
     max_error: float | None = Field(
         None, gt=0, le=1, description="Double an image's samples until its completeness error is at most this."
     )
-    max_samples: int = Field(2000, ge=2, le=4000, description="Where the doubling ends; also bounds `samples` then.")
+    max_samples: int = Field(800, ge=2, le=4000, description="Where the doubling ends; also bounds `samples` then.")
     background: tuple[BackgroundEntry, ...] = Field(
         ("mean", "black", "white", "blur"), min_length=1, max_length=MAX_BACKGROUND, description=BACKGROUND
     )
