@@ -10,7 +10,7 @@ from torch import Tensor
 from heatmill_workers.engine.gradients import input_gradients
 from heatmill_workers.models.loaded import LoadedModel
 
-SIZES = (1, 2, 4, 8, 16, 32)
+SIZES = (1, 2, 4, 8, 16)
 REPEATS = 3
 
 

@@ -49,7 +49,7 @@ class Case:
 
     Args:
         passes: A function of the answers where the method decides by itself.
-        quick: Groups and photos in each, in the quick run.
+        quick: Groups and photos in each, in the quick run; None leaves it out.
         full: The same in the full run.
         drawn: The library draws at random what heatmill draws otherwise: their values cannot agree.
         scaled: The library draws its map up to the image, between 0 and 1.
@@ -62,7 +62,7 @@ class Case:
     reference: Reference
     passes: Passes | Callable[[Sequence[Explained]], Passes]
     params: Mapping[str, object] = field(default_factory=dict)
-    quick: tuple[int, int] = (2, 1)
+    quick: tuple[int, int] | None = (2, 1)
     full: tuple[int, int] = (3, 4)
     drawn: bool = False
     scaled: bool = False
@@ -88,8 +88,9 @@ def _samples_taken(answers: Sequence[Explained]) -> Passes:
 
 LITE, RESNET, VIT = "EfficientNet-Lite0", "ResNet-18", "ViT-tiny"
 CHEAP: dict[str, Any] = {"quick": (3, 8), "full": (5, 16)}
-SECONDS: dict[str, Any] = {"quick": (2, 1), "full": (3, 2), "warm": False}
+SECONDS: dict[str, Any] = {"quick": (1, 1), "full": (3, 2), "warm": False}
 MANY_SECONDS: dict[str, Any] = {"quick": (1, 1), "full": (2, 2), "warm": False}
+ONLY_FULL: dict[str, Any] = {"quick": None, "full": (2, 2), "warm": False}
 STEPS = Passes(forward=1, both=50, shared=1)
 SAMPLES = Passes(forward=1 + BACKGROUND_OWN, both=50, shared=BACKGROUND_SHARED)
 BACKGROUND = Passes(forward=1 + BACKGROUND_OWN, backward=BACKGROUND_SHARED + BACKGROUND_OWN, shared=BACKGROUND_SHARED)
@@ -110,13 +111,13 @@ CASES = (
     ),
     # On EfficientNet-Lite0, whose activations are one module, it silently takes the first and not the last.
     Case("grad_cam", RESNET, "grad-cam", references.pytorch_grad_cam, Passes(forward=1), scaled=True, **CHEAP),
-    Case("integrated_gradients", LITE, "captum", captum_to_error, _steps_taken, TO_ERROR, **MANY_SECONDS),
+    Case("integrated_gradients", LITE, "captum", captum_to_error, _steps_taken, TO_ERROR, **ONLY_FULL),
     Case(
         "deep_lift", RESNET, "captum", references.captum_deep_lift, Passes(forward=1, backward=1, shared=1), full=(3, 8)
     ),
     Case("deep_shap", RESNET, "shap", references.shap_deep, BACKGROUND, quick=(2, 4), full=(3, 8)),
     Case("lime", LITE, "lime", references.lime_image, Passes(forward=1000), **MANY_SECONDS),
-    Case("lime", LITE, "lime", references.lime_image, _samples_taken, LIME_TO_ERROR, drawn=True, **MANY_SECONDS),
+    Case("lime", LITE, "lime", references.lime_image, _samples_taken, LIME_TO_ERROR, drawn=True, **ONLY_FULL),
     Case("partition_shap", LITE, "shap", references.shap_partition, Passes(forward=500), quick=(1, 1), full=(2, 2)),
     Case("attention", VIT, "transformers", references.transformers_attention, Passes(forward=1), **CHEAP),
     Case("attention_rollout", VIT, "transformers", references.transformers_rollout, Passes(forward=1), **CHEAP),
@@ -128,12 +129,13 @@ CASES = (
 
 def measure(*, quick: bool, cases: Sequence[Case] = CASES) -> list[Row]:
     """One row for each case."""
-    most = max(groups * size for case in cases for groups, size in [case.quick if quick else case.full])
-    known = subjects(most, {case.model for case in cases})
+    asked = [(case, size) for case in cases if (size := case.quick if quick else case.full)]
+    most = max(groups * photos for _, (groups, photos) in asked)
+    known = subjects(most, {case.model for case, _ in asked})
     paces = {name: bare(subject.model, subject.images[:1]) for name, subject in known.items()}
     rows = []
-    for case in cases:
-        rows.append(_row(case, known[case.model], paces[case.model], *(case.quick if quick else case.full)))
+    for case, size in asked:
+        rows.append(_row(case, known[case.model], paces[case.model], *size))
         print(rows[-1], flush=True)
     return rows
 
