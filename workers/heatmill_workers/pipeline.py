@@ -253,7 +253,7 @@ def _take_back_if_late(storage: S3Storage, shard: ClaimedShard) -> None:
         ClaimLost: It is removed.
     """
     commit, final = keys.commit(shard.job, shard.number), keys.final(shard.job)
-    if not storage.exists(final):
+    if not (storage.exists(final) and storage.exists(keys.cancelled(shard.job))):
         return
     written = {entry.key: entry.modified for key in (commit, final) for entry in storage.list(key)}
     # What the end counted was there before it; stores tell seconds, and in doubt a record stays.

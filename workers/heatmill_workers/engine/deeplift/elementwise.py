@@ -188,7 +188,7 @@ def metadata(function: Function, *args: Any, **kwargs: Any) -> Any:
 
 
 @rule(*SUMS, pairs=("input", "other"), row_wise=True)
-@rule(*JOINS, pairs=("tensors",), row_wise=True)
+@rule(*JOINS, pairs=("tensors",))
 @rule(*AFFINE_ROW_WISE, row_wise=True)
 @rule(*AFFINE)
 def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
