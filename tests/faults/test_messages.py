@@ -2,6 +2,7 @@
 
 import json
 import time
+from base64 import b64encode
 from typing import cast
 from uuid import uuid4
 
@@ -66,11 +67,18 @@ UNREADABLE = {
     "a tag that is no name": "tag",
     "not before 2030": "eta",
     "other arguments": "arguments",
+    "a time limit that is no time": "limit",
+    "Celery's older protocol": "protocol 1",
+    "text that JSON cannot say": '{"__type__": "uuid", "__value__": 7}',
 }
 # What is wrong with a message that is whole but for this.
 DAMAGES: dict[str, dict[str, object]] = {"body": {"body": "bm90IGpzb24="}, "name": {"headers": {"task": ["a list"]}}}
 DAMAGES |= {"nobody": {"body": None}, "tag": {"properties": {"delivery_tag": None}}}
+DAMAGES |= {
+    "protocol 1": {"headers": {}, "body": b64encode(json.dumps({"task": EXPLAIN, "id": "1"}).encode()).decode()}
+}
 LATER: dict[str, dict[str, object]] = {"id": {"id": [1]}, "eta": {"eta": "2030-01-01T00:00:00+00:00"}}
+LATER |= {"limit": {"timelimit": "abc", "task": EXPLAIN}}
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

@@ -9,18 +9,22 @@ import json
 from queue import Empty
 from typing import Annotated, Any, Literal
 
+import redis
 import structlog
-from kombu.transport import redis
-from kombu.transport.virtual.base import Message as KombuMessage
+from kombu.transport import redis as kombu_redis
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from heatmill.dispatch import CONTROL_QUEUE, EXPLAIN_QUEUE
+
+EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 log = structlog.get_logger()
 
 
 class _Part(BaseModel):
-    """What Celery adds besides is its own affair."""
+    """What Celery adds besides is left out."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class Headers(_Part):
@@ -33,18 +37,10 @@ class Headers(_Part):
     compression: None = None
 
 
-class DeliveryInfo(_Part):
-    """Where a message that nobody acknowledged goes back to."""
-
-    exchange: str
-    routing_key: str
-
-
 class Properties(_Part):
     """What kombu adds."""
 
     delivery_tag: str
-    delivery_info: DeliveryInfo
     body_encoding: Literal["base64"]
     priority: int = 0
 
@@ -62,47 +58,75 @@ def _decoded(body: object) -> object:
 
 
 class Envelope(_Part):
-    """A message as the dispatcher sends it: arguments, named arguments, and no callbacks."""
+    """A message as the dispatcher sends it: ids, no named arguments, and no callbacks."""
 
-    body: Annotated[tuple[list[Any], dict[str, Any], dict[str, None]], BeforeValidator(_decoded), Field(strict=False)]
+    body: Annotated[
+        tuple[list[str | int], Annotated[dict[str, None], Field(max_length=0)], dict[str, None]],
+        BeforeValidator(_decoded),
+        Field(strict=False),
+    ]
     content_type: Literal["application/json"] = Field(alias="content-type")
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
     headers: Headers
     properties: Properties
 
 
-class Message(KombuMessage):
-    """A message as kombu writes it.
+def as_sent(message: Any, queue: str) -> dict[str, Any]:
+    """What the dispatcher has sent, and nothing else: Celery acts on dozens of headers, and believes each.
+
+    Args:
+        message: As it lay in Redis.
+        queue: Where it lay, and where it goes back to when nobody acknowledges it.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The dispatcher sends no such message.
     """
+    sent = Envelope.model_validate(message)
+    body = json.dumps([sent.body[0], {}, EMBEDDED]).encode()
+    return {
+        "body": base64.b64encode(body).decode(),
+        "content-type": sent.content_type,
+        "content-encoding": sent.content_encoding,
+        "headers": {"lang": "py", "id": sent.headers.id, "task": sent.headers.task},
+        "properties": {
+            **sent.properties.model_dump(),
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        },
+    }
 
-    def __init__(self, payload: Any, **arguments: Any) -> None:
-        try:
-            # Messages between workers have none.
-            if "task" in payload["headers"]:
-                Envelope.model_validate(payload)
-            super().__init__(payload, **arguments)  # type: ignore[no-untyped-call]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"no message of kombu's: {error!r}") from error
 
-
-class Channel(redis.Channel):
+class Channel(kombu_redis.Channel):
     """Takes what can be read."""
 
-    Message = Message  # type: ignore[assignment]
-
     def _brpop_read(self, **options: Any) -> Any:
+        transport: Transport = self.connection
+        transport.has_read = False
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except ValueError as error:
+        except (Empty, OSError, redis.RedisError):
+            raise
+        except Exception as error:
+            if transport.has_read:
+                # The worker's own trouble.
+                raise
             # Neither JSON, nor text, nor ours: it has left its list, and nothing has noted it as taken.
             log.exception("a message that cannot be read is dropped")
             raise Empty from error
 
 
-class Transport(redis.Transport):
-    """With that channel."""
+class Transport(kombu_redis.Transport):
+    """With that channel.
+
+    Attributes:
+        has_read: Whether what was taken last was a message, and the worker's to deal with.
+    """
 
     Channel = Channel
+    has_read = False
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        # What workers say to each other comes by other ways.
+        ours = as_sent(message, queue) if queue in (EXPLAIN_QUEUE, CONTROL_QUEUE) else message
+        self.has_read = True
+        super()._deliver(ours, queue)  # type: ignore[no-untyped-call]
