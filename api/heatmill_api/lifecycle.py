@@ -6,14 +6,14 @@ from http import HTTPStatus
 from flask import Response
 
 from heatmill import job_index, keys, records
-from heatmill.errors import InvalidRequest, JobFinished, JobUnfinished, QueueUnavailable
+from heatmill.errors import InvalidRequest, JobDeleted, JobFinished, JobUnfinished, QueueUnavailable
 from heatmill.progress import read_job
 from heatmill.schemas import Job, SourceRequest
 from heatmill_api.replies import job_reply
 from heatmill_api.routing import JobPath, header, problems, versioned
 from heatmill_api.services import known, services
 from heatmill_api.submissions import Submission
-from heatmill_api.submitting import idempotency_key, submitted
+from heatmill_api.submitting import idempotency_key, retried_before, submitted
 
 api = versioned("lifecycle", "jobs")
 
@@ -45,7 +45,12 @@ def retry_job(path: JobPath) -> Response:
     It makes no map, since a map is of all items.
     """
     here, job, key = services(), known(path.job), idempotency_key()
-    asked = records.load_request(here.storage, job).request
+    try:
+        asked = records.load_request(here.storage, job).request
+    except JobDeleted:
+        if (answer := retried_before(job, key)) is not None:
+            return answer
+        raise
     if not asked.methods:
         raise InvalidRequest(f"job {job.job} was asked for a map only; submit it again for another one")
     again = asked.model_copy(

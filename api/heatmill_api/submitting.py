@@ -5,7 +5,9 @@ from http import HTTPStatus
 
 from flask import Response, request
 
+from heatmill import records
 from heatmill.errors import InvalidRequest, JobNotFound, JobUnfinished, QueueUnavailable, StorageUnavailable
+from heatmill.keys import JobId
 from heatmill.progress import open_job, progress_of, read_job
 from heatmill.schemas import Job, JobRequest
 from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
@@ -20,10 +22,19 @@ IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 def submitted(submission: Submission, key: str | None) -> Response:
     """Accept a job, and answer with it."""
-    acceptance = _accept(submission, key)
-    path = job_path(acceptance.job.id)
-    replayed = {"Idempotency-Replayed": "true"} if acceptance.replayed else {}
-    return job_reply(_as_it_is(acceptance), HTTPStatus.ACCEPTED, {"Location": path, **replayed})
+    return _reply(_accept(submission, key))
+
+
+def retried_before(origin: JobId, key: str | None) -> Response | None:
+    """The answer to a retry that is sent again, when the job it is about has been deleted since."""
+    if key is None:
+        return None
+    try:
+        again = records.load_request(services().storage, job_for(tenant(), key))
+    except JobNotFound:
+        return None
+    source = again.request.source
+    return None if source is None or source.failed_of != origin.job else _reply(Acceptance(again, replayed=True))
 
 
 def idempotency_key() -> str | None:
@@ -67,6 +78,12 @@ def _accept(submission: Submission, key: str | None) -> Acceptance:
     if not acceptance.replayed:
         start(here, acceptance.job)
     return acceptance
+
+
+def _reply(acceptance: Acceptance) -> Response:
+    path = job_path(acceptance.job.id)
+    replayed = {"Idempotency-Replayed": "true"} if acceptance.replayed else {}
+    return job_reply(_as_it_is(acceptance), HTTPStatus.ACCEPTED, {"Location": path, **replayed})
 
 
 def _as_it_is(acceptance: Acceptance) -> Job:

@@ -94,6 +94,24 @@ def test_what_failed_is_run_again_as_a_new_job(client: FlaskClient, storage: S3S
     assert answered(client.post(link, headers=KEY), 202)["id"] == again["id"]
 
 
+def test_a_retry_that_is_sent_again_finds_its_job_after_the_first_one_was_deleted(
+    client: FlaskClient, storage: S3Storage, state: RedisJobStore
+) -> None:
+    job, other = (ended(client, storage, state, failed(0)) for _ in range(2))
+    ours, theirs = {"Idempotency-Key": "before-the-deletion"}, {"Idempotency-Key": "of-another-retry"}
+    link = f"/v1/jobs/{job.job}:retry"
+    again = answered(client.post(link, headers=ours), 202)
+    answered(client.post(f"/v1/jobs/{other.job}:retry", headers=theirs), 202)
+    assert client.delete(f"/v1/jobs/{job.job}").status_code == 204
+
+    answer = client.post(link, headers=ours)
+
+    assert answered(answer, 202)["id"] == again["id"]
+    assert answer.headers["Idempotency-Replayed"] == "true"
+    for key in ({}, theirs, {"Idempotency-Key": "unused"}):
+        assert answered(client.post(link, headers=key), 404)["type"].endswith("/job_deleted")
+
+
 @pytest.mark.parametrize("priority", [None, "interactive"])
 def test_a_small_job_is_retried_too(
     client: FlaskClient, storage: S3Storage, state: RedisJobStore, priority: str | None
