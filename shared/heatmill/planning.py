@@ -5,7 +5,7 @@ from itertools import count, islice
 from typing import Any
 
 from heatmill import keys
-from heatmill.errors import HeatmillError, MapUnavailable
+from heatmill.errors import HeatmillError, InternalError, MapUnavailable
 from heatmill.keys import JobId
 from heatmill.records import load_plan, load_shard, store_shard
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, JobRequest, Plan, Problem, problem_type
@@ -98,6 +98,16 @@ def inline_items(requests: Iterable[ItemRequest]) -> ListItems:
         for index, request in enumerate(requests)
     ]
     return lambda after: iter(items if after is None else items[after.index + 1 :])
+
+
+def lost_items(accepted: AcceptedJob, plan: Plan, number: int) -> tuple[Item, ...]:
+    """The items of a shard whose file is lost: as the request names them, else by their numbers, each an error."""
+    first = number * accepted.shard_items
+    indices = range(first, min(first + accepted.shard_items, plan.items))
+    if accepted.request.items is not None:
+        return tuple(islice(inline_items(accepted.request.items)(None), indices.start, indices.stop))
+    problem = as_problem(InternalError("the file that names this item is lost; its number is all that is known of it"))
+    return tuple(Item(index=index, id=str(index), error=problem) for index in indices)
 
 
 def _shards(storage: S3Storage, job: JobId, size: int, list_items: ListItems) -> Iterator[tuple[Item, ...]]:

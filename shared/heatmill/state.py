@@ -30,6 +30,7 @@ LAST_TURN = "/"
 # Followed by a priority: jobs of it waited for their turns when the queue was last fed.
 TURNS_WAITED_FOR = "heatmill:turns-waited-for:"
 PACE = "heatmill:pace"
+CHECKED_START = "heatmill:checked-start"
 NOTE_SECONDS = 86_400
 
 T = TypeVar("T")
@@ -216,6 +217,22 @@ class RedisJobStore:
         """Messages in a queue, by the lists that make it up."""
         with translated():
             return sum(int(self.client.llen(name)) for name in lists)
+
+    def start(self) -> str:
+        """Which start of the server this is: another one may remember an older state, or nothing."""
+        with translated():
+            return str(self.client.info("server")["run_id"])
+
+    def checked_start(self) -> str | None:
+        """The start whose state was last held against the durable records."""
+        with translated():
+            start = self.client.get(CHECKED_START)
+        return None if start is None else str(start)
+
+    def note_checked(self, start: str) -> None:
+        """Remember that it was."""
+        with translated():
+            self.client.set(CHECKED_START, start)
 
     def ping(self) -> None:
         """Raise unless Redis answers."""

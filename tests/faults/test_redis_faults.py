@@ -1,5 +1,6 @@
 """Redis dies, forgets, hangs, refuses or crawls in the middle of a job."""
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -7,7 +8,10 @@ from contextlib import closing
 import pytest
 import redis
 
-from tests.faults.service import Service, batch
+from heatmill import keys, records
+from tests.faults.photos import slow as slow_photos
+from tests.faults.service import EXPLAIN, PATIENCE_SECONDS, Service, batch
+from tests.faults.stack import wait_until
 
 AWAY_SECONDS = 4.0
 # A process that ends by itself takes its time.
@@ -78,6 +82,34 @@ def test_redis_is(service: Service, fault: str) -> None:
     assert service.most_attempts(job) <= 2
     # And everybody takes messages again.
     service.warm_up()
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "still open"])
+def test_redis_comes_back_with_an_older_state_and_a_job_was_cancelled_since(service: Service, ended: bool) -> None:
+    job = service.submit(slow_photos(48))
+    service.wait_for_commits(job)
+    command(service, "SAVE")
+    folder, kept = service.stack.folder / "redis", service.stack.folder / "older"
+    shutil.copytree(folder, kept, dirs_exist_ok=True)
+    if ended:
+        service.cancel(job)
+        service.wait(job)
+    else:
+        # The marker is durable; Redis dies before it is told.
+        service.storage.write_once(keys.cancelled(job), b"{}")
+    service.stack.kill_redis(forget=True)
+    committed = list(records.committed_numbers(service.storage, job))
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    service.stack.start_redis()
+    over = time.monotonic()
+    keep_up_for_a_while(service)
+
+    history = service.healed(f"Redis as it was before a cancel, job {'ended' if ended else 'open'}", job, over)
+    wait_until(lambda: not service.state.open_jobs(), PATIENCE_SECONDS, "Redis has forgotten the job")
+    service.warm_up()
+    assert history.final().state == "cancelled"
+    # Those that were at work when Redis died commit, and as many again that were sent before it was told.
+    assert len(history.rows()) <= 4 * (len(committed) + 2 * len(EXPLAIN) * (not ended))
 
 
 def keep_up_for_a_while(service: Service) -> None:

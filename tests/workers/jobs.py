@@ -41,6 +41,15 @@ def upload(storage: S3Storage, data: bytes, tenant: str = "default") -> str:
     return f"upload://{digest}"
 
 
+def pass_time(state: RedisJobStore, job: JobId) -> None:
+    """What was sent or claimed for long is late now."""
+    names = f"heatmill:{{{job}}}:"
+    for shard in state.client.zrange(f"{names}inflight", 0, -1):
+        state.client.zadd(f"{names}inflight", {str(shard): 1})
+    for shard, holder in state.client.hgetall(f"{names}claims").items():
+        state.client.hset(f"{names}claims", str(shard), f"{str(holder).split()[0]} 1")
+
+
 def sent(state: RedisJobStore) -> list[tuple[str, int]]:
     """Take every explain message off the queue: (tenant/job, shard), highest priority first, oldest first."""
     messages = []

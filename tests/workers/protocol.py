@@ -17,6 +17,7 @@ from heatmill.state import Claim, RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker
+from tests.workers.jobs import pass_time
 
 LONG = 60.0
 FENCING = frozenset({"cancel", "taken_over", "rival"})
@@ -57,11 +58,7 @@ class World:
 
     def pass_time(self) -> None:
         """What was sent or claimed for long is late now."""
-        names = f"heatmill:{{{self.job}}}:"
-        for shard in self.state.client.zrange(f"{names}inflight", 0, -1):
-            self.state.client.zadd(f"{names}inflight", {str(shard): 1})
-        for shard, holder in self.state.client.hgetall(f"{names}claims").items():
-            self.state.client.hset(f"{names}claims", str(shard), f"{str(holder).split()[0]} 1")
+        pass_time(self.state, self.job)
 
 
 class Attempt:

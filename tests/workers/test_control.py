@@ -12,7 +12,8 @@ import pytest
 
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
-from heatmill.dispatch import FINISH, Dispatcher
+from heatmill.committed import Committed
+from heatmill.dispatch import FINISH, PLAN, Dispatcher
 from heatmill.errors import ClaimLost, Overtaken
 from heatmill.keys import JobId
 from heatmill.planning import write_plan
@@ -206,6 +207,67 @@ def test_two_finishers_at_once_write_one_final_job(control: Control) -> None:
     assert control.state.open_jobs() == []
 
 
+def test_a_job_that_is_not_complete_is_not_finished_whoever_asks(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    commit(control, job, 0)
+
+    finish(control, job)
+    assert not control.storage.exists(keys.final(job))
+
+    control.state.client.flushall()
+    finish(control, job)
+    assert not control.storage.exists(keys.final(job))
+    assert control.storage.exists(keys.open_marker(job))
+
+
+def test_a_job_of_which_redis_says_more_than_the_store_is_rebuilt_and_not_finished(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    for number in range(4):
+        commit(control, job, number)
+    control.storage.delete([keys.commit(job, 2)])
+    sent(control.state)
+
+    settle(control)
+    assert not control.storage.exists(keys.final(job))
+
+    repair(control)
+    assert sent(control.state) == [(str(job), 2)]
+
+
+def test_a_job_that_is_over_is_forgotten_where_redis_remembers_an_older_state(control: Control) -> None:
+    ended, deleted, opened = (accept(control.storage, items=ITEMS[:1]) for _ in range(3))
+    for job in (ended, deleted, opened):
+        plan(control, job)
+    for job in (ended, deleted):
+        commit(control, job, 0)
+        finish(control, job)
+    records.bury(control.storage, deleted)
+    for job in (ended, deleted):
+        control.state.register(job, {"priority": "normal"}, None, Committed())
+    control.storage.delete([keys.open_marker(opened)])
+
+    repair(control)
+
+    assert control.state.open_jobs() == [opened]
+    assert control.storage.exists(keys.open_marker(opened)), "a job that is open has its marker again"
+
+
+def test_a_redis_that_was_started_again_is_told_of_cancels_that_it_does_not_remember(control: Control) -> None:
+    job = accept(control.storage, items=ITEMS)
+    plan(control, job)
+    repair(control)
+    control.storage.write_once(keys.cancelled(job), b"{}")
+
+    repair(control)
+    assert not control.state.is_cancelled(job), "asked once a start, not every few seconds"
+
+    control.state.note_checked("another start")
+    repair(control)
+    assert control.state.is_cancelled(job)
+
+
 def test_planning_a_job_that_is_done_does_not_bring_it_back(control: Control) -> None:
     job = accept(control.storage, items=ITEMS[:1])
     plan(control, job)
@@ -224,10 +286,12 @@ def test_a_job_that_ends_while_it_is_planned_does_not_come_back(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = accept(control.storage, items=ITEMS)
+    register(control.storage, control.state, job)
 
     def ended_meanwhile(*arguments: Any) -> Plan:
         written = write_plan(*arguments)
         control.storage.write_once(keys.cancelled(job), b"{}")
+        control.state.cancel(job)
         finish(control, job)
         return written
 
@@ -312,8 +376,8 @@ def test_a_job_that_was_accepted_while_redis_was_away_is_planned_by_the_timer(co
 
     repair(control)
 
-    assert control.state.client.llen("control") == 1
     assert read_job(control.storage, control.state, job).state == "queued"
+    assert rung(control.state, PLAN) == {job}
 
 
 def test_a_finish_that_was_cut_off_after_final_json_is_completed(control: Control) -> None:

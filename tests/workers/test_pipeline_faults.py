@@ -1,7 +1,9 @@
 """A shard that meets death, fencing, a broken model or a store that is away: nothing is lost, nothing done twice."""
 
 import io
+import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,18 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from heatmill import keys, records, registering
+from heatmill.dispatch import FINISH, PLAN
 from heatmill.errors import StorageUnavailable
+from heatmill.keys import JobId
 from heatmill.progress import read_job
-from heatmill.storage import S3Storage
+from heatmill.storage import ObjectMissing, S3Storage
 from heatmill_workers import pipeline
-from heatmill_workers.control import feed, finish
+from heatmill_workers.control import feed, finish, plan, repair
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.rows import explain_items
 from heatmill_workers.worker import Worker
-from tests.workers.jobs import sent, upload
+from tests.workers.jobs import pass_time, rung, sent, upload
 from tests.workers.photos import noise
 from tests.workers.processed import METHODS, control_of, planned_fresh, rows_of
 
@@ -172,6 +176,7 @@ def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
     def cancelled_meanwhile(*arguments: Any) -> Any:
         worker.storage.write_once(keys.cancelled(job), b"{}")
         worker.state.cancel(job)
+        pass_time(worker.state, job)
         finish(control_of(worker), job)
         return explain_items(*arguments)
 
@@ -209,6 +214,7 @@ def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
         if key == keys.commit(job, 0):
             write_once(storage, keys.cancelled(job), b"{}")
             worker.state.cancel(job)
+            pass_time(worker.state, job)
             finish(control_of(worker), job)
             # Stores tell the time of a write in seconds.
             time.sleep(1.1)
@@ -240,3 +246,101 @@ def test_a_record_of_a_job_that_was_cancelled_and_has_not_ended_stands(
 
     assert read_job(worker.storage, worker.state, job).counts.succeeded == len(METHODS)
     assert list(records.committed_numbers(worker.storage, job)) == [0]
+
+
+def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job_is_removed(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
+    write_once = S3Storage.write_once
+    held_back: list[Any] = []
+
+    def late(storage: S3Storage, key: str, data: bytes, *arguments: Any) -> None:
+        if key == keys.commit(job, 0):
+            held_back.append(data)
+            write_once(storage, keys.cancelled(job), b"{}")
+            worker.state.cancel(job)
+            pass_time(worker.state, job)
+            finish(control_of(worker), job)
+        elif key == keys.final(job):
+            # The counting is over, and the frozen worker's request is through.
+            write_once(storage, keys.commit(job, 0), held_back[0])
+            write_once(storage, key, data, *arguments)
+        else:
+            write_once(storage, key, data, *arguments)
+
+    monkeypatch.setattr(S3Storage, "write_once", late)
+    process_shard(worker, job, 0)
+
+    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert not list(records.committed_numbers(worker.storage, job))
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
+def test_a_lost_plan_is_made_again(worker: Worker, damaged: bool) -> None:
+    items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
+    job = planned_fresh(worker, items=items, shard_items=1, methods=[{"name": "saliency"}])
+    process_shard(worker, job, 1)
+    _lose(worker, keys.plan(job), damaged=damaged)
+
+    _to_the_end(worker, job)
+
+    assert read_job(worker.storage, worker.state, job).state == "succeeded"
+    assert [row.index for row in rows_of(worker, job)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
+def test_a_shard_whose_file_is_lost_is_what_the_request_names(worker: Worker, damaged: bool) -> None:
+    items = [{"id": f"photo {seed}", "image": upload(worker.storage, noise(seed))} for seed in range(3)]
+    job = planned_fresh(worker, items=items, shard_items=2, methods=[{"name": "saliency"}])
+    _lose(worker, keys.shard(job, 1), damaged=damaged)
+
+    _to_the_end(worker, job)
+
+    assert [(row.item, row.status) for row in rows_of(worker, job)] == [
+        (f"photo {seed}", "succeeded") for seed in range(3)
+    ]
+
+
+def test_the_items_of_a_lost_shard_of_a_long_list_fail_by_their_numbers(worker: Worker, sources: str) -> None:
+    images = [upload(worker.storage, noise(seed)) for seed in range(3)]
+    lines = "".join(json.dumps({"id": f"photo {seed}", "image": image}) + "\n" for seed, image in enumerate(images))
+    worker.storage.of_bucket(sources).put("photos.jsonl", lines.encode())
+    source = {"uri": f"s3://{sources}/photos.jsonl"}
+    job = planned_fresh(worker, source=source, shard_items=2, methods=[{"name": "saliency"}])
+    _lose(worker, keys.shard(job, 0), damaged=False)
+
+    _to_the_end(worker, job)
+
+    assert [(row.item, row.index, row.status) for row in rows_of(worker, job)] == [
+        ("0", 0, "failed"),
+        ("1", 1, "failed"),
+        ("photo 2", 2, "succeeded"),
+    ]
+    final = read_job(worker.storage, worker.state, job)
+    assert (final.state, final.counts.failed) == ("partly_failed", 2)
+
+
+def _lose(worker: Worker, key: str, *, damaged: bool) -> None:
+    worker.storage.delete([key])
+    if damaged:
+        worker.storage.put(key, b"{")
+
+
+def _to_the_end(worker: Worker, job: JobId) -> None:
+    """What the timer, feed and a worker do, until the job is done; each attempt that dies is an attempt."""
+    control = control_of(worker)
+    for _ in range(20):
+        repair(control)
+        for named in rung(worker.state, PLAN):
+            plan(control, named)
+        feed(control)
+        for named in rung(worker.state, FINISH):
+            finish(control, named)
+        for _, shard in sent(worker.state):
+            with suppress(ObjectMissing, ValueError):
+                process_shard(worker, job, shard)
+        pass_time(worker.state, job)
+        if worker.storage.exists(keys.final(job)):
+            return
+    raise AssertionError("the job does not end")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +14,15 @@ import structlog
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS, Dispatcher, lists
-from heatmill.errors import ClaimLost, HeatmillError, JobDeleted, JobNotFound, Overtaken, SourceUnreadable
+from heatmill.errors import (
+    ClaimLost,
+    HeatmillError,
+    JobDeleted,
+    JobNotFound,
+    Overtaken,
+    SourceUnreadable,
+    TransientError,
+)
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
@@ -111,13 +120,24 @@ def is_complete(progress: JobProgress) -> bool:
 
 
 def finish(control: Control, job: JobId) -> None:
-    """Write the tables and the terminal job, remove the open marker, and let Redis forget the job."""
+    """Write the tables and the terminal job, remove the open marker, and let Redis forget the job.
+
+    A job that is not complete is left alone, whoever asks: what is terminal stays so.
+    """
     token = uuid4().hex
     if not control.state.hold(job, FINISHER, token, HOLD_SECONDS):
         return
     try:
         if not control.storage.exists(keys.final(job)):
-            _write_final(control, job, token)
+            accepted = records.load_request(control.storage, job)
+            progress = control.state.progress(job)
+            if progress is None or not is_complete(progress):
+                log.warning("not finished: it is not complete", job=str(job))
+                return
+            if not _write_final(control, accepted, token):
+                # Redis said more than the store holds, which is the truth.
+                control.state.forget(job)
+                return
     except JobDeleted:
         # It was final, and Redis went away before it could forget the job.
         log.info("deleted meanwhile", job=str(job))
@@ -142,24 +162,45 @@ def sweep(control: Control, job: JobId) -> None:
 
 def repair(control: Control) -> None:
     """Rebuild what Redis has forgotten about open jobs, plan what was never planned, feed; delete what is to go."""
-    known = set(control.state.open_jobs())
+    state = control.state
+    known = set(state.open_jobs())
+    start = state.start()
+    has_restarted = start != state.checked_start()
+    marked = set()
     for marker in control.storage.list(keys.OPEN_PREFIX):
-        try:
-            _repair_job(control, marker, known)
-        except (HeatmillError, LookupError, ValueError):
-            # A damaged record, or a stray object under open/: it is this job's trouble, not that of the others.
-            log.exception("cannot be repaired", marker=marker.key)
+        with _alone(marker.key):
+            job = JobId.parse(marker.key.removeprefix(keys.OPEN_PREFIX))
+            marked.add(job)
+            _repair_job(control, job, marker, job in known, has_restarted=has_restarted)
+    # What is known has a marker, or had one when the markers were not listed yet.
+    for job in known - marked:
+        with _alone(str(job)):
+            _repair_unmarked(control, job)
+    state.note_checked(start)
     feed(control)
     sweeping.expire(control.storage, control.state)
     sweeping.ring_for_trash(control.storage, control.dispatcher)
 
 
-def _repair_job(control: Control, marker: ListedObject, known: set[JobId]) -> None:
-    job = JobId.parse(marker.key.removeprefix(keys.OPEN_PREFIX))
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """A damaged record, or a stray object under open/, is its own trouble, not that of the other jobs."""
     try:
-        progress = control.state.progress(job) if job in known else None
+        yield
+    except TransientError:
+        raise
+    except (HeatmillError, LookupError, ValueError):
+        log.exception("cannot be repaired", what=what)
+
+
+def _repair_job(control: Control, job: JobId, marker: ListedObject, is_known: bool, *, has_restarted: bool) -> None:
+    try:
+        progress = control.state.progress(job) if is_known else None
         if progress is None:
             progress = _rebuild(control, job)
+        elif has_restarted and control.storage.exists(keys.cancelled(job)):
+            # A Redis that was started again may remember what was true before.
+            control.state.cancel(job)
         if progress is not None and progress.shards is None and not progress.cancelled:
             control.dispatcher.plan(job)
     except JobNotFound:
@@ -167,14 +208,43 @@ def _repair_job(control: Control, marker: ListedObject, known: set[JobId]) -> No
             control.storage.delete([marker.key])
 
 
+def _repair_unmarked(control: Control, job: JobId) -> None:
+    """Forget a job that is over, of which Redis remembers an older state; one that is open is marked again."""
+    try:
+        records.load_request(control.storage, job)
+    except JobNotFound:
+        control.state.forget(job)
+        return
+    if control.storage.exists(keys.final(job)):
+        control.state.forget(job)
+    else:
+        control.storage.put(keys.open_marker(job), b"")
+
+
 def _rebuild(control: Control, job: JobId) -> JobProgress | None:
     """Make Redis know the job again; a job that is terminal only lacks the removal of its marker."""
     if control.storage.exists(keys.final(job)):
         control.dispatcher.finish(job)
         return None
-    register(control.storage, control.state, job)
+    try:
+        register(control.storage, control.state, job)
+    except ValueError:
+        if not _drop_damaged_plan(control.storage, job):
+            raise
+        register(control.storage, control.state, job)
     log.info("rebuilt", job=str(job))
     return control.state.progress(job)
+
+
+def _drop_damaged_plan(storage: S3Storage, job: JobId) -> bool:
+    """Whether it was the plan that cannot be read: it is made again, from the request and the shards' files."""
+    try:
+        records.load_plan(storage, job)
+    except ValueError:
+        log.exception("the plan is made again", job=str(job))
+        storage.delete([keys.plan(job)])
+        return True
+    return False
 
 
 def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, turns: dict[str, int]) -> None:
@@ -250,21 +320,28 @@ def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
     return new_plan(accepted.request, shards=0, items=0, results=0, error=as_problem(reason))
 
 
-def _held_rows(control: Control, job: JobId, token: str, counts: Counter[str]) -> Iterator[Row]:
-    """All rows, and how many there are of each kind, while the hold on the finish is prolonged."""
+def _held_rows(control: Control, job: JobId, token: str, counts: Counter[str], counted: set[int]) -> Iterator[Row]:
+    """All rows, how many there are of each kind, and of which shards, while the hold on the finish is prolonged."""
     numbers = records.committed_numbers(control.storage, job)
     for header, rows in read_ahead(partial(records.load_commit, control.storage, job), numbers):
         control.state.hold(job, FINISHER, token, HOLD_SECONDS)
         counts.update(succeeded=header.succeeded, failed=header.failed, cached=header.cached)
+        counted.add(header.shard)
         yield from rows
 
 
-def _write_final(control: Control, job: JobId, token: str) -> None:
-    storage = control.storage
-    accepted = records.load_request(storage, job)
+def _write_final(control: Control, accepted: AcceptedJob, token: str) -> bool:
+    """Whether it is written: not where the records do not add up to the whole job."""
+    storage, job = control.storage, JobId(accepted.tenant, accepted.id)
     counts: Counter[str] = Counter(succeeded=0, failed=0, cached=0)
-    write_tables(storage, job, _held_rows(control, job, token, counts))
-    final = _final_job(control, job, accepted, Counts(total=None, **counts))
+    counted = set[int]()
+    write_tables(storage, job, _held_rows(control, job, token, counts, counted))
+    cancelled = storage.exists(keys.cancelled(job))
+    plan = records.load_plan(storage, job)
+    if not cancelled and (plan is None or len(counted) < plan.shards + plan.makes_map):
+        log.error("commit records are missing", job=str(job), found=len(counted))
+        return False
+    final = _final_job(control, accepted, plan, Counts(total=None, **counts), cancelled=cancelled)
     if final.expires_at is not None:
         storage.put(keys.expiry_marker(job, final.expires_at), b"")
     try:
@@ -272,11 +349,15 @@ def _write_final(control: Control, job: JobId, token: str) -> None:
     except WriteConflict:
         log.info("finished elsewhere", job=str(job))
     log.info("finished", job=str(job), state=final.state, **final.counts.model_dump())
+    if cancelled:
+        # What a worker that was frozen has written since the records were counted; later ones take theirs back.
+        late = (number for number in records.committed_numbers(storage, job) if number not in counted)
+        storage.delete([keys.commit(job, number) for number in late])
+    return True
 
 
-def _final_job(control: Control, job: JobId, accepted: AcceptedJob, counts: Counts) -> Job:
-    plan = records.load_plan(control.storage, job)
-    cancelled = control.storage.exists(keys.cancelled(job))
+def _final_job(control: Control, accepted: AcceptedJob, plan: Plan | None, counts: Counts, *, cancelled: bool) -> Job:
+    job = JobId(accepted.tenant, accepted.id)
     progress = control.state.progress(job)
     total = plan.results if plan else 0
     counts = counts.model_copy(update={"total": total, "cancelled": total - counts.done if cancelled else 0})

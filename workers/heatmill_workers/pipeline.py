@@ -1,7 +1,9 @@
 """One shard, start to commit: claim, fetch and decode ahead, explain, render and store behind, write the record."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Semaphore
 from uuid import uuid4
@@ -13,10 +15,11 @@ from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailabl
 from heatmill.image_uris import SourceRules, uris_in
 from heatmill.images import ImageLimits
 from heatmill.keys import JobId
+from heatmill.planning import lost_items
 from heatmill.schemas import CommitHeader, Item, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import Claim
-from heatmill.storage import S3Storage, WriteConflict
+from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.crashes import CrashWatch
@@ -109,21 +112,12 @@ def _tell(worker: Worker, job: JobId, header: CommitHeader) -> None:
 
 def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHeader:
     started = time.monotonic()
-    plan = records.load_plan(worker.storage, shard.job)
-    if plan is None:
-        raise ClaimLost("the plan is gone: the job was deleted")
+    plan = _plan(worker, shard)
     if plan.makes_map and shard.number == plan.shards:
         return _map(worker, shard, ours, plan)
-    work = _Work(shard, plan, records.load_shard(worker.storage, shard.job, shard.number))
+    work = _Work(shard, plan, _items(worker, shard, plan))
     rows, cache = _rows_or_errors(worker, work, ours)
-    ours.check()
-    # Redis, where it has forgotten a cancelled job that is over, cannot say so; a POST that came late may have made it
-    # known again.
-    if worker.storage.exists(keys.final(shard.job)):
-        worker.state.forget(shard.job)
-        raise ClaimLost("the job has ended without this shard")
-    header = _commit(worker, shard, rows, time.monotonic() - started)
-    _take_back_if_late(worker.storage, shard)
+    header = _commit(worker, shard, ours, rows, time.monotonic() - started)
     counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
     log.info("committed", **counts, seconds=header.seconds)
     # Before the job can end: whoever waits for that may submit the same images again. Rows of another worker are its
@@ -131,6 +125,42 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
     if cache is not None and header.worker == worker.name:
         cache.keep(rows)
     return header
+
+
+def _plan(worker: Worker, shard: ClaimedShard) -> Plan:
+    """The job's plan.
+
+    Raises:
+        ClaimLost: It is gone or damaged. Redis forgets the job, and what is not deleted is planned again by repair.
+    """
+    plan = None
+    with _for_the_last_time(worker, shard, "plan"):
+        plan = records.load_plan(worker.storage, shard.job)
+    if plan is None:
+        worker.state.forget(shard.job)
+        raise ClaimLost("there is no plan: the job was deleted, or is planned again")
+    return plan
+
+
+def _items(worker: Worker, shard: ClaimedShard, plan: Plan) -> tuple[Item, ...]:
+    """The shard's items; where their file is lost, what else is known of them."""
+    with _for_the_last_time(worker, shard, "shard"):
+        return records.load_shard(worker.storage, shard.job, shard.number)
+    return lost_items(records.load_request(worker.storage, shard.job), plan, shard.number)
+
+
+@contextmanager
+def _for_the_last_time(worker: Worker, shard: ClaimedShard, record: str) -> Iterator[None]:
+    """Take a record for lost once it was neither there nor readable on as many attempts as may die.
+
+    Before, the attempt dies of it: the record may be of a newer heatmill, which another worker is.
+    """
+    try:
+        yield
+    except (ObjectMissing, ValueError):
+        if shard.claim.attempt < worker.settings.max_attempts:
+            raise
+        log.exception("a record is lost", record=record)
 
 
 def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[Row], ResultCache | None]:
@@ -160,8 +190,7 @@ def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> Co
         give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
     else:
         make_map(work)
-    ours.check()
-    return _commit(worker, shard, [], time.monotonic() - started)
+    return _commit(worker, shard, ours, [], time.monotonic() - started)
 
 
 def _photos(worker: Worker, work: _Work, layout: Layout) -> Photos:
@@ -236,13 +265,24 @@ def _note_pace(worker: Worker, work: _Work, answers: list[Answer], seconds: floa
         log.warning("pace not noted", error=str(error))
 
 
-def _commit(worker: Worker, shard: ClaimedShard, rows: list[Row], seconds: float) -> CommitHeader:
-    """Write the commit record, last; where another worker was first, its record stands."""
+def _commit(worker: Worker, shard: ClaimedShard, ours: HeldShard, rows: list[Row], seconds: float) -> CommitHeader:
+    """Write the commit record, last; where another worker was first, its record stands.
+
+    Raises:
+        ClaimLost: The shard is not ours any more, or the job has ended without it.
+    """
+    ours.check()
+    # Redis, where it has forgotten a cancelled job that is over, cannot say so; a POST that came late may have made it
+    # known again.
+    if worker.storage.exists(keys.final(shard.job)):
+        worker.state.forget(shard.job)
+        raise ClaimLost("the job has ended without this shard")
     header, record = records.commit_record(shard.number, rows, seconds, worker.name)
     try:
         worker.storage.write_once(keys.commit(shard.job, shard.number), record, "application/jsonl")
     except WriteConflict:
-        return records.load_header(worker.storage, shard.job, shard.number) or header
+        header = records.load_header(worker.storage, shard.job, shard.number) or header
+    _take_back_if_late(worker.storage, shard)
     return header
 
 
