@@ -12,7 +12,8 @@ from heatmill.schemas import Item
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
-from heatmill_workers.control import Control, finish, plan
+from heatmill_workers.control import Control, plan
+from heatmill_workers.finishing import finish
 from tests.workers.jobs import accept, sent
 
 

@@ -15,7 +15,7 @@ from heatmill.schemas import Row
 from heatmill.storage import AccessRefused, S3Storage
 from heatmill_workers import prepare
 from heatmill_workers.cache import ResultCache
-from heatmill_workers.control import finish
+from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker
 from tests.workers.photos import noise

@@ -24,7 +24,9 @@ from heatmill.settings import Settings
 from heatmill.state import LAST_TURN, Claim, RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers import control as controlling
-from heatmill_workers.control import Control, feed, finish, plan, repair
+from heatmill_workers.control import Control, feed, plan
+from heatmill_workers.finishing import finish
+from heatmill_workers.repairing import repair
 from tests.workers.jobs import accept, rung, sent
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]

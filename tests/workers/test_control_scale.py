@@ -19,7 +19,8 @@ from heatmill.schemas import Item, Row
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
-from heatmill_workers.control import Control, feed, finish, plan
+from heatmill_workers.control import Control, feed, plan
+from heatmill_workers.finishing import finish
 from tests.workers.jobs import accept, sent
 
 SHARDS = 100

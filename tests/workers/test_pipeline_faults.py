@@ -18,11 +18,13 @@ from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.storage import ObjectMissing, S3Storage
 from heatmill_workers import pipeline
-from heatmill_workers.control import feed, finish, plan, repair
+from heatmill_workers.control import feed, plan
 from heatmill_workers.explainer import Attributions, Explainer, register
+from heatmill_workers.finishing import finish
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import process_shard
+from heatmill_workers.repairing import repair
 from heatmill_workers.rows import explain_items
 from heatmill_workers.worker import Worker
 from tests.workers.jobs import pass_time, rung, sent, upload

@@ -12,9 +12,11 @@ from heatmill import keys, records
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.schemas import Job
-from heatmill_workers.control import feed, finish, plan, repair
+from heatmill_workers.control import feed, plan
 from heatmill_workers.features import load_features
+from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard
+from heatmill_workers.repairing import repair
 from heatmill_workers.worker import Worker
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise

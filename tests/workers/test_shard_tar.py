@@ -19,7 +19,7 @@ from heatmill.keys import JobId
 from heatmill.registering import register
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
 from heatmill.storage import S3Storage
-from heatmill_workers.control import finish
+from heatmill_workers.finishing import finish
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.outputs import Files, ShardOutputs, read_files
 from heatmill_workers.pipeline import process_shard

@@ -13,7 +13,9 @@ from heatmill.progress import read_job
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
-from heatmill_workers.control import Control, finish, plan, repair, sweep
+from heatmill_workers.control import Control, plan, sweep
+from heatmill_workers.finishing import finish
+from heatmill_workers.repairing import repair
 from tests.workers.jobs import accept, rung
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(3)]

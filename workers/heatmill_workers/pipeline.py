@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import structlog
 
-from heatmill import keys, records
+from heatmill import records
 from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailable, TransientError
 from heatmill.image_uris import SourceRules, uris_in
 from heatmill.images import ImageLimits
@@ -19,9 +19,10 @@ from heatmill.planning import lost_items
 from heatmill.schemas import CommitHeader, Item, Plan, Row
 from heatmill.settings import Settings
 from heatmill.state import Claim
-from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage import ObjectMissing, S3Storage
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
+from heatmill_workers.committing import commit
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.making import Making
 from heatmill_workers.mapping import MapWork, give_up, make_map
@@ -117,7 +118,7 @@ def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHead
         return _map(worker, shard, ours, plan)
     work = _Work(shard, plan, _items(worker, shard, plan))
     rows, cache = _rows_or_errors(worker, work, ours)
-    header = _commit(worker, shard, ours, rows, time.monotonic() - started)
+    header = commit(worker, shard, ours, rows, time.monotonic() - started)
     counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
     log.info("committed", **counts, seconds=header.seconds)
     # Before the job can end: whoever waits for that may submit the same images again. Rows of another worker are its
@@ -190,7 +191,7 @@ def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> Co
         give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
     else:
         make_map(work)
-    return _commit(worker, shard, ours, [], time.monotonic() - started)
+    return commit(worker, shard, ours, [], time.monotonic() - started)
 
 
 def _photos(worker: Worker, work: _Work, layout: Layout) -> Photos:
@@ -263,40 +264,3 @@ def _note_pace(worker: Worker, work: _Work, answers: list[Answer], seconds: floa
         worker.state.set_pace(work.plan.model, seconds / passes)
     except QueueUnavailable as error:
         log.warning("pace not noted", error=str(error))
-
-
-def _commit(worker: Worker, shard: ClaimedShard, ours: HeldShard, rows: list[Row], seconds: float) -> CommitHeader:
-    """Write the commit record, last; where another worker was first, its record stands.
-
-    Raises:
-        ClaimLost: The shard is not ours any more, or the job has ended without it.
-    """
-    ours.check()
-    # Redis, where it has forgotten a cancelled job that is over, cannot say so; a POST that came late may have made it
-    # known again.
-    if worker.storage.exists(keys.final(shard.job)):
-        worker.state.forget(shard.job)
-        raise ClaimLost("the job has ended without this shard")
-    header, record = records.commit_record(shard.number, rows, seconds, worker.name)
-    try:
-        worker.storage.write_once(keys.commit(shard.job, shard.number), record, "application/jsonl")
-    except WriteConflict:
-        header = records.load_header(worker.storage, shard.job, shard.number) or header
-    _take_back_if_late(worker.storage, shard)
-    return header
-
-
-def _take_back_if_late(storage: S3Storage, shard: ClaimedShard) -> None:
-    """Remove the record of a worker that stood still in its write until a cancelled job had ended without it.
-
-    Raises:
-        ClaimLost: It is removed.
-    """
-    commit, final = keys.commit(shard.job, shard.number), keys.final(shard.job)
-    if not (storage.exists(final) and storage.exists(keys.cancelled(shard.job))):
-        return
-    written = {entry.key: entry.modified for key in (commit, final) for entry in storage.list(key)}
-    # What the end counted was there before it; stores tell seconds, and in doubt a record stays.
-    if commit in written and final in written and written[commit] > written[final]:
-        storage.delete([commit])
-        raise ClaimLost("the job ended while the commit record was on its way")

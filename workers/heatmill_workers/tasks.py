@@ -16,6 +16,8 @@ from heatmill.storage import open_storage
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
 from heatmill_workers.coalesced import Coalesced
+from heatmill_workers.finishing import finish
+from heatmill_workers.repairing import repair
 from heatmill_workers.timer import every
 from heatmill_workers.watchdog import end_with_parent, watch
 
@@ -50,7 +52,7 @@ def plan_job(tenant: str, job: str) -> None:
 @control.task(name=dispatch.FINISH, shared=False)
 def finish_job(tenant: str, job: str) -> None:
     """Make a complete job terminal."""
-    _controlled(lambda: controlling.finish(control_services(), JobId(tenant, job)))
+    _controlled(lambda: finish(control_services(), JobId(tenant, job)))
 
 
 @control.task(name=dispatch.FEED, shared=False)
@@ -67,7 +69,7 @@ def sweep_job(tenant: str, job: str) -> None:
 
 def repair_jobs() -> None:
     """The timer: rebuild what Redis has forgotten, then feed."""
-    _controlled(lambda: controlling.repair(control_services()))
+    _controlled(lambda: repair(control_services()))
 
 
 @cache
