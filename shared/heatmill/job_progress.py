@@ -30,6 +30,14 @@ class JobProgress:
     makes_map: bool = False
     map_error: Problem | None = None
 
+    @property
+    def to_send(self) -> int:
+        """Units of work that may be sent now: shards, and once they are all committed the map."""
+        if self.shards is None or self.cancelled:
+            return 0
+        units = self.shards + (self.makes_map and self.committed >= self.shards)
+        return units - self.committed - self.outstanding
+
 
 def read_progress(answer: Any) -> JobProgress | None:
     """What the script `progress` says."""

@@ -166,7 +166,11 @@ def test_it_is_known_of_each_priority_whether_jobs_wait_for_their_turns(control:
     plan(control, accept(control.storage, items=ITEMS[:2], priority="bulk"))
     assert not state.turns_are_waited_for("bulk")
 
-    plan(control, accept(control.storage, items=ITEMS, priority="bulk"))
+    state.client.flushall()
+    plan(control, accept(control.storage, items=ITEMS[:6], priority="bulk"))
+    assert not state.turns_are_waited_for("bulk"), "all three are sent, which is as many as may be"
+
+    plan(control, accept(control.storage, items=ITEMS[:2], priority="bulk"))
     assert state.turns_are_waited_for("bulk")
     assert not state.turns_are_waited_for("normal")
 

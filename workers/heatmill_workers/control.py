@@ -1,5 +1,6 @@
 """Plan, feed, sweep: what the control worker does. Each may run twice, or at once, without harm."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +90,7 @@ def _fill_window(control: Control) -> None:
             control.dispatcher.finish(job)
             continue
         outstanding += progress.outstanding
-        if progress.shards is not None and not progress.cancelled:
+        if progress.to_send > 0:
             waiting[job] = progress
     # What was sent again while no worker took anything lies in the queue twice.
     outstanding = max(outstanding, state.waiting(lists(EXPLAIN_QUEUE)))
@@ -121,6 +122,7 @@ def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, tu
         step = PRIORITY_STEPS[waiting[job].summary["priority"]]
         return step, turns.get(f"{job.tenant}/", 0), turns.get(str(job), 0)
 
+    left = Counter({job: progress.to_send for job, progress in waiting.items()})
     while capacity > 0 and waiting:
         job = min(waiting, key=urgency)
         shard = control.state.take(job, control.settings.queue_patience_seconds, turns.get(LAST_TURN, 0))
@@ -130,9 +132,12 @@ def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, tu
         control.dispatcher.explain(job, shard, waiting[job].summary["priority"])
         turns[LAST_TURN] = turns[f"{job.tenant}/"] = turns[str(job)] = turns.get(LAST_TURN, 0) + 1
         capacity -= 1
+        left[job] -= 1
+        if not left[job]:
+            del waiting[job]
     # A POST of one shard must not jump ahead of these; where feeds cease, it need not wait for them.
-    left = {waiting[job].summary["priority"] for job in waiting}
-    waited_for: dict[str, bool] = {priority: priority in left for priority in PRIORITY_STEPS}
+    priorities = {progress.summary["priority"] for progress in waiting.values()}
+    waited_for: dict[str, bool] = {priority: priority in priorities for priority in PRIORITY_STEPS}
     control.state.note_turns(waited_for, 2 * control.settings.timer_seconds)
 
 
