@@ -6,7 +6,7 @@ die with it. What may happen at a step happens before the call; `lost_answer` ki
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from heatmill import keys, records
@@ -30,11 +30,26 @@ class Died(BaseException):
 
 @dataclass(frozen=True)
 class World:
-    """What the workers share: one planned job in a real store and a real Redis."""
+    """What the workers share: one planned job in a real store and a real Redis.
+
+    Args:
+        first: The commit records, as they were first seen.
+    """
 
     worker: Worker
     job: JobId
     plan: Plan
+    first: dict[int, bytes] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Note each commit record as it was first seen.
+
+        Raises:
+            AssertionError: One is another now, or gone.
+        """
+        found = commit_records(self)
+        assert self.first.items() <= found.items(), "a commit record has changed"
+        self.first.update(found)
 
     @property
     def storage(self) -> S3Storage:
@@ -94,6 +109,7 @@ class Attempt:
         except TransientError:
             # Before the claim, or around giving it back: the task fails, and feed sends the shard again.
             pass
+        self._world.look()
 
     def _call(self, name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if self._dead:
