@@ -141,7 +141,8 @@ def measure(*, quick: bool, cases: Sequence[Case] = CASES) -> list[Row]:
 
 
 def _row(case: Case, subject: Subject, pace: Bare, groups: int, size: int) -> Row:
-    # What is done once, such as the repair of a module or the measuring of a batch size, is done before.
+    # What is done once, such as the repair of a module, is done before. Where batches are few, their size is not yet
+    # settled when the clock runs: as in a worker that has just started.
     _explained(case, subject, range(size))
     if case.warm:
         _referenced(case, subject, range(1))

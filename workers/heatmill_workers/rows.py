@@ -103,7 +103,8 @@ def _looked_at(
         return
     try:
         if served:
-            yield from [found for _, found in in_batches(look, len(photos), model.batch_sizes, "predict and explain")]
+            work = " and ".join(["predict", *(method.name for method in served)])
+            yield from [found for _, found in in_batches(look, len(photos), model.batch_sizes, work)]
         else:
             yield look(range(len(photos)))
     except ItemError as error:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.explainers.gradient_shap import _drawn
+from heatmill_workers.explainers.gradient_shap import Params, _drawn, _draws
 from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import photos, small_resnet, small_vit
 
@@ -66,11 +66,23 @@ def test_with_max_error_each_image_has_as_many_samples_as_it_needs() -> None:
     assert alone.checks["samples"] == counts[0]
 
 
-@pytest.mark.parametrize("most", [2, 20, 21])
-def test_an_error_that_is_not_met_ends_at_the_most_samples(most: int) -> None:
+@pytest.mark.parametrize("samples", [1, 8, 30])
+@pytest.mark.parametrize("baselines", [1, 3, 7])
+def test_with_max_error_each_draw_has_as_many_samples_of_each_baseline(samples: int, baselines: int) -> None:
+    params = Params(samples=samples, max_error=0.05, max_samples=100)
+
+    drawn = list(_draws(params, baselines))
+
+    assert all(count % baselines == 0 for count in drawn)
+    assert 100 - baselines < sum(drawn) <= 100
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(("most", "taken"), [(2, 2), (20, 20), (21, 20)])
+def test_an_error_that_is_not_met_ends_at_the_most_samples(most: int, taken: int) -> None:
     (entry,) = explained("gradient_shap", small_resnet(), photos(1), samples=8, max_error=1e-6, max_samples=most)
 
-    assert entry.checks["samples"] == most
+    assert entry.checks["samples"] == taken
     assert float(entry.checks["completeness_error"]) > 1e-6
 
 

@@ -8,7 +8,6 @@ twice as many, and on while it gets faster. A device's limit is met once and not
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -28,47 +27,57 @@ MEASURED_BATCHES = 5
 BETTER = 0.95
 
 
-@dataclass
 class _Search:
-    """The search for one method's size: what is tried now, and what was the fastest so far."""
+    """The search for one method's size.
 
-    start: int
-    most: int
-    open: bool
-    size: int = field(init=False)
-    fastest: int = 0
-    pace: float = float("inf")
-    smaller: bool = True
-    seconds: list[float] = field(default_factory=list)
+    Args:
+        start: The first size.
+        most: The largest.
+        settled: The first size is the method's own; nothing is measured.
 
-    def __post_init__(self) -> None:
-        self.size = self.start
+    Attributes:
+        size: What is tried now, or what it is when the search is over.
+    """
 
-    def note(self, seconds: float) -> None:
-        """Seconds of one full batch."""
-        self.seconds.append(seconds)
-        if len(self.seconds) == MEASURED_BATCHES:
-            pace = min(self.seconds[1:]) / self.size
-            self.seconds.clear()
+    def __init__(self, start: int, most: int, *, settled: bool) -> None:
+        self.size = start
+        self._start, self._most, self._settled = start, most, settled
+        self._fastest, self._pace = start, float("inf")
+        self._grows = False
+        self._seconds: list[float] = []
+
+    def measures(self, rows: int) -> bool:
+        """Whether a batch of so many rows is to be timed: a full one, while the search goes on."""
+        return not self._settled and rows == self.size
+
+    def note(self, rows: int, seconds: float) -> None:
+        """What such a batch took. Another thread's may have ended the search meanwhile."""
+        if not self.measures(rows):
+            return
+        self._seconds.append(seconds)
+        if len(self._seconds) == MEASURED_BATCHES:
+            pace = min(self._seconds[1:]) / self.size
+            self._seconds.clear()
             self._choose(pace)
 
     def settle(self, size: int) -> None:
         """It is this one."""
-        self.size, self.open = size, False
+        self.size, self._settled = size, True
 
     def _choose(self, pace: float) -> None:
-        if pace < BETTER * self.pace:
-            self.fastest, self.pace = self.size, pace
-        elif self.smaller and self.fastest == self.start:
-            self.smaller = False
+        """Halve while that is faster; where the first half was not, double."""
+        if pace < BETTER * self._pace:
+            self._fastest, self._pace = self.size, pace
+        elif not self._grows and self._fastest == self._start:
+            self._grows = True
         else:
-            self.settle(self.fastest)
+            self.settle(self._fastest)
             return
-        following = self.fastest // 2 if self.smaller else self.fastest * 2
-        if 1 <= following <= self.most:
+        following = self._fastest * 2 if self._grows else self._fastest // 2
+        if 1 <= following <= self._most:
             self.size = following
         else:
-            self.settle(self.fastest)
+            self.settle(self._fastest)
 
 
 class BatchSizes:
@@ -82,7 +91,7 @@ class BatchSizes:
     def __init__(self, device: torch.device, fixed: int | None = None) -> None:
         cpu = device.type == "cpu"
         self._device = device
-        self._fixed = fixed
+        self._settled = fixed is not None
         self._start = fixed or (CPU_ROWS if cpu else ACCELERATOR_ROWS)
         self._most = MOST_CPU_ROWS if cpu else MOST_ACCELERATOR_ROWS
         self._searches: dict[str, _Search] = {}
@@ -108,23 +117,20 @@ class BatchSizes:
 
     def timed(self, method: str, rows: int, compute: Callable[[], T]) -> T:
         """Compute a batch of so many rows, and take its time while the method's size is not settled."""
-        if not self._measures(method, rows):
+        with self._lock:
+            is_measured = self._of(method).measures(rows)
+        if not is_measured:
             return compute()
         self._synchronize()
         started = time.perf_counter()
         result = compute()
         self._synchronize()
         with self._lock:
-            if self._of(method).open and self._of(method).size == rows:
-                self._of(method).note(time.perf_counter() - started)
+            self._of(method).note(rows, time.perf_counter() - started)
         return result
 
-    def _measures(self, method: str, rows: int) -> bool:
-        with self._lock:
-            return self._of(method).open and self._of(method).size == rows
-
     def _of(self, method: str) -> _Search:
-        return self._searches.setdefault(method, _Search(self._start, self._most, open=self._fixed is None))
+        return self._searches.setdefault(method, _Search(self._start, self._most, settled=self._settled))
 
     def _synchronize(self) -> None:
         if self._device.type == "cuda":

@@ -15,6 +15,7 @@ from heatmill_workers.models.loaded import LoadedModel
 
 # Of the larger logit, between a plain pass and one of pairs.
 SAME_LOGITS = 1e-3
+# Models whose passes of pairs were held against plain ones; a shard's copies of a loaded model share the module.
 _COMPARED: WeakSet[nn.Module] = WeakSet()
 
 
@@ -32,9 +33,6 @@ def deep_attributions(
     Raises:
         UnsupportedOperation: The model computes something that has no rule, or something else on pairs.
     """
-    if len(images) and model.module not in _COMPARED:
-        _compare(model, images[:1], targets[:1], baselines[0][:1])
-        _COMPARED.add(model.module)
 
     def shares(rows: range) -> tuple[Tensor, Tensor]:
         batch = slice(rows.start, rows.stop)
@@ -42,19 +40,24 @@ def deep_attributions(
         total, change = torch.zeros_like(images[batch]), torch.zeros(len(rows), device=images.device)
         for each in baselines:
             found, moved = multipliers(model.module, images[batch], each[batch], targets[batch], known)
+            if model.module not in _COMPARED:
+                _compare(model, images[batch], each[batch], targets[batch], moved)
             total += found * (images[batch] - each[batch])
             change += moved
+        _COMPARED.add(model.module)
         return total / len(baselines), change / len(baselines)
 
-    values, changes = zip(
-        *(found for _, found in in_batches(shares, len(images), model.batch_sizes, "deep")), strict=True
-    )
+    # A row takes as long as there are baselines.
+    batches = in_batches(shares, len(images), model.batch_sizes, f"deep, {len(baselines)} baselines")
+    values, changes = zip(*(found for _, found in batches), strict=True)
     return torch.cat(values), torch.cat(changes)
 
 
-def _compare(model: LoadedModel, image: Tensor, target: Tensor, baseline: Tensor) -> None:
-    """Once for each model: the change of the logit, which the check of each result relies on, is the model's own."""
-    _, change = multipliers(model.module, image, baseline, target)
-    end, start = (target_logits(model.module, side, target) for side in (image, baseline))
-    if (change - (end - start)).abs() > SAME_LOGITS * torch.maximum(end.abs(), start.abs()).clamp_min(1):
+def _compare(model: LoadedModel, images: Tensor, baselines: Tensor, targets: Tensor, changes: Tensor) -> None:
+    """Of a model's first batch: the logit's change, on which the check of each result relies, is the model's own."""
+    end, start = (target_logits(model.module, side, targets) for side in (images, baselines))
+    allowed = SAME_LOGITS * torch.maximum(end.abs(), start.abs()).clamp_min(1)
+    # A logit that is not finite is found in the result.
+    wrong = ~((changes - (end - start)).abs() <= allowed) & end.isfinite() & start.isfinite()
+    if wrong.any():
         raise UnsupportedOperation(f"{model.name} computes other logits where DeepLIFT follows its operations")

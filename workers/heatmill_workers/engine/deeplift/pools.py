@@ -59,8 +59,8 @@ def _routed(pool: Function, source: Pair, args: Any, kwargs: Any) -> Any:
         found = pool(rows_once(source.baseline), *args, **kwargs)
         baseline, baseline_where = (each.expand_as(value) for each in found)
     maps = (source.image.flatten(2), source.baseline.flatten(2))
-    found = [each.flatten(2) for each in (value, where, baseline, baseline_where)]
-    chosen, share = (each.view(value.shape) for each in _chosen(maps, (found[0], found[1]), (found[2], found[3])))
+    on_image, on_baseline = (value.flatten(2), where.flatten(2)), (baseline.flatten(2), baseline_where.flatten(2))
+    chosen, share = (each.view(value.shape) for each in _chosen(maps, on_image, on_baseline))
     return Pair(multiplied(chosen, value, share), baseline)
 
 
