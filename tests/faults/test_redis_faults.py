@@ -3,12 +3,15 @@
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 import redis
 
 from heatmill import keys, records
+from heatmill.keys import JobId
+from tests.faults.history import History
 from tests.faults.photos import slow as slow_photos
 from tests.faults.service import EXPLAIN, PATIENCE_SECONDS, Service, batch
 from tests.faults.stack import wait_until
@@ -75,10 +78,7 @@ def test_redis_is(service: Service, fault: str) -> None:
     service.wait_for_claims(job)
 
     FAULTS[fault](service)
-    over = time.monotonic()
-    keep_up_for_a_while(service)
-
-    service.healed(f"Redis {fault}", job, over).check(batch(), service.reference(batch()))
+    healed_while_kept_up(service, f"Redis {fault}", job).check(batch(), service.reference(batch()))
     assert service.most_attempts(job) <= 2
     # And everybody takes messages again.
     service.warm_up()
@@ -101,10 +101,8 @@ def test_redis_comes_back_with_an_older_state_and_a_job_was_cancelled_since(serv
     committed = list(records.committed_numbers(service.storage, job))
     shutil.copytree(kept, folder, dirs_exist_ok=True)
     service.stack.start_redis()
-    over = time.monotonic()
-    keep_up_for_a_while(service)
 
-    history = service.healed(f"Redis as it was before a cancel, job {'ended' if ended else 'open'}", job, over)
+    history = healed_while_kept_up(service, f"Redis as it was before a cancel, job {'ended' if ended else 'open'}", job)
     wait_until(lambda: not service.state.open_jobs(), PATIENCE_SECONDS, "Redis has forgotten the job")
     service.warm_up()
     assert history.final().state == "cancelled"
@@ -112,14 +110,17 @@ def test_redis_comes_back_with_an_older_state_and_a_job_was_cancelled_since(serv
     assert len(history.rows()) <= 4 * (len(committed) + 2 * len(EXPLAIN) * (not ended))
 
 
-def keep_up_for_a_while(service: Service) -> None:
-    """Start what has ended, as whoever keeps the processes up does.
+def healed_while_kept_up(service: Service, row: str, job: JobId) -> History:
+    """As `healed`, from now on, while what has ended is started again, as whoever keeps the processes up does.
 
     A control worker whose threads lose their broker all at once may end by an error of Celery's own.
     """
-    for _ in range(KEPT_UP_SECONDS):
-        service.stack.keep_up()
-        time.sleep(1)
+    with ThreadPoolExecutor(1) as pool:
+        history = pool.submit(service.healed, row, job, time.monotonic())
+        for _ in range(KEPT_UP_SECONDS):
+            service.stack.keep_up()
+            time.sleep(1)
+        return history.result()
 
 
 def command(service: Service, *words: str) -> None:
