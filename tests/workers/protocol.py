@@ -158,7 +158,8 @@ class Attempt:
     def _taken_over(self) -> None:
         """Another worker does the whole shard meanwhile."""
         self._world.pass_time()
-        Attempt(self._world, self._shard, {}).run()
+        rival = replace(self._world.worker, name="rival")
+        Attempt(replace(self._world, worker=rival), self._shard, {}).run()
 
     def _rival(self) -> None:
         """Another worker begins with it, and is still at it when this one goes on."""
