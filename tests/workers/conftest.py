@@ -13,6 +13,7 @@ from heatmill.settings import Settings
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 from heatmill_workers.code_version import code_version
+from heatmill_workers.control import Control
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.worker import Worker
 
@@ -66,3 +67,10 @@ def worker(
 def tenant() -> str:
     """A tenant of the test's own, whose cache is empty."""
     return f"t{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
+    """A control worker with a window of three shards, and no open job of another test."""
+    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
+    return Control(storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"window_shards": 3}))

@@ -1,61 +1,26 @@
-"""Plan, feed, finish and repair on real storage and a real Redis, with the explaining left out."""
+"""Plan and feed on real storage and a real Redis, with the explaining left out."""
 
-import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from heatmill import keys, records
-from heatmill.catalogue import Catalogue
-from heatmill.committed import Committed
-from heatmill.dispatch import FINISH, PLAN, Dispatcher
 from heatmill.errors import ClaimLost, Overtaken
 from heatmill.keys import JobId
 from heatmill.planning import write_plan
 from heatmill.progress import read_job
 from heatmill.registering import register
-from heatmill.schemas import Plan, Row, Target
-from heatmill.settings import Settings
-from heatmill.state import LAST_TURN, Claim, RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.schemas import Plan
+from heatmill.state import LAST_TURN
 from heatmill_workers import control as controlling
 from heatmill_workers.control import Control, feed, plan
 from heatmill_workers.finishing import finish
-from heatmill_workers.repairing import repair
-from tests.workers.jobs import accept, rung, sent
-
-ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]
-
-
-@pytest.fixture
-def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
-    storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Control(storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"window_shards": 3}))
-
-
-def commit(control: Control, job: JobId, number: int) -> None:
-    """Do what a worker does at the end of a shard, with one row per item."""
-    items = records.load_shard(control.storage, job, number)
-    target = Target(index=1, label="goldfish", probability=0.5)
-    rows = [
-        Row(item=item.id, index=item.index, method="saliency", rank=0, status="succeeded", target=target)
-        for item in items
-    ]
-    header, body = records.commit_record(number, rows, 1.0, "test")
-    control.storage.write_once(keys.commit(job, number), body)
-    control.state.commit(job, number, header.succeeded, header.failed)
-
-
-def settle(control: Control) -> None:
-    """Feed, then do what the control worker would: finish the jobs that it was rung for."""
-    feed(control)
-    for job in rung(control.state, FINISH):
-        finish(control, job)
+from tests.workers.controlled import ITEMS, commit, settle
+from tests.workers.jobs import accept, sent
 
 
 def test_a_planned_job_has_every_item_in_one_shard_and_is_fed(control: Control) -> None:
@@ -187,93 +152,6 @@ def test_a_job_of_higher_priority_is_served_first(control: Control) -> None:
     assert sent(control.state) == [(str(urgent), 0), (str(urgent), 1), (str(urgent), 2)]
 
 
-def test_a_damaged_job_and_a_stray_marker_do_not_keep_the_others_from_being_fed(control: Control) -> None:
-    damaged, good = accept(control.storage, items=ITEMS), accept(control.storage, items=ITEMS[:2])
-    plan(control, good)
-    control.storage.put(keys.request(damaged), b"{")
-    control.storage.put(f"{keys.OPEN_PREFIX}stray", b"")
-    control.state.client.flushall()
-
-    repair(control)
-
-    assert sent(control.state) == [(str(good), 0)]
-
-
-def test_two_finishers_at_once_write_one_final_job(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    for number in range(4):
-        commit(control, job, number)
-
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(finish, control, job) for _ in range(4)]:
-            done.result()
-
-    assert read_job(control.storage, control.state, job).state == "succeeded"
-    assert control.state.open_jobs() == []
-
-
-def test_a_job_that_is_not_complete_is_not_finished_whoever_asks(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    commit(control, job, 0)
-
-    finish(control, job)
-    assert not control.storage.exists(keys.final(job))
-
-    control.state.client.flushall()
-    finish(control, job)
-    assert not control.storage.exists(keys.final(job))
-    assert control.storage.exists(keys.open_marker(job))
-
-
-def test_a_job_of_which_redis_says_more_than_the_store_is_rebuilt_and_not_finished(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    for number in range(4):
-        commit(control, job, number)
-    control.storage.delete([keys.commit(job, 2)])
-    sent(control.state)
-
-    settle(control)
-    assert not control.storage.exists(keys.final(job))
-
-    repair(control)
-    assert sent(control.state) == [(str(job), 2)]
-
-
-def test_a_job_that_is_over_is_forgotten_where_redis_remembers_an_older_state(control: Control) -> None:
-    ended, deleted, opened = (accept(control.storage, items=ITEMS[:1]) for _ in range(3))
-    for job in (ended, deleted, opened):
-        plan(control, job)
-    for job in (ended, deleted):
-        commit(control, job, 0)
-        finish(control, job)
-    records.bury(control.storage, deleted)
-    for job in (ended, deleted):
-        control.state.register(job, {"priority": "normal"}, None, Committed())
-    control.storage.delete([keys.open_marker(opened)])
-
-    repair(control)
-
-    assert control.state.open_jobs() == [opened]
-    assert control.storage.exists(keys.open_marker(opened)), "a job that is open has its marker again"
-
-
-def test_a_redis_that_was_started_again_is_told_of_cancels_that_it_does_not_remember(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    repair(control)
-    control.storage.write_once(keys.cancelled(job), b"{}")
-
-    repair(control)
-    assert not control.state.is_cancelled(job), "asked once a start, not every few seconds"
-
-    control.state.note_checked("another start")
-    repair(control)
-    assert control.state.is_cancelled(job)
-
-
 def test_planning_a_job_that_is_done_does_not_bring_it_back(control: Control) -> None:
     job = accept(control.storage, items=ITEMS[:1])
     plan(control, job)
@@ -317,123 +195,6 @@ def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:
         plan(control, job)
 
     assert not control.storage.exists(keys.plan(job))
-
-
-def test_a_shard_that_nobody_claims_is_sent_again_when_the_patience_is_over(control: Control) -> None:
-    hasty = Control(
-        control.storage,
-        control.state,
-        control.dispatcher,
-        control.catalogue,
-        control.settings.model_copy(update={"queue_patience_seconds": 0.05}),
-    )
-    job = accept(control.storage, items=ITEMS[:1])
-    plan(hasty, job)
-    assert sent(control.state) == [(str(job), 0)]
-    time.sleep(0.1)
-
-    repair(hasty)
-
-    assert sent(control.state) == [(str(job), 0)]
-
-
-def test_finish_writes_the_table_and_the_final_job_and_forgets(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    for number in range(4):
-        commit(control, job, number)
-
-    settle(control)
-
-    final = read_job(control.storage, control.state, job)
-    assert (final.state, final.done, final.counts.succeeded, final.progress) == ("succeeded", True, 7, 1.0)
-    assert not control.storage.exists(keys.open_marker(job))
-    assert control.state.open_jobs() == []
-    table = pq.read_table(io.BytesIO(control.storage.get(keys.table(job, 0))))
-    assert table["index"].to_pylist() == list(range(7))
-
-
-def test_finishing_twice_is_finishing_once(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS[:1])
-    plan(control, job)
-    commit(control, job, 0)
-    finish(control, job)
-    final = control.storage.get(keys.final(job))
-
-    finish(control, job)
-
-    assert control.storage.get(keys.final(job)) == final
-
-
-def test_a_wiped_redis_is_rebuilt_from_storage_and_the_job_goes_on(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    commit(control, job, 2)
-    control.state.client.flushall()
-
-    repair(control)
-
-    assert read_job(control.storage, control.state, job).counts.succeeded == 2
-    assert [shard for _, shard in sent(control.state)] == [0, 1, 3]
-
-
-def test_a_job_that_was_accepted_while_redis_was_away_is_planned_by_the_timer(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-
-    repair(control)
-
-    assert read_job(control.storage, control.state, job).state == "queued"
-    assert rung(control.state, PLAN) == {job}
-
-
-def test_a_finish_that_was_cut_off_after_final_json_is_completed(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS[:1])
-    plan(control, job)
-    commit(control, job, 0)
-    finish(control, job)
-    control.storage.put(keys.open_marker(job), b"")
-
-    repair(control)
-    settle(control)
-
-    assert not control.storage.exists(keys.open_marker(job))
-    assert control.state.open_jobs() == []
-
-
-def test_a_cancelled_job_finishes_with_what_is_committed(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    commit(control, job, 0)
-    control.storage.put(keys.cancelled(job), b"")
-    control.state.cancel(job)
-
-    settle(control)
-
-    final = read_job(control.storage, control.state, job)
-    assert (final.state, final.counts.succeeded, final.counts.cancelled) == ("cancelled", 2, 5)
-
-
-def test_a_cancelled_job_waits_for_the_worker_that_still_holds_a_shard(control: Control) -> None:
-    job = accept(control.storage, items=ITEMS)
-    plan(control, job)
-    claim = control.state.claim(job, 0, "token", 30)
-    assert isinstance(claim, Claim)
-    control.storage.put(keys.cancelled(job), b"")
-    control.state.cancel(job)
-
-    feed(control)
-
-    assert not read_job(control.storage, control.state, job).done
-
-
-def test_a_marker_without_a_job_is_left_to_the_request_that_may_still_be_at_it(control: Control) -> None:
-    job = JobId("default", "0" * 32)
-    control.storage.put(keys.open_marker(job), b"")
-
-    repair(control)
-
-    assert control.storage.exists(keys.open_marker(job))
-    control.storage.delete([keys.open_marker(job)])
 
 
 @pytest.mark.parametrize(

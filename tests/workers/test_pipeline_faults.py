@@ -1,9 +1,7 @@
 """A shard that meets death, fencing, a broken model or a store that is away: nothing is lost, nothing done twice."""
 
 import io
-import json
 import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,22 +10,19 @@ from PIL import Image
 from torch import Tensor
 
 from heatmill import keys, records, registering
-from heatmill.dispatch import FINISH, PLAN
 from heatmill.errors import StorageUnavailable
-from heatmill.keys import JobId
 from heatmill.progress import read_job
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage import S3Storage
 from heatmill_workers import pipeline
-from heatmill_workers.control import feed, plan
+from heatmill_workers.control import feed
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.finishing import finish
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import process_shard
-from heatmill_workers.repairing import repair
 from heatmill_workers.rows import explain_items
 from heatmill_workers.worker import Worker
-from tests.workers.jobs import pass_time, rung, sent, upload
+from tests.workers.jobs import pass_time, sent, upload
 from tests.workers.photos import noise
 from tests.workers.processed import METHODS, control_of, planned_fresh, rows_of
 
@@ -276,73 +271,3 @@ def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job
 
     assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
     assert not list(records.committed_numbers(worker.storage, job))
-
-
-@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
-def test_a_lost_plan_is_made_again(worker: Worker, damaged: bool) -> None:
-    items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
-    job = planned_fresh(worker, items=items, shard_items=1, methods=[{"name": "saliency"}])
-    process_shard(worker, job, 1)
-    _lose(worker, keys.plan(job), damaged=damaged)
-
-    _to_the_end(worker, job)
-
-    assert read_job(worker.storage, worker.state, job).state == "succeeded"
-    assert [row.index for row in rows_of(worker, job)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("damaged", [False, True], ids=["lost", "damaged"])
-def test_a_shard_whose_file_is_lost_is_what_the_request_names(worker: Worker, damaged: bool) -> None:
-    items = [{"id": f"photo {seed}", "image": upload(worker.storage, noise(seed))} for seed in range(3)]
-    job = planned_fresh(worker, items=items, shard_items=2, methods=[{"name": "saliency"}])
-    _lose(worker, keys.shard(job, 1), damaged=damaged)
-
-    _to_the_end(worker, job)
-
-    assert [(row.item, row.status) for row in rows_of(worker, job)] == [
-        (f"photo {seed}", "succeeded") for seed in range(3)
-    ]
-
-
-def test_the_items_of_a_lost_shard_of_a_long_list_fail_by_their_numbers(worker: Worker, sources: str) -> None:
-    images = [upload(worker.storage, noise(seed)) for seed in range(3)]
-    lines = "".join(json.dumps({"id": f"photo {seed}", "image": image}) + "\n" for seed, image in enumerate(images))
-    worker.storage.of_bucket(sources).put("photos.jsonl", lines.encode())
-    source = {"uri": f"s3://{sources}/photos.jsonl"}
-    job = planned_fresh(worker, source=source, shard_items=2, methods=[{"name": "saliency"}])
-    _lose(worker, keys.shard(job, 0), damaged=False)
-
-    _to_the_end(worker, job)
-
-    assert [(row.item, row.index, row.status) for row in rows_of(worker, job)] == [
-        ("0", 0, "failed"),
-        ("1", 1, "failed"),
-        ("photo 2", 2, "succeeded"),
-    ]
-    final = read_job(worker.storage, worker.state, job)
-    assert (final.state, final.counts.failed) == ("partly_failed", 2)
-
-
-def _lose(worker: Worker, key: str, *, damaged: bool) -> None:
-    worker.storage.delete([key])
-    if damaged:
-        worker.storage.put(key, b"{")
-
-
-def _to_the_end(worker: Worker, job: JobId) -> None:
-    """What the timer, feed and a worker do, until the job is done; each attempt that dies is an attempt."""
-    control = control_of(worker)
-    for _ in range(20):
-        repair(control)
-        for named in rung(worker.state, PLAN):
-            plan(control, named)
-        feed(control)
-        for named in rung(worker.state, FINISH):
-            finish(control, named)
-        for _, shard in sent(worker.state):
-            with suppress(ObjectMissing, ValueError):
-                process_shard(worker, job, shard)
-        pass_time(worker.state, job)
-        if worker.storage.exists(keys.final(job)):
-            return
-    raise AssertionError("the job does not end")

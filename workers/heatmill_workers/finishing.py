@@ -78,7 +78,9 @@ def _write_final(control: Control, accepted: AcceptedJob, token: str) -> bool:
     try:
         storage.write_once(keys.final(job), final.model_dump_json().encode())
     except WriteConflict:
+        # What it counted is not known here.
         log.info("finished elsewhere", job=str(job))
+        return True
     log.info("finished", job=str(job), state=final.state, **final.counts.model_dump())
     if cancelled:
         # What a worker that was frozen has written since the records were counted; later ones take theirs back.

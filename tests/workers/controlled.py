@@ -1,0 +1,31 @@
+"""A control worker without explain workers: what these would do at the end of a shard is done by hand."""
+
+from heatmill import keys, records
+from heatmill.dispatch import FINISH
+from heatmill.keys import JobId
+from heatmill.schemas import Row, Target
+from heatmill_workers.control import Control, feed
+from heatmill_workers.finishing import finish
+from tests.workers.jobs import rung
+
+ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]
+
+
+def commit(control: Control, job: JobId, number: int) -> None:
+    """Do what a worker does at the end of a shard, with one row per item."""
+    items = records.load_shard(control.storage, job, number)
+    target = Target(index=1, label="goldfish", probability=0.5)
+    rows = [
+        Row(item=item.id, index=item.index, method="saliency", rank=0, status="succeeded", target=target)
+        for item in items
+    ]
+    header, body = records.commit_record(number, rows, 1.0, "test")
+    control.storage.write_once(keys.commit(job, number), body)
+    control.state.commit(job, number, header.succeeded, header.failed)
+
+
+def settle(control: Control) -> None:
+    """Feed, then do what the control worker would: finish the jobs that it was rung for."""
+    feed(control)
+    for job in rung(control.state, FINISH):
+        finish(control, job)
