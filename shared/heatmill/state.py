@@ -30,7 +30,7 @@ LAST_TURN = "/"
 # Followed by a priority: jobs of it waited for their turns when the queue was last fed.
 TURNS_WAITED_FOR = "heatmill:turns-waited-for:"
 PACE = "heatmill:pace"
-CHECKED_START = "heatmill:checked-start"
+CHECKED_RUN_ID = "heatmill:checked-run-id"
 NOTE_SECONDS = 86_400
 
 T = TypeVar("T")
@@ -218,21 +218,21 @@ class RedisJobStore:
         with translated():
             return sum(int(self.client.llen(name)) for name in lists)
 
-    def start(self) -> str:
-        """Which start of the server this is: another one may remember an older state, or nothing."""
+    def run_id(self) -> str:
+        """Of the server's process: another one may remember an older state, or nothing."""
         with translated():
             return str(self.client.info("server")["run_id"])
 
-    def checked_start(self) -> str | None:
-        """The start whose state was last held against the durable records."""
+    def checked_run_id(self) -> str | None:
+        """Of the process whose state was last held against the durable records."""
         with translated():
-            start = self.client.get(CHECKED_START)
-        return None if start is None else str(start)
+            run_id = self.client.get(CHECKED_RUN_ID)
+        return None if run_id is None else str(run_id)
 
-    def note_checked(self, start: str) -> None:
+    def note_checked(self, run_id: str) -> None:
         """Remember that it was."""
         with translated():
-            self.client.set(CHECKED_START, start)
+            self.client.set(CHECKED_RUN_ID, run_id)
 
     def ping(self) -> None:
         """Raise unless Redis answers."""

@@ -35,11 +35,11 @@ def _take_back_if_late(storage: S3Storage, shard: ClaimedShard) -> None:
     Raises:
         ClaimLost: It is removed.
     """
-    commit, final = keys.commit(shard.job, shard.number), keys.final(shard.job)
+    record, final = keys.commit(shard.job, shard.number), keys.final(shard.job)
     if not (storage.exists(final) and storage.exists(keys.cancelled(shard.job))):
         return
-    written = {entry.key: entry.modified for key in (commit, final) for entry in storage.list(key)}
+    written = {entry.key: entry.modified for key in (record, final) for entry in storage.list(key)}
     # What the end counted was there before it; stores tell seconds, and in doubt a record stays.
-    if commit in written and final in written and written[commit] > written[final]:
-        storage.delete([commit])
+    if record in written and final in written and written[record] > written[final]:
+        storage.delete([record])
         raise ClaimLost("the job ended while the commit record was on its way")

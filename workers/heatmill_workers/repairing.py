@@ -1,13 +1,12 @@
 """What the timer does: rebuild in Redis what it has forgotten, take out what is over, go on with what stands still."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import HeatmillError, JobNotFound, TransientError
+from heatmill.errors import JobNotFound
 from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
 from heatmill.registering import register
@@ -23,44 +22,37 @@ log = structlog.get_logger()
 def repair(control: Control) -> None:
     """Rebuild what Redis has forgotten about open jobs, plan what was never planned, feed; delete what is to go."""
     state = control.state
-    known = set(state.open_jobs())
-    start = state.start()
-    has_restarted = start != state.checked_start()
+    run, known = state.run_id(), set(state.open_jobs())
+    if run != state.checked_run_id():
+        _tell_of_cancels(control, known)
+        state.note_checked(run)
     marked = set()
     for marker in control.storage.list(keys.OPEN_PREFIX):
-        with _alone(marker.key):
+        with sweeping.alone(marker.key):
             job = JobId.parse(marker.key.removeprefix(keys.OPEN_PREFIX))
             marked.add(job)
-            _repair_job(control, job, marker, job in known, has_restarted=has_restarted)
+            _repair_job(control, job, marker, job in known)
     # What is known has a marker, or had one when the markers were not listed yet.
     for job in known - marked:
-        with _alone(str(job)):
+        with sweeping.alone(str(job)):
             _repair_unmarked(control, job)
-    state.note_checked(start)
     feed(control)
     sweeping.expire(control.storage, control.state)
     sweeping.ring_for_trash(control.storage, control.dispatcher)
 
 
-@contextmanager
-def _alone(what: str) -> Iterator[None]:
-    """A damaged record, or a stray object under open/, is its own trouble, not that of the other jobs."""
-    try:
-        yield
-    except TransientError:
-        raise
-    except (HeatmillError, LookupError, ValueError):
-        log.exception("cannot be repaired", what=what)
+def _tell_of_cancels(control: Control, known: Iterable[JobId]) -> None:
+    """A Redis that was started again may remember an older state: without a cancel that is durable."""
+    for job in known:
+        if control.storage.exists(keys.cancelled(job)):
+            control.state.cancel(job)
 
 
-def _repair_job(control: Control, job: JobId, marker: ListedObject, is_known: bool, *, has_restarted: bool) -> None:
+def _repair_job(control: Control, job: JobId, marker: ListedObject, is_known: bool) -> None:
     try:
         progress = control.state.progress(job) if is_known else None
         if progress is None:
             progress = _rebuild(control, job)
-        elif has_restarted and control.storage.exists(keys.cancelled(job)):
-            # A Redis that was started again may remember what was true before.
-            control.state.cancel(job)
         if progress is not None and progress.shards is None and not progress.cancelled:
             control.dispatcher.plan(job)
     except JobNotFound:

@@ -12,7 +12,7 @@ from heatmill.dispatch import Dispatcher
 from heatmill.errors import HeatmillError, JobNotFound
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
-from heatmill.storage import ListedObject, S3Storage
+from heatmill.storage import S3Storage
 
 # Objects between two looks whether the sweep is still ours.
 PART = 500
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 def expire(storage: S3Storage, state: RedisJobStore) -> None:
     """Delete the jobs whose time is over. Markers sort by time, so the first one in the future ends the search."""
     for marker in islice(storage.list(keys.EXPIRY_PREFIX), JOBS_PER_TICK):
-        with _alone(marker):
+        with alone(marker.key):
             job, when = keys.read_expiry_marker(marker.key)
             if when > datetime.now(UTC):
                 return
@@ -39,7 +39,7 @@ def expire(storage: S3Storage, state: RedisJobStore) -> None:
 def ring_for_trash(storage: S3Storage, dispatcher: Dispatcher) -> None:
     """Ask for what deleted jobs have left to be swept."""
     for marker in islice(storage.list(keys.TRASH_PREFIX), JOBS_PER_TICK):
-        with _alone(marker):
+        with alone(marker.key):
             dispatcher.sweep(JobId.parse(marker.key.removeprefix(keys.TRASH_PREFIX)))
 
 
@@ -68,9 +68,9 @@ def sweep(storage: S3Storage, job: JobId, still_ours: Callable[[], bool], again_
 
 
 @contextmanager
-def _alone(marker: ListedObject) -> Iterator[None]:
-    """A stray object is its own trouble, not that of the markers after it."""
+def alone(what: str) -> Iterator[None]:
+    """A damaged record, or a stray object among the markers, is its own trouble, not that of those after it."""
     try:
         yield
     except (HeatmillError, LookupError, ValueError):
-        log.exception("marker cannot be followed", marker=marker.key)
+        log.exception("cannot be repaired", what=what)
