@@ -1,6 +1,6 @@
-"""How boto3 speaks to the object store: time limits, retries, and what stores other than AWS need."""
+"""How boto3 speaks to the object store: time limits, retries, credentials, and what stores other than AWS need."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -9,6 +9,14 @@ from heatmill.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+class Credentials(NamedTuple):
+    """Of an account of the store."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
 
 
 def boto_client(settings: Settings, endpoint: str | None, attempts: int = 5) -> "S3Client":
@@ -27,3 +35,10 @@ def boto_client(settings: Settings, endpoint: str | None, attempts: int = 5) -> 
     )
     # A session of its own: boto3's default one may not be shared by threads, and keeps the first credentials it finds.
     return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=settings.s3_region, config=config)
+
+
+def credentials_of(client: "S3Client") -> Credentials | None:
+    """What a client signs with now, if anything; it may be replaced."""
+    # botocore offers no other way to the credentials that it has found.
+    found = client._request_signer._credentials  # type: ignore[attr-defined]  # noqa: SLF001
+    return Credentials(*found.get_frozen_credentials()[:3]) if found else None

@@ -12,6 +12,8 @@ from functools import reduce
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from heatmill.boto_client import credentials_of
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -29,9 +31,8 @@ def signer(client: "S3Client", bucket: str, seconds: int) -> Signer:
         return client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key}, ExpiresIn=seconds)
 
     known = slow(TRIAL)
-    # botocore offers no other way to the credentials that it has found.
-    credentials = client._request_signer._credentials  # type: ignore[attr-defined]  # noqa: SLF001
-    fast = _signer(known, credentials.get_frozen_credentials().secret_key) if credentials else slow
+    credentials = credentials_of(client)
+    fast = _signer(known, credentials.secret_key) if credentials else slow
     return fast if fast(TRIAL) == known else slow
 
 

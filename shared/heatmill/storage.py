@@ -16,6 +16,7 @@ from heatmill.errors import StorageUnavailable
 from heatmill.lines import cut_lines
 from heatmill.presigning import Signer, signer
 from heatmill.promised import Promised
+from heatmill.quick_objects import QuickObjects
 from heatmill.settings import Settings
 from heatmill.store_errors import (
     AccessRefused,
@@ -68,6 +69,7 @@ class S3Storage:
         self.client = client
         self.bucket = bucket
         self.public_client = public_client or client
+        self._quick = QuickObjects(client, bucket)
 
     def of_bucket(self, bucket: str) -> "S3Storage":
         """The same store, another bucket: where a job's images come from."""
@@ -79,6 +81,8 @@ class S3Storage:
         Raises:
             ObjectMissing: Nothing is stored there.
         """
+        if max_bytes is None and (quick := self._quick.get(key)) is not None:
+            return quick
         extra = {} if max_bytes is None else {"Range": f"bytes=0-{max_bytes - 1}"}
         try:
             with translated(key):
@@ -116,6 +120,8 @@ class S3Storage:
         Raises:
             ObjectMissing: Nothing is stored there.
         """
+        if (quick := self._quick.size(key)) is not None:
+            return quick
         with translated(key):
             return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
 
@@ -138,6 +144,8 @@ class S3Storage:
 
     def put(self, key: str, body: bytes | IO[bytes], content_type: str = "application/octet-stream") -> None:
         """Write an object; writing the same key again replaces it."""
+        if self._quick.put(key, body, content_type):
+            return
         with translated(key):
             self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
 
@@ -236,6 +244,8 @@ class S3Storage:
     def _put_if_absent(self, key: str, body: bytes | IO[bytes], content_type: str) -> bool:
         """Whether this write won."""
         try:
+            if self._quick.put(key, body, content_type, new=True):
+                return True
             with translated(key):
                 self.client.put_object(
                     Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, IfNoneMatch="*"
