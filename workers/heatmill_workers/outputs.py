@@ -1,6 +1,7 @@
 """Where the results of a shard lie: a function of ids, so that doing a shard twice writes the same."""
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -14,6 +15,8 @@ from heatmill.storage import S3Storage
 NOWHERE = ""
 PNG = "image/png"
 NPY = "application/octet-stream"
+# Beside as many threads, or more, that each store a result.
+WRITERS = 8
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,11 @@ class Layout(Protocol):
 
 
 class SingleObjects:
-    """The layout `objects`: each file by itself, stored as it comes."""
+    """The layout `objects`: each file by itself, stored as it comes; the two of a result at once."""
 
     def __init__(self, storage: S3Storage, outputs: ShardOutputs) -> None:
         self._storage = storage
+        self._others = ThreadPoolExecutor(WRITERS)
         self.outputs = outputs
 
     def __enter__(self) -> Self:
@@ -109,13 +113,15 @@ class SingleObjects:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held."""
+        """Nothing is held but threads."""
+        self._others.shutdown()
 
     def store(self, row: Row, files: Files) -> Row:
         """Write both."""
         heatmap, attribution = self._keys(row)
+        array = self._others.submit(self._storage.put, attribution, files.npy, NPY)
         self._storage.put(heatmap, files.png, PNG)
-        self._storage.put(attribution, files.npy, NPY)
+        array.result()
         return at(row, {"key": heatmap}, {"key": attribution})
 
     def copy(self, row: Row) -> Row:
@@ -123,8 +129,9 @@ class SingleObjects:
         if row.heatmap is None or row.attribution is None or row.heatmap.range or row.attribution.range:
             return self.store(at(row, {"range": None}, {"range": None}), read_files(self._storage, row))
         heatmap, attribution = self._keys(row)
+        array = self._others.submit(self._storage.copy, row.attribution.key, attribution)
         self._storage.copy(row.heatmap.key, heatmap)
-        self._storage.copy(row.attribution.key, attribution)
+        array.result()
         return at(row, {"key": heatmap}, {"key": attribution})
 
     def placed(self, rows: Iterable[Row]) -> list[Row]:
