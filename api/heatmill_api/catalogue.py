@@ -1,8 +1,9 @@
 """What can be asked for: methods and models."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response
+from pydantic import WithJsonSchema
 from werkzeug.exceptions import NotFound
 
 from heatmill.catalogue import Method, Model
@@ -31,11 +32,17 @@ class MethodList(Schema):
     methods: tuple[MethodView, ...]
 
 
+# Makers of clients, and of tests, trip over tuples.
+Size = Annotated[
+    tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
+]
+
+
 class ModelView(Schema):
     """A classifier; what only the workers know is null."""
 
     name: str
-    input_size: tuple[int, int] | None
+    input_size: Size | None
     classes: int
     supports: tuple[str, ...] | None
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from heatmill.byte_ranges import ByteRange
 from heatmill.schemas.requests import JobRequest, MapRequest, MethodRequest
@@ -88,9 +88,11 @@ class StoredPicture(StoredFile):
 
     scale: float
     zero_index: int
-    box: tuple[float, float, float, float] = Field(
-        description="Left, top, right, bottom of the photo that the model saw."
-    )
+    # Makers of clients, and of tests, trip over tuples.
+    box: Annotated[
+        tuple[float, float, float, float],
+        WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
+    ] = Field(description="Left, top, right, bottom of the photo that the model saw.")
 
 
 class StoredArray(StoredFile):
