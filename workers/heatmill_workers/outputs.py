@@ -1,8 +1,9 @@
 """Where the results of a shard lie: a function of ids, so that doing a shard twice writes the same."""
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,7 +16,7 @@ from heatmill.storage import S3Storage
 NOWHERE = ""
 PNG = "image/png"
 NPY = "application/octet-stream"
-# Beside as many threads, or more, that each store a result.
+# As many results are stored at once; of each, one file by a thread of these.
 WRITERS = 8
 
 
@@ -113,15 +114,14 @@ class SingleObjects:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held but threads."""
+        """Let the threads go; nothing else is held."""
         self._others.shutdown()
 
     def store(self, row: Row, files: Files) -> Row:
         """Write both."""
         heatmap, attribution = self._keys(row)
-        array = self._others.submit(self._storage.put, attribution, files.npy, NPY)
-        self._storage.put(heatmap, files.png, PNG)
-        array.result()
+        put = self._storage.put
+        self._at_once(partial(put, heatmap, files.png, PNG), partial(put, attribution, files.npy, NPY))
         return at(row, {"key": heatmap}, {"key": attribution})
 
     def copy(self, row: Row) -> Row:
@@ -129,9 +129,8 @@ class SingleObjects:
         if row.heatmap is None or row.attribution is None or row.heatmap.range or row.attribution.range:
             return self.store(at(row, {"range": None}, {"range": None}), read_files(self._storage, row))
         heatmap, attribution = self._keys(row)
-        array = self._others.submit(self._storage.copy, row.attribution.key, attribution)
-        self._storage.copy(row.heatmap.key, heatmap)
-        array.result()
+        copy = self._storage.copy
+        self._at_once(partial(copy, row.heatmap.key, heatmap), partial(copy, row.attribution.key, attribution))
         return at(row, {"key": heatmap}, {"key": attribution})
 
     def placed(self, rows: Iterable[Row]) -> list[Row]:
@@ -141,6 +140,15 @@ class SingleObjects:
     def finish(self, rows: list[Row]) -> list[Row]:
         """All is stored."""
         return rows
+
+    def _at_once(self, one: Callable[[], None], other: Callable[[], None]) -> None:
+        """Both are over when this is, whatever becomes of them: nothing is written later over what comes next."""
+        second = self._others.submit(other)
+        try:
+            one()
+        finally:
+            wait([second])
+        second.result()
 
     def _keys(self, row: Row) -> tuple[str, str]:
         job, number, name = self.outputs.job, self.outputs.number, self.outputs.result(row)
