@@ -89,8 +89,8 @@ def _samples_taken(answers: Sequence[Explained]) -> Passes:
 LITE, RESNET, VIT = "EfficientNet-Lite0", "ResNet-18", "ViT-tiny"
 CHEAP: dict[str, Any] = {"quick": (3, 8), "full": (5, 16)}
 SECONDS: dict[str, Any] = {"quick": (1, 1), "full": (3, 2), "warm": False}
-MANY_SECONDS: dict[str, Any] = {"quick": (1, 1), "full": (2, 2), "warm": False}
-ONLY_FULL: dict[str, Any] = {"quick": None, "full": (2, 2), "warm": False}
+MANY_SECONDS: dict[str, Any] = {"quick": (1, 1), "full": (3, 1), "warm": False}
+ONLY_FULL: dict[str, Any] = {"quick": None, "full": (3, 1), "warm": False}
 STEPS = Passes(forward=1, both=50, shared=1)
 SAMPLES = Passes(forward=1 + BACKGROUND_OWN, both=50, shared=BACKGROUND_SHARED)
 BACKGROUND = Passes(forward=1 + BACKGROUND_OWN, backward=BACKGROUND_SHARED + BACKGROUND_OWN, shared=BACKGROUND_SHARED)
@@ -118,7 +118,7 @@ CASES = (
     Case("deep_shap", RESNET, "shap", references.shap_deep, BACKGROUND, quick=(2, 4), full=(3, 8)),
     Case("lime", LITE, "lime", references.lime_image, Passes(forward=1000), **MANY_SECONDS),
     Case("lime", LITE, "lime", references.lime_image, _samples_taken, LIME_TO_ERROR, drawn=True, **ONLY_FULL),
-    Case("partition_shap", LITE, "shap", references.shap_partition, Passes(forward=500), quick=(1, 1), full=(2, 2)),
+    Case("partition_shap", LITE, "shap", references.shap_partition, Passes(forward=500), **MANY_SECONDS),
     Case("attention", VIT, "transformers", references.transformers_attention, Passes(forward=1), **CHEAP),
     Case("attention_rollout", VIT, "transformers", references.transformers_rollout, Passes(forward=1), **CHEAP),
     Case(

@@ -29,7 +29,8 @@ from heatmill_workers.pipeline import GROUP_ITEMS
 from heatmill_workers.prediction import predict
 
 LIMITS = ImageLimits(50 * 2**20, 50_000_000)
-MEMORY_IMAGES = 32
+# Photos that are explained in memory; of a method that takes seconds, as many as a job of 16 has in a group.
+MEMORY_IMAGES, FEW_MEMORY_IMAGES = 32, 4
 # Passes of the job that comes before: a batch size is measured over many, and libraries prepare themselves for each.
 WARM_PASSES = 500
 # Methods of many passes are given fewer here, and fewer images: more of either can only bring them nearer to 1.
@@ -63,8 +64,9 @@ def measure(*, quick: bool) -> list[Row]:
             warm = min(len(images), round(WARM_PASSES / load_catalogue().method(name).passes.of(params)))
             running.seconds_to_last_commit(BUNDLED_MODEL, method, images[:warm])
             _in_memory(model, method, photos[:warm])
+            shown = photos[:FEW_MEMORY_IMAGES] if params else photos
             for count in few if quick else many:
-                rows.append(_row(running, model, method, images[:count], photos))
+                rows.append(_row(running, model, method, images[:count], shown))
                 print(rows[-1], flush=True)
     return rows
 
