@@ -1,17 +1,19 @@
-"""Whole objects by obstore, whose calls take a fifth of the processor's time that boto3's take, and not Python's lock.
+"""Objects by obstore, whose calls take a fifth of the processor's time that boto3's take, and not Python's lock.
 
 An image costs a worker a read and two writes, beside the thread that keeps the device busy. Only what simply works is
 done here; for everything else boto3 is asked, again, and its answer counts.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import obstore
+import structlog
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import S3Store
 
@@ -24,17 +26,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Of keys as heatmill makes them; obstore takes slashes off others, and so finds another object.
-KEY = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
+# Of keys as heatmill makes them. obstore takes slashes off others, and so finds another object.
+SEGMENT = r"(?!\.{1,2}(/|$))[\w.-]+"
+KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*", re.ASCII)
 LARGEST_BODY = 4 * 2**20
-# A store that does not answer is left to boto3 and its retries for a while.
-SECONDS, REST_SECONDS = 5, 30.0
-# botocore renews credentials ten minutes before they end.
-CREDENTIALS_FOR = timedelta(minutes=5)
+# Of a connection and of each read; of a whole request.
+SILENCE = timedelta(seconds=5)
+PATIENCE = timedelta(seconds=30)
+# A store in trouble is left to boto3 and its retries for a while.
+REST_SECONDS = 30.0
+# obstore asks again when five minutes are left; botocore renews credentials ten minutes before they end.
+CREDENTIALS_FOR = timedelta(minutes=10)
+
+log = structlog.get_logger()
 
 
 class QuickObjects:
-    """One bucket. Safe in threads; opened in the process that uses it.
+    """One bucket. Safe in threads, not beyond a fork: a child of a process that has used it is left to boto3.
 
     Args:
         client: Whose endpoint and credentials are used.
@@ -45,16 +53,21 @@ class QuickObjects:
         self._client, self._bucket = client, bucket
         self._rests_until = 0.0
 
-    def get(self, key: str) -> bytes | None:
-        """An object; None where boto3 is to be asked.
+    def get(self, key: str, max_bytes: int | None = None) -> bytes | None:
+        """An object, or its first `max_bytes`; None where boto3 is to be asked.
 
         Raises:
             ObjectMissing: Nothing is stored there.
         """
+
+        def read(store: S3Store) -> bytes:
+            found = obstore.get(store, key, options={} if max_bytes is None else {"range": (0, max_bytes)})
+            return found.bytes().to_bytes()
+
         try:
-            return self._tried(key, lambda store: obstore.get(store, key).bytes().to_bytes())
+            return self._tried(key, read)
         except FileNotFoundError as error:
-            if "NoSuchKey" in str(error):
+            if "<Code>NoSuchKey</Code>" in str(error):
                 raise ObjectMissing(key) from error
             return None
 
@@ -93,17 +106,24 @@ class QuickObjects:
             return self._tried(key, write) or False
         except FileNotFoundError:
             return False
+        except AlreadyExistsError as error:
+            if new:
+                raise ConditionFailed(key) from error
+            return False
 
     def _tried(self, key: str, call: Callable[[S3Store], T]) -> T | None:
-        if not KEY.fullmatch(key) or time.monotonic() < self._rests_until:
+        """What a call came to, where that says all; None elsewhere."""
+        if not KEY.fullmatch(key) or time.monotonic() < self._rests_until or os.getpid() != _user():
             return None
         try:
             return call(self._store)
-        except AlreadyExistsError as error:
-            raise ConditionFailed(key) from error
-        except GenericError:
+        except AlreadyExistsError:
+            raise
+        except (GenericError, ValueError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS
-        except (BaseError, ValueError):
+            log.info("boto3 alone for a while", bucket=self._bucket, reason=str(error).partition("\n")[0])
+        except BaseError:
+            # Refused, say. The next key may not be.
             pass
         return None
 
@@ -112,14 +132,19 @@ class QuickObjects:
         endpoint = self._client.meta.endpoint_url
         return S3Store(
             self._bucket,
-            endpoint=endpoint,
             region=self._client.meta.region_name,
-            virtual_hosted_style_request=False,
             credential_provider=self._credentials,
+            virtual_hosted_style_request=False,
+            # Said although they are the defaults: obstore would take others from the environment, which boto3 does not.
+            aws_endpoint_url_s3=endpoint,
+            conditional_put="etag",
+            skip_signature=False,
+            s3_express=False,
             client_options={
                 "allow_http": endpoint.startswith("http:"),
-                "connect_timeout": timedelta(seconds=SECONDS),
-                "timeout": timedelta(seconds=SECONDS),
+                "connect_timeout": SILENCE,
+                "read_timeout": SILENCE,
+                "timeout": PATIENCE,
             },
             retry_config={"max_retries": 0},
         )
@@ -134,3 +159,9 @@ class QuickObjects:
             "token": found.token,
             "expires_at": datetime.now(UTC) + CREDENTIALS_FOR,
         }
+
+
+@cache
+def _user() -> int:
+    """The process that uses obstore, whose threads do not live on in a fork."""
+    return os.getpid()

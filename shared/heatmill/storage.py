@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import IO, TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
@@ -43,6 +43,8 @@ __all__ = [
 
 # Enough to find a store that checks and writes in two steps; SeaweedFS lets each loser of a race wait for a second.
 PROBE_WRITERS = 3
+# That images come from, and whose connections are kept.
+BUCKETS = 32
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ class S3Storage:
         self.bucket = bucket
         self.public_client = public_client or client
         self._quick = QuickObjects(client, bucket)
+        self._buckets = lru_cache(BUCKETS)(lambda bucket: S3Storage(client, bucket, self.public_client))
 
     def of_bucket(self, bucket: str) -> "S3Storage":
         """The same store, another bucket: where a job's images come from."""
-        return S3Storage(self.client, bucket, self.public_client)
+        return self._buckets(bucket)
 
     def get(self, key: str, max_bytes: int | None = None) -> bytes:
         """Read an object, or its first `max_bytes`.
@@ -81,7 +84,7 @@ class S3Storage:
         Raises:
             ObjectMissing: Nothing is stored there.
         """
-        if max_bytes is None and (quick := self._quick.get(key)) is not None:
+        if (quick := self._quick.get(key, max_bytes)) is not None:
             return quick
         extra = {} if max_bytes is None else {"Range": f"bytes=0-{max_bytes - 1}"}
         try:

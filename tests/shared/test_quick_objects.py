@@ -1,8 +1,10 @@
 """obstore does what simply works, and says nothing that boto3 would say otherwise."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -10,12 +12,13 @@ import pytest
 
 from heatmill.boto_client import boto_client
 from heatmill.errors import StorageUnavailable
-from heatmill.quick_objects import LARGEST_BODY, QuickObjects
+from heatmill.quick_objects import LARGEST_BODY, REST_SECONDS, QuickObjects
 from heatmill.settings import Settings
-from heatmill.storage import S3Storage
+from heatmill.storage import S3Storage, WriteConflict
 from heatmill.store_errors import BucketMissing, ConditionFailed, ObjectMissing
 
 if TYPE_CHECKING:
+    from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
 UNUSUAL = ["/slash before", "slash after/", "two//slashes", "a/../b", "./a", "with space", "снег", "50%25"]
@@ -84,25 +87,110 @@ def test_a_bucket_that_is_missing_is_told_from_an_object(s3_client: "S3Client") 
         S3Storage(s3_client, "no-such-bucket").get("a")
 
 
-def test_a_refusal_is_left_to_boto3(
-    object_store_url: str, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_is_left_to_boto3(object_store_url: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "stranger")
     with closing(boto_client(Settings(), object_store_url)) as opened:
-        assert QuickObjects(opened, bucket).get("a") is None
+        stranger = QuickObjects(opened, bucket)
+        assert stranger.get("a") is None
+        assert not stranger.put("a", b"x", "text/plain")
 
 
-def test_a_store_that_does_not_answer_is_left_to_boto3_for_a_while(
+@pytest.fixture
+def tried_once(
     silent_store: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("heatmill.quick_objects.SECONDS", 0.2)
+) -> Iterator[tuple[QuickObjects, socket.socket]]:
+    """A store that has not answered the first call."""
+    monkeypatch.setattr("heatmill.quick_objects.SILENCE", timedelta(seconds=0.2))
     url, listening = silent_store
     with closing(boto_client(Settings(), url)) as opened:
         quick = QuickObjects(opened, "heatmill")
         assert quick.get("a") is None
         listening.accept()[0].close()
-        assert quick.get("a") is None
-        assert not quick.put("a", b"x", "text/plain")
         listening.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            listening.accept()
+        yield quick, listening
+
+
+def test_a_store_that_does_not_answer_is_left_to_boto3(tried_once: tuple[QuickObjects, socket.socket]) -> None:
+    quick, listening = tried_once
+    assert quick.get("a") is None
+    assert not quick.put("a", b"x", "text/plain")
+    with pytest.raises(BlockingIOError):
+        listening.accept()
+
+
+def test_it_is_tried_again_after_a_while(
+    tried_once: tuple[QuickObjects, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, listening = tried_once
+    later = time.monotonic() + REST_SECONDS
+    monkeypatch.setattr("heatmill.quick_objects.time.monotonic", lambda: later)
+    assert quick.get("a") is None
+    listening.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
+        ("AWS_CONDITIONAL_PUT", "disabled"),
+        ("AWS_SKIP_SIGNATURE", "true"),
+        ("AWS_S3_EXPRESS", "true"),
+    ],
+)
+def test_the_environment_does_not_lead_it_elsewhere(
+    s3_client: "S3Client", bucket: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    quick = QuickObjects(s3_client, bucket)
+    assert quick.put(f"environment/{name}", b"x", "text/plain", new=True)
+    assert s3_client.get_object(Bucket=bucket, Key=f"environment/{name}")["Body"].read() == b"x"
+
+
+def test_a_fork_of_its_user_is_left_to_boto3(quick: QuickObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quick.put("before", b"x", "text/plain")
+    monkeypatch.setattr("heatmill.quick_objects.os.getpid", lambda: -1)
+    assert quick.get("before") is None
+
+
+def test_the_first_bytes(quick: QuickObjects) -> None:
+    quick.put("long", b"0123456789", "text/plain")
+    assert quick.get("long", max_bytes=4) == b"0123"
+    assert quick.get("long", max_bytes=100) == b"0123456789"
+
+
+def test_the_store_uses_it(s3_client: "S3Client", bucket: str) -> None:
+    asked: list[str] = []
+
+    def note(model: "OperationModel", **_: object) -> None:
+        asked.append(model.name)
+
+    storage = S3Storage(s3_client, bucket)
+    s3_client.meta.events.register("before-call.s3", note)
+    try:
+        storage.put("used", b"x")
+        assert storage.exists("used")
+        assert storage.of_bucket(bucket).get("used", max_bytes=10) == b"x"
+        storage.copy("used", "copied")
+    finally:
+        s3_client.meta.events.unregister("before-call.s3", note)
+    assert asked == ["CopyObject"]
+
+
+@pytest.mark.parametrize("other", [b"same", b"other"])
+def test_a_write_once_whose_answer_was_lost(
+    s3_client: "S3Client", bucket: str, monkeypatch: pytest.MonkeyPatch, other: bytes
+) -> None:
+    storage, key = S3Storage(s3_client, bucket), uuid4().hex
+    assert storage.has_conditional_writes
+
+    def put(self: QuickObjects, key: str, body: object, content_type: str, *, new: bool = False) -> bool:
+        s3_client.put_object(Bucket=bucket, Key=key, Body=other)
+        return False
+
+    monkeypatch.setattr(QuickObjects, "put", put)
+    if other == b"same":
+        storage.write_once(key, b"same")
+    else:
+        with pytest.raises(WriteConflict):
+            storage.write_once(key, b"same")
+    assert storage.get(key) == other
