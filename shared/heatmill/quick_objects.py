@@ -33,8 +33,9 @@ LARGEST_BODY = 4 * 2**20
 # Of a connection and of each read; of a whole request.
 SILENCE = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=30)
-# A store in trouble is left to boto3 and its retries for a while.
+# A store in trouble is left to boto3 and its retries for a while. One that refuses a request is in none.
 REST_SECONDS = 30.0
+REFUSED = "status code: 4"
 # obstore asks again when five minutes are left; botocore renews credentials ten minutes before they end.
 CREDENTIALS_FOR = timedelta(minutes=10)
 
@@ -119,13 +120,11 @@ class QuickObjects:
             return call(self._store)
         except AlreadyExistsError:
             raise
-        except (GenericError, ValueError) as error:
-            self._rests_until = time.monotonic() + REST_SECONDS
-            log.info("boto3 alone for a while", bucket=self._bucket, reason=str(error).partition("\n")[0])
-        except BaseError:
-            # Refused, say. The next key may not be.
-            pass
-        return None
+        except (BaseError, ValueError) as error:
+            if isinstance(error, GenericError | ValueError) and REFUSED not in str(error):
+                self._rests_until = time.monotonic() + REST_SECONDS
+                log.info("boto3 alone for a while", bucket=self._bucket, reason=str(error).partition("\n")[0])
+            return None
 
     @cached_property
     def _store(self) -> S3Store:

@@ -158,6 +158,13 @@ def test_the_first_bytes(quick: QuickObjects) -> None:
     assert quick.get("long", max_bytes=100) == b"0123456789"
 
 
+def test_an_empty_object_is_no_trouble(quick: QuickObjects) -> None:
+    quick.put("empty", b"", "text/plain")
+    quick.put("full", b"x", "text/plain")
+    assert quick.get("empty", max_bytes=4) is None
+    assert quick.get("full") == b"x"
+
+
 def test_the_store_uses_it(s3_client: "S3Client", bucket: str) -> None:
     asked: list[str] = []
 
