@@ -5,6 +5,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
 from heatmill.committed import Committed
@@ -14,7 +16,7 @@ from heatmill.schemas import Row
 from heatmill_workers.control import plan
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker
-from tests.workers.jobs import upload
+from tests.workers.jobs import MODEL, upload
 from tests.workers.photos import noise, photo
 from tests.workers.processed import control_of, planned_fresh, rows_of
 
@@ -216,3 +218,15 @@ def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
     assert other.status == "succeeded"
     assert missing.error
     assert "background image: 's3://nowhere/1.png' is not an allowed source" in missing.error.detail
+
+
+def test_a_short_shard_mends_a_pace_that_was_too_slow_but_makes_none_slower(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heatmill_workers.pipeline.PACE_SECONDS", 1000.0)
+    for known, mended in ((100.0, True), (1e-9, False)):
+        worker.state.set_pace(MODEL, known)
+        process_shard(worker, planned_fresh(worker, items=[{"image": upload(worker.storage, noise(0))}]), 0)
+        pace = worker.state.pace(MODEL)
+        assert pace is not None
+        assert (pace < known) is mended

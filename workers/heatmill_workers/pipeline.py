@@ -46,7 +46,7 @@ GROUPS_BEHIND = 2
 STORE_THREADS = 8
 # Far more than may decode: what is known of an image costs the store's time only, three calls for each result.
 PREPARE_THREADS = 16
-# A shorter time says more about the machine's mood than about the model.
+# A shorter time says little of how slow a model is.
 PACE_SECONDS = 0.5
 
 log = structlog.get_logger()
@@ -255,12 +255,17 @@ def _with_pictures(work: _Work, photos: Photos, preparers: ThreadPoolExecutor) -
 
 
 def _note_pace(worker: Worker, work: _Work, answers: list[Answer], seconds: float) -> None:
-    """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm."""
+    """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm.
+
+    A short time may be the machine's mood, but that makes nothing faster: it counts where it is below what is known.
+    """
     done = [(worker.catalogue.method(each.method.name).passes, each) for each in answers if isinstance(each, Outcome)]
     passes = sum(cost.of(each.method.params) for cost, each in done)
-    if not passes or seconds < PACE_SECONDS or not all(cost.are_known(each.method.params) for cost, each in done):
+    if not passes or not all(cost.are_known(each.method.params) for cost, each in done):
         return
     try:
-        worker.state.set_pace(work.plan.model, seconds / passes)
+        known = worker.state.pace(work.plan.model) or worker.settings.seconds_per_pass
+        if seconds >= PACE_SECONDS or seconds / passes < known:
+            worker.state.set_pace(work.plan.model, seconds / passes)
     except QueueUnavailable as error:
         log.warning("pace not noted", error=str(error))
