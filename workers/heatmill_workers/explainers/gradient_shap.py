@@ -43,7 +43,11 @@ class Params(BaseModel):
         "backward pass.",
     )
     max_error: float | None = Field(
-        None, gt=0, le=1, description="Double an image's samples until its completeness error is at most this."
+        None,
+        gt=0,
+        le=1,
+        description="Double an image's samples until the completeness error of all of them, and that of the last half "
+        "alone, are at most this.",
     )
     max_samples: int = Field(
         800, ge=2, le=4000, description="At most so many then, to the last whole round of the background."
