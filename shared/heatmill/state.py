@@ -213,6 +213,12 @@ class RedisJobStore:
         with translated():
             self.client.hset(PACE, model, seconds_per_pass)
 
+    def lower_pace(self, model: str, seconds_per_pass: float, assumed: float) -> None:
+        """Remember it if the model is faster here than is known, or than is assumed of one of which nothing is."""
+        known = self.pace(model)
+        if seconds_per_pass < (assumed if known is None else known):
+            self.set_pace(model, seconds_per_pass)
+
     def waiting(self, lists: list[str]) -> int:
         """Messages in a queue, by the lists that make it up."""
         with translated():

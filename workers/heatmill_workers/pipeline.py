@@ -264,8 +264,9 @@ def _note_pace(worker: Worker, work: _Work, answers: list[Answer], seconds: floa
     if not passes or not all(cost.are_known(each.method.params) for cost, each in done):
         return
     try:
-        known = worker.state.pace(work.plan.model) or worker.settings.seconds_per_pass
-        if seconds >= PACE_SECONDS or seconds / passes < known:
+        if seconds >= PACE_SECONDS:
             worker.state.set_pace(work.plan.model, seconds / passes)
+        else:
+            worker.state.lower_pace(work.plan.model, seconds / passes, worker.settings.seconds_per_pass)
     except QueueUnavailable as error:
         log.warning("pace not noted", error=str(error))
