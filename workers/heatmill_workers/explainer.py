@@ -196,7 +196,7 @@ def explain(
         return [error] * len(images)
     _check_shape(known, images, found)
     measured = found.measured or [Measured()] * len(images)
-    # Channels last, a picture takes five times as long to draw.
+    # Channels last, a picture takes twice as long to draw.
     maps = found.values.contiguous().cpu().numpy()
     return [_item(known, one, of) for one, of in zip(maps, measured, strict=True)]
 
