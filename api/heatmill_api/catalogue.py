@@ -1,14 +1,13 @@
 """What can be asked for: methods and models."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Response
-from pydantic import WithJsonSchema
 from werkzeug.exceptions import NotFound
 
 from heatmill.catalogue import Method, Model
 from heatmill.errors import UnknownMethod, UnknownModel
-from heatmill.schemas import Schema
+from heatmill.schemas import Schema, Size
 from heatmill_api.replies import reply
 from heatmill_api.routing import NamePath, problems, versioned
 from heatmill_api.services import services
@@ -30,12 +29,6 @@ class MethodList(Schema):
     """All methods."""
 
     methods: tuple[MethodView, ...]
-
-
-# Makers of clients, and of tests, trip over tuples.
-Size = Annotated[
-    tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
-]
 
 
 class ModelView(Schema):

@@ -38,6 +38,7 @@ from heatmill.schemas.words import (
     Problem,
     Schema,
     Sha256,
+    Size,
     Verdict,
     problem_type,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Row",
     "Schema",
     "Sha256",
+    "Size",
     "SourceRequest",
     "StoredArray",
     "StoredFile",

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from heatmill.byte_ranges import ByteRange
 from heatmill.schemas.requests import JobRequest, MapRequest, MethodRequest
-from heatmill.schemas.words import Layout, Priority, Problem, Schema, Sha256, Verdict
+from heatmill.schemas.words import Box, Layout, Priority, Problem, Schema, Sha256, Verdict
 
 
 class AcceptedJob(Schema):
@@ -88,11 +88,7 @@ class StoredPicture(StoredFile):
 
     scale: float
     zero_index: int
-    # Makers of clients, and of tests, trip over tuples.
-    box: Annotated[
-        tuple[float, float, float, float],
-        WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
-    ] = Field(description="Left, top, right, bottom of the photo that the model saw.")
+    box: Box = Field(description="Left, top, right, bottom of the photo that the model saw.")
 
 
 class StoredArray(StoredFile):

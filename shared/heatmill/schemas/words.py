@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, WithJsonSchema
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -10,6 +10,14 @@ Priority = Literal["interactive", "normal", "bulk"]
 Layout = Literal["objects", "webdataset"]
 JobState = Literal["queued", "running", "succeeded", "partly_failed", "failed", "cancelled"]
 Verdict = Literal["ok", "imprecise"]
+# Described as arrays: makers of clients, and of tests, trip over tuples.
+Size = Annotated[
+    tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
+]
+Box = Annotated[
+    tuple[float, float, float, float],
+    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
+]
 
 
 class Schema(BaseModel):
