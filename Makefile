@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Other environments of this machine share the packages' files.
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: help setup demo up test chaos bench bench-quick check format methods lock clean
+.PHONY: help setup demo up test verify chaos bench bench-quick check format methods lock clean
 
 help:     ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,9 @@ up: setup   ## the whole service on this machine, until Ctrl-C
 # Two processes, each with its own Redis and store: many tests wait for real processes, and a machine has two cores.
 test: check   ## all that CI runs: the checks, then the tests
 	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+verify: setup   ## what takes too long for `test`: matrices over architectures
+	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load -m verify
 
 chaos: setup  ## everything breaks at random: make chaos SEED=7 MINUTES=2
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -18,7 +18,9 @@
     │   ├── BadAttribution            an explainer returned something that is not finite
     │   ├── ImageUnsuitable           the method has no answer for this image
     │   ├── UnsupportedOperation      the method has no right answer on this model
-    │   ├── ModelUnavailable          the model's weights cannot be had
+    │   ├── ModelUnavailable          models.toml names a model that cannot be built
+    │   ├── ModelRefused              the model was run on a few inputs and cannot be explained rightly
+    │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
     │   ├── ItemTooLargeForDevice     one image alone does not fit the device
     │   ├── MapUnavailable            no map can be made of the job's items
     │   ├── InternalError             heatmill, or code that an operator added, failed on this item
@@ -158,6 +160,14 @@ class UnsupportedOperation(ItemError):
 
 class ModelUnavailable(ItemError):
     """The model cannot be loaded: its weights are missing, unsafe or do not match."""
+
+
+class ModelRefused(ItemError):
+    """The model was run on a few inputs and cannot be explained rightly; nothing but another model cures that."""
+
+
+class WeightsUnavailable(ItemError):
+    """The model's weights cannot be had on this machine now."""
 
 
 class ItemTooLargeForDevice(ItemError):

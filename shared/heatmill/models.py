@@ -25,6 +25,8 @@ BackgroundEntry = Annotated[
 MAX_BACKGROUND = 100
 
 Channels = tuple[float, float, float]
+# What turns a model's outputs into probabilities.
+Activation = Literal["softmax", "sigmoid", "none"]
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 
 # What a model may have and a method may need, and how a message puts it after "needs".
@@ -84,6 +86,9 @@ class ModelSpec(BaseModel):
         None, description="Class names, a .json or .txt file of them, or `imagenet`."
     )
     cam_layer: str | None = Field(None, description="Module whose map Grad-CAM uses; found by itself where absent.")
+    activation: Activation | None = Field(
+        None, description="What turns the model's outputs into probabilities; found when the model is loaded if absent."
+    )
     preprocessing: Preprocessing | None = Field(None, description="In place of the loader's own.")
     background: Annotated[tuple[BackgroundEntry, ...], Field(min_length=1, max_length=MAX_BACKGROUND)] | None = Field(
         None, description="What SHAP compares with where a job does not say: names or s3:// URIs of images."

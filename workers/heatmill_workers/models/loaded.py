@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill.models import CAPABILITIES, Preprocessing
 from heatmill_workers.engine.batching import BatchSizes
+from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.passes import ForwardPass
 from heatmill_workers.engine.spatial import Cut
 from heatmill_workers.engine.tokens import Tokens
@@ -33,6 +34,7 @@ class LoadedModel:
         labels: K class names.
         cut: Its last spatial map; None where it has none.
         tokens: How its attention is laid out; None where it does not attend between all patches.
+        head: How its outputs become probabilities.
         opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
         pictures: What a job's params name by URI: (3, H, W) float32, normalised for the model, or why it is not there.
@@ -50,6 +52,7 @@ class LoadedModel:
     tokens: Tokens | None
     opaque: bool
     batch_sizes: BatchSizes
+    head: Head = field(default_factory=Head)
     pictures: Mapping[str, Tensor | ItemError] = field(default_factory=dict)
     kept: ForwardPass | None = None
 
