@@ -20,11 +20,12 @@
     │   ├── UnsupportedOperation      the method has no right answer on this model
     │   ├── ModelUnavailable          models.toml names a model that cannot be built
     │   ├── ModelRefused              the model was run on a few inputs and cannot be explained rightly
-    │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
     │   ├── ItemTooLargeForDevice     one image alone does not fit the device
     │   ├── MapUnavailable            no map can be made of the job's items
     │   ├── InternalError             heatmill, or code that an operator added, failed on this item
     │   └── WorkerCrashed             the worker died while it processed this item
+    ├── MachineError          the operator acts: the shard goes back, and fails when no machine can do it
+    │   └── WeightsUnavailable        the model's weights cannot be had on this machine now
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
         ├── ServiceUnavailable        heatmill itself, seen from the client
@@ -166,10 +167,6 @@ class ModelRefused(ItemError):
     """The model was run on a few inputs and cannot be explained rightly; nothing but another model cures that."""
 
 
-class WeightsUnavailable(ItemError):
-    """The model's weights cannot be had on this machine now."""
-
-
 class ItemTooLargeForDevice(ItemError):
     """One item alone does not fit the device."""
 
@@ -184,6 +181,14 @@ class InternalError(ItemError):
 
 class WorkerCrashed(ItemError):
     """The worker process died while this item was processed."""
+
+
+class MachineError(HeatmillError):
+    """The operator acts: this machine cannot do the work, another one may."""
+
+
+class WeightsUnavailable(MachineError):
+    """The model's weights cannot be had on this machine now."""
 
 
 class TransientError(HeatmillError):

@@ -169,7 +169,7 @@ def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker
     assert (row.target.index, row.rank) == (283, 0)
 
 
-def test_a_model_that_cannot_be_loaded_fails_every_result_with_the_reason(worker: Worker) -> None:
+def test_weights_that_no_machine_has_fail_every_result_with_the_reason_after_some_attempts(worker: Worker) -> None:
     job = planned_fresh(
         worker,
         model="resnet18",
@@ -177,11 +177,14 @@ def test_a_model_that_cannot_be_loaded_fails_every_result_with_the_reason(worker
         methods=[{"name": "saliency"}],
     )
 
+    for _ in range(worker.settings.max_attempts - 1):
+        process_shard(worker, job, 0)
+        assert not worker.storage.exists(keys.commit(job, 0))
     process_shard(worker, job, 0)
 
     (row,) = rows_of(worker, job)
     assert row.error
-    assert row.error.type.endswith("model_unavailable")
+    assert row.error.type.endswith("weights_unavailable")
     assert "resnet18" in row.error.detail
 
 

@@ -11,7 +11,15 @@ from uuid import uuid4
 import structlog
 
 from heatmill import records
-from heatmill.errors import ClaimLost, InternalError, ItemError, QueueUnavailable, TransientError
+from heatmill.errors import (
+    ClaimLost,
+    HeatmillError,
+    InternalError,
+    ItemError,
+    MachineError,
+    QueueUnavailable,
+    TransientError,
+)
 from heatmill.image_uris import SourceRules, uris_in
 from heatmill.images import ImageLimits
 from heatmill.keys import JobId
@@ -87,15 +95,18 @@ def process_shard(worker: Worker, job: JobId, number: int) -> None:
     except TransientError as error:
         log.warning("put off", error=str(error))
         _give_back(worker, shard, RETRY_SECONDS)
+    except MachineError as error:
+        log.error("this machine cannot do it", error=str(error), attempt=shard.claim.attempt)  # noqa: TRY400
+        _give_back(worker, shard, RETRY_SECONDS, counts=True)
     else:
         _tell(worker, job, header)
 
 
-def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float) -> None:
+def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, counts: bool = False) -> None:
     """End the claim, where it is still ours; where Redis is away, it runs out."""
     try:
         worker.state.clear_note(shard.job, shard.number)
-        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds)
+        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds, counts=counts)
         # A cancelled job waits for its last claim to end.
         worker.dispatcher.feed()
     except QueueUnavailable as error:
@@ -166,7 +177,7 @@ def _for_the_last_time(worker: Worker, shard: ClaimedShard, record: str) -> Iter
 
 def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[Row], ResultCache | None]:
     """All rows of a shard, and where to keep them. What stops all of its items, say the model, is each one's error."""
-    reason: ItemError
+    reason: HeatmillError
     try:
         with work.open_layout(worker.storage) as layout:
             photos = _photos(worker, work, layout)
@@ -175,6 +186,11 @@ def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[
         reason = error
     except TransientError:
         raise
+    except MachineError as error:
+        # Another machine may be able to, until as many attempts have failed as may die.
+        if work.shard.claim.attempt < worker.settings.max_attempts:
+            raise
+        reason = error
     except Exception as error:
         log.exception("shard failed")
         reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")

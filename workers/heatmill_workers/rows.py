@@ -70,7 +70,7 @@ def explain_items(
             yield from _explained(method, _unknown(method, asked), model)
 
 
-def failed_rows(item: Item, plan: Plan, error: ItemError) -> list[Row]:
+def failed_rows(item: Item, plan: Plan, error: HeatmillError) -> list[Row]:
     """An item that failed as a whole: one row for each result that it would have had."""
     return [_failed(item, method, rank, error) for method, rank in expected_rows(item, plan)]
 

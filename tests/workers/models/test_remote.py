@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from heatmill.errors import ModelUnavailable, StorageUnavailable
+from heatmill.errors import ModelUnavailable, StorageUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill.settings import Settings
 from heatmill.storage import S3Storage, open_storage
@@ -57,7 +57,7 @@ def test_other_bytes_are_refused_and_not_kept(storage: S3Storage, sources: str, 
 def test_what_is_not_there_is_the_operators_to_correct(
     storage: S3Storage, sources: str, tmp_path: Path, name: str | None
 ) -> None:
-    with pytest.raises(ModelUnavailable, match=r"model net: s3://.* cannot be read; correct `weights` in models.toml"):
+    with pytest.raises(WeightsUnavailable, match=r"model net: s3://.* cannot be read; correct `weights`"):
         localiser(storage, tmp_path)(spec(name or sources))
 
 

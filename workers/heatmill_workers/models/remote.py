@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec
 from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
 
@@ -24,7 +24,8 @@ def localiser(storage: S3Storage, folder: Path) -> Localise:
         folder: Made where it is not there. A file in it was checked when it was put there.
 
     Raises (what it returns):
-        ModelUnavailable: Nothing lies there, it may not be read, or it has another sha256.
+        WeightsUnavailable: Nothing lies there, or it may not be read.
+        ModelUnavailable: It has another sha256.
         StorageUnavailable: The store does not answer.
     """
     folder = folder.expanduser()
@@ -49,7 +50,7 @@ def _fetch(spec: ModelSpec, storage: S3Storage, path: Path) -> None:
         try:
             storage.of_bucket(bucket).download(key, file)
         except (ObjectMissing, AccessRefused) as error:
-            raise ModelUnavailable(
+            raise WeightsUnavailable(
                 f"model {spec.name}: {uri} cannot be read; correct `weights` in models.toml: {error}"
             ) from error
         file.seek(0)

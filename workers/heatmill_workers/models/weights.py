@@ -3,15 +3,16 @@
 import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec
 
 WeightsByName = dict[str, Tensor]
@@ -22,10 +23,11 @@ def read_weights(spec: ModelSpec, path: Path) -> WeightsByName:
     """The tensors in a .safetensors file, or in a .pth that holds tensors only.
 
     Raises:
-        ModelUnavailable: Missing, not the file that `sha256` names, or not readable as tensors alone.
+        WeightsUnavailable: There is no such file on this machine.
+        ModelUnavailable: Not the file that `sha256` names, or not readable as tensors alone.
     """
     if not path.is_file():
-        raise ModelUnavailable(f"model {spec.name}: there is no file {path}; correct `weights` in models.toml")
+        raise WeightsUnavailable(f"model {spec.name}: there is no file {path}; correct `weights` in models.toml")
     _check_sha256(spec, path)
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -33,8 +35,15 @@ def read_weights(spec: ModelSpec, path: Path) -> WeightsByName:
         reason = str(error).partition("\n")[0]
         raise ModelUnavailable(f"model {spec.name}: {path} is no file of plain tensors: {reason}") from error
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
         raise ModelUnavailable(f"model {spec.name}: {path} holds no state dict")
+    others = [f"{name} ({type(value).__name__})" for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others:
+        quantised = any("_packed_params" in name for name in others)
+        what = (
+            "it is of a quantised model, whose layers torch cannot differentiate" if quantised else "save tensors only"
+        )
+        raise ModelUnavailable(f"model {spec.name}: {path} holds entries that are no tensors: {others[0]}; {what}")
     return dict(weights)
 
 
@@ -42,14 +51,15 @@ def checked_file(spec: ModelSpec) -> io.BytesIO:
     """A file whose format can run code, in memory: what was checked is what is loaded.
 
     Raises:
-        ModelUnavailable: Missing, or not the file that `sha256` names.
+        WeightsUnavailable: There is no such file on this machine.
+        ModelUnavailable: Not the file that `sha256` names.
     """
     if spec.weights is None or spec.sha256 is None:
         raise ModelUnavailable(f"model {spec.name}: {spec.loader} needs `weights` and `sha256` in models.toml")
     try:
         content = spec.weights.read_bytes()
     except OSError as error:
-        raise ModelUnavailable(f"model {spec.name}: {error}; correct `weights` in models.toml") from error
+        raise WeightsUnavailable(f"model {spec.name}: {error}; correct `weights` in models.toml") from error
     _check_digest(spec, spec.weights, hashlib.sha256(content).hexdigest())
     return io.BytesIO(content)
 
@@ -68,12 +78,30 @@ def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
 
 
 def digest(module: nn.Module) -> str:
-    """The sha256 over the sorted state dict: names, dtypes, shapes and bytes."""
+    """The sha256 over the sorted state dict: names, dtypes, shapes and bytes; of what is no tensor, how it prints."""
     total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    for name, value in sorted(_entries(module.state_dict())):
+        if isinstance(value, Tensor):
+            total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            content: Any = value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            total.update(memoryview(content))
+        else:
+            total.update(f"{name} {value!r}\n".encode())
     return total.hexdigest()
+
+
+def _entries(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each tensor by its name; quantised layers keep theirs in tuples, as integers and their scales."""
+    for name, value in state.items():
+        if isinstance(value, (list, tuple)):
+            yield from _entries({f"{name}.{place}": entry for place, entry in enumerate(value)})
+        elif isinstance(value, Mapping):
+            yield from _entries({f"{name}.{key}": entry for key, entry in value.items()})
+        elif isinstance(value, Tensor) and value.is_quantized:
+            yield name, value.int_repr()
+            yield f"{name}.scale", value.dequantize()
+        else:
+            yield name, value
 
 
 def _read_pickle(path: Path) -> object:

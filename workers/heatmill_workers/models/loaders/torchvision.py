@@ -7,7 +7,7 @@ from typing import Any
 import torchvision.models
 from torch import nn
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.weights import WeightsByName, fill, read_weights
@@ -22,7 +22,8 @@ def build(spec: ModelSpec) -> Built:
     """The architecture with the operator's weights, or else with torchvision's default ones, which it downloads.
 
     Raises:
-        ModelUnavailable: There is no such architecture, or the weights cannot be had or do not fit.
+        ModelUnavailable: There is no such architecture, or the weights do not fit.
+        WeightsUnavailable: They cannot be had on this machine now.
     """
     if spec.builds not in names():
         raise ModelUnavailable(f"model {spec.name}: torchvision has no classifier {spec.builds!r}; see `architecture`")
@@ -88,7 +89,7 @@ def _download(spec: ModelSpec) -> WeightsByName:
             progress=False, check_hash=True, weights_only=True, map_location="cpu"
         )
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelUnavailable(
+        raise WeightsUnavailable(
             f"model {spec.name}: torchvision's weights of {spec.builds} cannot be had ({error}); "
             f"put the file on the worker and name it with `weights` in models.toml"
         ) from error
