@@ -3,11 +3,13 @@
 from typing import Any
 
 from flask import Response
+from pydantic import Field
 from werkzeug.exceptions import NotFound
 
 from heatmill.catalogue import Method, Model
 from heatmill.errors import UnknownMethod, UnknownModel
-from heatmill.schemas import Schema, Size
+from heatmill.model_records import load_newest_facts
+from heatmill.schemas import ModelFacts, Schema, Size
 from heatmill_api.replies import reply
 from heatmill_api.routing import NamePath, problems, versioned
 from heatmill_api.services import services
@@ -50,6 +52,10 @@ class ModelDetail(ModelView):
     """A classifier and its classes."""
 
     labels: tuple[str, ...]
+    facts: ModelFacts | None = Field(
+        description="What a worker found when it ran the model on a few inputs before it explained anything; null "
+        "before a worker has loaded it as models.toml has it now."
+    )
 
 
 @api.get("/methods", responses={200: MethodList})
@@ -73,14 +79,15 @@ def list_models() -> Response:
     return reply(ModelList(models=tuple(ModelView(**_model(model)) for model in services().catalogue.models)))
 
 
-@api.get("/models/<string:name>", responses={200: ModelDetail, **problems(404)})
+@api.get("/models/<string:name>", responses={200: ModelDetail, **problems(404, 503)})
 def get_model(path: NamePath) -> Response:
-    """Read one model and its labels, in the order of its classes."""
+    """Read one model, its labels in the order of its classes, and what its proof found."""
     try:
         model = services().catalogue.model(path.name)
     except UnknownModel as error:
         raise NotFound(str(error)) from error
-    return reply(ModelDetail(**_model(model), labels=model.labels))
+    facts = load_newest_facts(services().storage, model.spec)
+    return reply(ModelDetail(**_model(model), labels=model.labels, facts=facts))
 
 
 def _method(method: Method) -> MethodView:

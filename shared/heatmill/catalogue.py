@@ -104,7 +104,8 @@ class Model:
 
     def lacks(self, method: Method) -> list[str]:
         """What the method needs and this model does not have; nothing where only the workers know."""
-        return [] if self.supports is None else sorted(set(method.needs) - self.supports)
+        supports = self.supports
+        return [] if supports is None else [need for need in method.needs if need not in supports]
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _foreign_model(spec: ModelSpec) -> Model:
     if names is None:
         raise ValueError(f"model {spec.name}: give `labels`, or a folder with a config.json as `architecture`")
     size = spec.preprocessing.input_size if spec.preprocessing else None
-    return Model(spec.name, spec, size, names, frozenset() if spec.opaque else None)
+    return Model(spec.name, spec, size, names, frozenset({"gradients"}) if spec.opaque else None)
 
 
 def _nothing_called(kind: str, name: str, known: Iterable[str]) -> str:

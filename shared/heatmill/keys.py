@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 OPEN_PREFIX = "open/"
 TRASH_PREFIX = "trash/"
 EXPIRY_PREFIX = "expiry/"
+MODELS_PREFIX = "models/"
 JOB_PATTERN = "[0-9a-f]{32}"
 
 
@@ -125,6 +126,16 @@ def final(job: JobId) -> str:
 def cached(tenant: str, digest: str) -> str:
     """What is known of a result by what it was made of, whose sha256 this is."""
     return f"{tenant}/cache/{digest}"
+
+
+def model_facts(key: str) -> str:
+    """What the proof of a model found."""
+    return f"{MODELS_PREFIX}{key}/facts.json"
+
+
+def newest_facts(model: str) -> str:
+    """Which facts are the newest of a model, by its name."""
+    return f"{MODELS_PREFIX}names/{model}.json"
 
 
 def blob(tenant: str, sha256: str) -> str:

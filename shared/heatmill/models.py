@@ -31,6 +31,7 @@ Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 
 # What a model may have and a method may need, and how a message puts it after "needs".
 CAPABILITIES: Mapping[str, str] = {
+    "gradients": "gradients at the image",
     "spatial layer": "a spatial layer",
     "attention": "attention between all patches",
     "operations": "operations that can be followed one by one",
@@ -86,6 +87,12 @@ class ModelSpec(BaseModel):
         None, description="Class names, a .json or .txt file of them, or `imagenet`."
     )
     cam_layer: str | None = Field(None, description="Module whose map Grad-CAM uses; found by itself where absent.")
+    output: str | Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Which of a model's several outputs are the logits: a key, or a position from 0."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="The precision to run in, whatever that of the weights' file."
+    )
     activation: Activation | None = Field(
         None, description="What turns the model's outputs into probabilities; found when the model is loaded if absent."
     )

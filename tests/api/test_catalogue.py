@@ -4,6 +4,11 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
+from heatmill.model_records import store_facts
+from heatmill.models import ModelSpec
+from heatmill.schemas import ModelFacts
+from heatmill.storage import S3Storage
+
 
 def test_every_method_shows_the_schema_of_its_params(client: FlaskClient) -> None:
     answer = client.get("/v1/methods").json
@@ -38,3 +43,19 @@ def test_a_name_that_there_is_not_is_not_found_and_gets_the_closest(client: Flas
     assert answer.status_code == 404
     assert answer.content_type == "application/problem+json"
     assert "closest" in answer.text
+
+
+def test_a_model_shows_what_its_proof_found_once_a_worker_has_loaded_it(
+    client: FlaskClient, storage: S3Storage
+) -> None:
+    before = client.get("/v1/models/efficientnet_lite0").json
+    assert before is not None
+    assert before["facts"] is None
+    facts = ModelFacts(key="a" * 64, writes_its_input=True, supports=("gradients",))
+
+    store_facts(storage, ModelSpec(name="efficientnet_lite0", loader="bundled"), facts)
+
+    after = client.get("/v1/models/efficientnet_lite0").json
+    assert after is not None
+    assert after["facts"]["writes_its_input"] is True
+    assert after["facts"]["key"] == "a" * 64

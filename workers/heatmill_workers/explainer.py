@@ -41,7 +41,7 @@ from heatmill_workers.models.loaded import LoadedModel
 EXPLAINERS = "heatmill_workers.explainers"
 ENTRY_POINTS = "heatmill.explainers"
 
-Capability = Literal["spatial layer", "attention", "operations"]
+Capability = Literal["gradients", "spatial layer", "attention", "operations"]
 Picture = Literal["signed", "magnitude", "positive"]
 Checks = Mapping[str, float | int | str]
 P = TypeVar("P", bound=BaseModel)
@@ -206,8 +206,13 @@ def _first_line(docstring: str | None) -> str:
 
 
 def _check_supported(known: Explainer, model: LoadedModel) -> None:
-    if missing := sorted(set(known.needs) - model.supports):
-        raise UnsupportedOperation(f"{known.name} needs {CAPABILITIES[missing[0]]}, which {model.name} does not have")
+    missing = [need for need in known.needs if need not in model.supports]
+    if not missing:
+        return
+    fault = f": {model.facts.gradient_fault}" if model.facts.gradient_fault else ""
+    raise UnsupportedOperation(
+        f"{known.name} needs {CAPABILITIES[missing[0]]}, which {model.name} does not have{fault}"
+    )
 
 
 def _params(known: Explainer, params: Mapping[str, Any]) -> BaseModel:

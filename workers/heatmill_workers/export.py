@@ -89,7 +89,7 @@ def _torchvision_model(name: str) -> Entry:
         module = torchvision.architecture(name, 1000, preprocessing.input_size[0])
     image = torch.empty(1, 3, *preprocessing.input_size, device="meta")
     module = module.to("meta").eval().requires_grad_(False)
-    supports = capabilities(find_cut(module, image), find_tokens(module, image), opaque=False)
+    supports = capabilities(find_cut(module, image), find_tokens(module, image), gradients=True, operations=True)
     return _model(name, "torchvision", preprocessing, supports)
 
 

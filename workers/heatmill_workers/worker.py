@@ -4,16 +4,24 @@ import os
 import socket
 from dataclasses import dataclass
 
+import structlog
 import torch
 
 from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.dispatch import Dispatcher
+from heatmill.errors import StorageUnavailable
+from heatmill.model_records import load_facts, store_facts
+from heatmill.models import ModelSpec
+from heatmill.schemas import ModelFacts
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore, open_state
 from heatmill.storage import S3Storage, open_storage
 from heatmill_workers.code_version import code_version
+from heatmill_workers.models.loading import Proofs
 from heatmill_workers.models.remote import localiser
 from heatmill_workers.models.store import ModelStore
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
     catalogue = load_catalogue(settings.models_file, settings.methods_file)
     device = torch.device(settings.device) if settings.device else None
     storage = open_storage(settings)
+    code = code_version()
     return Worker(
         storage=storage,
         state=open_state(settings.redis_url),
@@ -50,8 +59,28 @@ def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
             device,
             settings.model_memory_bytes,
             localiser(storage, settings.weights_dir),
+            proofs_in(storage, code),
         ),
         settings=settings,
         name=f"{socket.gethostname()}-{os.getpid()}",
-        code=code_version(),
+        code=code,
     )
+
+
+def proofs_in(storage: S3Storage, code: str) -> Proofs:
+    """Facts of models in the store. A store that does not answer costs a proof, and no model."""
+
+    def recall(key: str) -> ModelFacts | None:
+        try:
+            return load_facts(storage, key)
+        except StorageUnavailable as error:
+            log.warning("facts of a model not read", key=key, error=str(error))
+            return None
+
+    def keep(spec: ModelSpec, facts: ModelFacts) -> None:
+        try:
+            store_facts(storage, spec, facts)
+        except StorageUnavailable as error:
+            log.warning("facts of a model not stored", model=spec.name, error=str(error))
+
+    return Proofs(code, recall, keep)

@@ -96,6 +96,7 @@ class ResultWriter:
         return {
             "model": self.model.name,
             "weights_sha256": self.model.digest,
+            "proof": self.model.facts.key,
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "versions": {name: version(name) for name in LIBRARIES},

@@ -1,5 +1,6 @@
 """What callers, API and workers say to each other, as frozen pydantic models."""
 
+from heatmill.schemas.model_facts import ModelFacts
 from heatmill.schemas.replies import (
     Counts,
     Job,
@@ -62,6 +63,7 @@ __all__ = [
     "MapRequest",
     "MapStatus",
     "MethodRequest",
+    "ModelFacts",
     "Plan",
     "Priority",
     "Problem",

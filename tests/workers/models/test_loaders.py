@@ -70,13 +70,13 @@ def test_a_compiled_file_gives_its_gradients_and_nothing_from_inside(
 ) -> None:
     model = load(save(tmp_path / "model.pt2"), CPU)
 
-    assert model.supports == frozenset()
+    assert model.supports == {"gradients"}
     wanted = explain("saliency", small_resnet(), photos(2), TARGETS, {})
     for entry, want in zip(explain("saliency", model, photos(2), TARGETS, {}), wanted, strict=True):
         assert isinstance(entry, Explained)
         assert isinstance(want, Explained)
         torch.testing.assert_close(entry.attribution, want.attribution, rtol=1e-3, atol=1e-5)
-    for method in (name for name, known in register().items() if known.needs):
+    for method in (name for name, known in register().items() if {*known.needs} - {"gradients"}):
         assert isinstance(explain(method, model, photos(1), TARGETS[:1], {})[0], UnsupportedOperation)
 
 
@@ -153,7 +153,7 @@ def test_timms_models_take_the_operators_weights_and_timms_preprocessing(tmp_pat
         resize=168, crop=(160, 160), interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
     assert model.preprocessing == wanted
-    assert model.supports == {"attention", "operations"}
+    assert model.supports == {"attention", "gradients", "operations"}
 
 
 def test_without_a_network_timms_weights_are_missing_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_transformers_folders_bring_their_labels_and_preprocessing(tmp_path: Pat
     assert model.preprocessing == Preprocessing(
         resize=(64, 64), crop=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
-    assert model.supports == {"attention", "operations"}
+    assert model.supports == {"attention", "gradients", "operations"}
     with torch.no_grad():
         torch.testing.assert_close(model.module(photos(2)), inner(photos(2)).logits)
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loading import load, prepare
@@ -54,7 +54,7 @@ def test_weights_come_from_a_file(tmp_path: Path, file: str, save: Callable[[nn.
 
     assert model.digest == digest(module)
     assert (model.name, model.labels, model.device, model.dtype) == ("birds", LABELS, CPU, torch.float32)
-    assert model.supports == {"spatial layer", "operations"}
+    assert model.supports == {"gradients", "spatial layer", "operations"}
     assert model.preprocessing.input_size == (SIDE, SIDE)
 
 
@@ -121,7 +121,7 @@ def test_a_file_of_another_sha256_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=r"birds.*nowhere\.pth.*`weights` in models\.toml"):
+    with pytest.raises(WeightsUnavailable, match=r"birds.*nowhere\.pth.*`weights` in models\.toml"):
         load(spec(weights=tmp_path / "nowhere.pth"), CPU)
 
 
@@ -146,7 +146,7 @@ def test_without_a_network_the_setting_that_helps_is_named(monkeypatch: pytest.M
     # A port on which nobody listens stands for a network that is not there.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
 
-    with pytest.raises(ModelUnavailable, match=r"birds: torchvision's weights of resnet18.*`weights` in models\.toml"):
+    with pytest.raises(WeightsUnavailable, match=r"birds: torchvision's weights of resnet18.*`weights` in models"):
         load(spec(labels=None), CPU)
 
 
@@ -186,7 +186,7 @@ class NoClassifier(nn.Module):
 def test_what_puts_out_no_logits_is_refused() -> None:
     built = Built(NoClassifier(), Preprocessing(resize=SIDE, crop=SIDE), LABELS)
 
-    with pytest.raises(ModelUnavailable, match="does not put out logits"):
+    with pytest.raises(ModelUnavailable, match=r"birds puts out \(N, 3, 64, 64\) of float32; wanted are logits"):
         prepare(spec(), built, CPU)
 
 

@@ -1,6 +1,6 @@
 """Gradients of chosen logits, by `autograd.grad` only: `.backward()` would write to the shared model."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,19 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from heatmill.errors import UnsupportedOperation
+
+# What torch's errors hold, and what it says of the model.
+FAULTS: Mapping[str, str] = {
+    "modified by an inplace operation": "the model changes in place what its gradient needs",
+    "is being modified inplace": "the model changes in place what its gradient needs",
+    "used in an in-place operation": "the model changes in place what its gradient needs",
+    "output of a function that returns multiple views": "the model changes in place what its gradient needs",
+    "heckpoint": "the model uses re-entrant checkpointing, which gradients at the image cannot pass",
+    "derivative for": "the model computes something that torch cannot differentiate",
+    "not implemented for 'Quantized": "the model has quantised layers, which torch cannot differentiate",
+    "does not require grad": "the model detaches its logits from the image",
+    "appears to not have been used in the graph": "the model detaches its logits from the image",
+}
 
 
 def select(logits: Tensor, targets: Tensor) -> Tensor:
@@ -33,6 +46,37 @@ def differentiable(logits: Tensor) -> Tensor:
             "the logits have no gradient: the model detaches them from the image, as under torch.no_grad()"
         )
     return logits
+
+
+def gradients(of: Tensor, at: Sequence[Tensor], *, keep: bool = False) -> tuple[Tensor, ...]:
+    """Gradients of a sum, by `torch.autograd.grad`.
+
+    Args:
+        of: A scalar.
+        at: Where they are taken.
+        keep: The graph serves again.
+
+    Raises:
+        UnsupportedOperation: Torch cannot take them from this model.
+    """
+    with explained_faults():
+        return torch.autograd.grad(of, list(at), retain_graph=keep)
+
+
+@contextmanager
+def explained_faults() -> Iterator[None]:
+    """Tell the faults of a model, which torch reports as any RuntimeError, from those of a machine.
+
+    Raises:
+        UnsupportedOperation: The model cannot be differentiated; the message says by which habit.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        for text, reason in FAULTS.items():
+            if text in str(error):
+                raise UnsupportedOperation(f"{reason}: {str(error).partition(chr(10))[0]}") from error
+        raise
 
 
 def target_logits(module: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -60,16 +104,19 @@ def logits_and_gradients(module: nn.Module, images: Tensor, targets: Tensor) -> 
     """
     with differentiating():
         leaf = images.detach().requires_grad_()
-        # The clone lets a model change its input in place, which autograd forbids on a leaf.
-        logits = select(differentiable(module(leaf.clone(memory_format=torch.preserve_format))), targets)
-        (gradients,) = torch.autograd.grad(logits.sum(), leaf)
-    return logits.detach(), gradients
+        logits = select(differentiable(module(leaf)), targets)
+        (found,) = gradients(logits.sum(), [leaf])
+    return logits.detach(), found
 
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Where a model runs of which gradients are wanted, also under `torch.no_grad()`."""
-    with torch.enable_grad(), _SingleBatchNorm():
+    """Where a model runs of which gradients are wanted, also under `torch.no_grad()`.
+
+    Raises:
+        UnsupportedOperation: The model cannot be differentiated.
+    """
+    with torch.enable_grad(), _SingleBatchNorm(), explained_faults():
         yield
 
 

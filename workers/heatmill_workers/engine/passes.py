@@ -7,12 +7,11 @@ that pass keeps its graph until their gradients are taken, and no method makes a
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
 from heatmill.models import CAPABILITIES
-from heatmill_workers.engine.gradients import differentiable, differentiating, select
+from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.spatial import logits_above
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class ForwardPass:
     def gradients(self, targets: Tensor, of: Origin) -> Tensor:
         """Gradient of each image's target logit at an origin, in its shape. Rows do not mix, as logits do not."""
         chosen = select(self.logits, targets).sum()
-        (found,) = torch.autograd.grad(chosen, self.origins[of], retain_graph=True)
+        (found,) = gradients(chosen, [self.origins[of]], keep=True)
         return found
 
     def serves(self, images: Tensor, origin: Origin) -> bool:
@@ -65,10 +64,8 @@ def forward_pass(model: "LoadedModel", images: Tensor, *origins: Origin) -> Forw
     with differentiating():
         image = images.detach()
         if "image" in origins:
-            # The clone lets a model change its input in place, which autograd forbids on a leaf.
             image = image.requires_grad_()
-        copy = image.clone(memory_format=torch.preserve_format)
         if model.cut is None or "map" not in origins:
-            return ForwardPass(images, differentiable(model.module(copy)), {"image": image})
-        logits, seen = logits_above(model.module, copy, model.cut)
+            return ForwardPass(images, differentiable(model.module(image)), {"image": image})
+        logits, seen = logits_above(model.module, image, model.cut)
     return ForwardPass(images, logits, {"image": image, "map": seen} if "image" in origins else {"map": seen})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import differentiable, differentiating, select
+from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.tokens import attention_maps, on_the_grid
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -24,7 +24,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=Passes(base=2.5, per={}), needs=("attention",))
+@explains(Params, picture="positive", passes=Passes(base=2.5, per={}), needs=("gradients", "attention"))
 def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """Which patches a transformer's attention takes the evidence for the class from."""
     tokens = model.attention_layout()
@@ -33,9 +33,9 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
         batch = slice(rows.start, rows.stop)
         with differentiating():
             logits, maps = attention_maps(model.module, images[batch], tokens, differentiable=True)
-            gradients = torch.autograd.grad(select(differentiable(logits), targets[batch]).sum(), maps)
+            found = gradients(select(differentiable(logits), targets[batch]).sum(), maps)
         with torch.no_grad():
-            return on_the_grid(_relevance(maps, gradients), tokens)
+            return on_the_grid(_relevance(maps, found), tokens)
 
     batches = in_batches(weighted, len(images), model.batch_sizes, attention_gradient.name)
     return Attributions(torch.cat([values for _, values in batches]))

@@ -22,7 +22,9 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=Passes(base=1, per={}), needs=("spatial layer",), gradient_of="map")
+@explains(
+    Params, picture="positive", passes=Passes(base=1, per={}), needs=("gradients", "spatial layer"), gradient_of="map"
+)
 def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """Which regions hold the evidence for the class, as the network's last spatial layer sees them."""
 
@@ -37,4 +39,4 @@ def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params
 def _class_activation(model: LoadedModel, images: Tensor, targets: Tensor) -> Tensor:
     taken = forward_pass(model, images, "map")
     weights = taken.gradients(targets, "map").mean((2, 3), keepdim=True)
-    return (weights * taken.origins["map"].detach()).sum(1, keepdim=True).relu()
+    return (weights * taken.origins["map"].detach()).sum(1, keepdim=True).relu().float()

@@ -61,7 +61,7 @@ class Params(BaseModel):
 PASSES = Passes(base=1, per={"samples": 2.5, "background": 1}, until={"max_error": {"max_samples": 2.5}})
 
 
-@explains(Params, picture="signed", passes=PASSES)
+@explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
 def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)

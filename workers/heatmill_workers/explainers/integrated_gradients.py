@@ -69,7 +69,7 @@ class Paths:
         return completeness(float(values.sum(dtype=torch.float64)), end - start, steps=steps)
 
 
-@explains(Params, picture="signed", passes=PASSES)
+@explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
 def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     (starts,) = background(model, images, [params.baseline])

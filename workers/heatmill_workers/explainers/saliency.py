@@ -21,7 +21,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="magnitude", passes=Passes(base=2.5, per={}), gradient_of="image")
+@explains(Params, picture="magnitude", passes=Passes(base=2.5, per={}), needs=("gradients",), gradient_of="image")
 def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How strongly each pixel would move the class score if it changed a little."""
 

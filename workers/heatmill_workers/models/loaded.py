@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill.models import CAPABILITIES, Preprocessing
+from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.passes import ForwardPass
@@ -26,7 +27,7 @@ class Built:
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A classifier in eval mode, parameters frozen, channels_last; shared between threads and never changed.
+    """A classifier in eval mode, parameters frozen, proved; shared between threads and never changed.
 
     Args:
         module: (N, 3, H, W) float32 to logits (N, K).
@@ -34,6 +35,7 @@ class LoadedModel:
         labels: K class names.
         cut: Its last spatial map; None where it has none.
         tokens: How its attention is laid out; None where it does not attend between all patches.
+        facts: What its proof found.
         head: How its outputs become probabilities.
         opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
@@ -52,6 +54,7 @@ class LoadedModel:
     tokens: Tokens | None
     opaque: bool
     batch_sizes: BatchSizes
+    facts: ModelFacts
     head: Head = field(default_factory=Head)
     pictures: Mapping[str, Tensor | ItemError] = field(default_factory=dict)
     kept: ForwardPass | None = None
@@ -59,7 +62,9 @@ class LoadedModel:
     @property
     def supports(self) -> frozenset[str]:
         """The capabilities that methods may need."""
-        return capabilities(self.cut, self.tokens, opaque=self.opaque)
+        gradients = not self.facts.gradient_fault
+        follows = not self.opaque and not self.facts.one_by_one
+        return capabilities(self.cut, self.tokens, gradients=gradients, operations=follows)
 
     def attention_layout(self) -> Tokens:
         """How its attention is laid out.
@@ -78,7 +83,12 @@ class LoadedModel:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-def capabilities(cut: Cut | None, tokens: Tokens | None, *, opaque: bool) -> frozenset[str]:
+def capabilities(cut: Cut | None, tokens: Tokens | None, *, gradients: bool, operations: bool) -> frozenset[str]:
     """What methods may need, by what was found in a model."""
-    found = {"spatial layer": cut is not None, "attention": tokens is not None, "operations": not opaque}
+    found = {
+        "gradients": gradients,
+        "spatial layer": cut is not None,
+        "attention": tokens is not None,
+        "operations": operations,
+    }
     return frozenset(name for name, has in found.items() if has)

@@ -1,18 +1,26 @@
-"""From a spec to a model that is ready: frozen, measured, probed."""
+"""From a spec to a model that is ready: frozen, measured, proved."""
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill.model_records import entry_digest
 from heatmill.models import ModelSpec, spec_labels
+from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes
-from heatmill_workers.engine.spatial import find_cut
-from heatmill_workers.engine.tokens import find_tokens
-from heatmill_workers.models.fusing import fuse
+from heatmill_workers.engine.spatial import Cut, find_cut
+from heatmill_workers.engine.tokens import Tokens, find_tokens
+from heatmill_workers.models.adapted import prefix
 from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.models.proof.inputs import NOISE, proof_images
+from heatmill_workers.models.proof.prove import Subject, adapted, laid_out, lay_out, prove, prove_gradients
+from heatmill_workers.models.proof.runs import reader
 from heatmill_workers.models.weights import digest
 
 
@@ -21,83 +29,110 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(spec: ModelSpec, device: torch.device) -> LoadedModel:
-    """Build, freeze, digest, move and probe a model.
+@dataclass(frozen=True)
+class Proofs:
+    """Where the facts of models are kept.
+
+    Args:
+        code: What tells the code and the libraries from others; facts that other code found do not count.
+        recall: The facts of a key, where there are any.
+        keep: Stores facts; called with the model's entry and its facts.
+    """
+
+    code: str = ""
+    recall: Callable[[str], ModelFacts | None] = lambda key: None
+    keep: Callable[[ModelSpec, ModelFacts], None] = lambda spec, facts: None
+
+
+NO_PROOFS = Proofs()
+
+
+def load(spec: ModelSpec, device: torch.device, proofs: Proofs = NO_PROOFS) -> LoadedModel:
+    """Build, freeze, digest, move and prove a model.
 
     Raises:
-        ModelUnavailable: The message names the model and the setting that cures it.
+        ModelUnavailable: models.toml is wrong; the message names the model and the setting that cures it.
+        ModelRefused: No method can be right on the model.
+        WeightsUnavailable: The weights cannot be had on this machine now.
     """
-    return prepare(spec, _loader(spec)(spec), device)
+    return prepare(spec, _loader(spec)(spec), device, proofs)
 
 
-def prepare(spec: ModelSpec, built: Built, device: torch.device) -> LoadedModel:
+def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs = NO_PROOFS) -> LoadedModel:
     """Make what a loader built ready to explain. The module is changed in place.
 
     Raises:
         ModelUnavailable: It is no classifier of such images, has other classes, or `cam_layer` is wrong.
+        ModelRefused: No method can be right on it.
     """
     module = built.module.eval()
     # One by one: a TorchScript module refuses `requires_grad_`.
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     weights_digest = digest(module)
-    # channels_last: 25-28 ms an image where it was 65-91 (ResNet-18, two cores, forward and backward).
-    module = _channels_last(module.to(device))
     preprocessing = spec.preprocessing or built.preprocessing
-    labels = spec_labels(spec) or built.labels
-    image = torch.zeros(1, 3, *preprocessing.input_size, device=device)
-    _check_classes(spec, _try_forward(spec, module, image), labels)
-    if not spec.opaque:
-        # A seventh of the time of EfficientNet-Lite0 was batch norm's; of ResNet-18's, a twentieth.
-        fuse(module, image.shape, spec.cam_layer)
-    try:
-        cut = None if spec.opaque else find_cut(module, image, spec.cam_layer)
-    except ValueError as error:
-        raise ModelUnavailable(f"model {spec.name}: `cam_layer` in models.toml: {error}") from error
-    return LoadedModel(
+    images = proof_images(preprocessing).to(device)
+    subject = Subject(
+        spec, module.to(device), reader(spec.name, spec.output), images, spec_labels(spec) or built.labels
+    )
+    key = proof_key(spec, weights_digest, device, proofs.code)
+    # A model may draw from torch's random numbers, which are the process'.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        facts = _facts(subject, key, proofs)
+        run = adapted(subject, facts)
+        cut, tokens = _looked_into(subject, run, facts)
+    model = LoadedModel(
         name=spec.name,
-        module=module,
+        module=run,
         device=device,
-        dtype=torch.float32,
+        dtype=getattr(torch, facts.dtype),
         digest=weights_digest,
-        labels=labels,
+        labels=subject.labels,
         preprocessing=preprocessing,
         cut=cut,
-        tokens=None if spec.opaque else find_tokens(module, image),
+        tokens=tokens,
         opaque=spec.opaque,
         batch_sizes=BatchSizes(device),
+        facts=facts,
     )
+    model = replace(model, facts=facts.model_copy(update={"supports": tuple(sorted(model.supports))}))
+    proofs.keep(spec, model.facts)
+    return model
 
 
-def _channels_last(module: nn.Module) -> nn.Module:
-    """In place, where there are four dimensions; `Module.to` gives up on a module that also has five."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    return module
+def proof_key(spec: ModelSpec, weights_digest: str, device: torch.device, code: str) -> str:
+    """What the facts of a model depend on, as a sha256 in hex."""
+    of = [weights_digest, entry_digest(spec), device.type, code]
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def _facts(subject: Subject, key: str, proofs: Proofs) -> ModelFacts:
+    """Known ones, or those of a proof. An operator's own code may have changed since: it is proved in each process."""
+    known = None if subject.spec.loader == "python" else proofs.recall(key)
+    if known is not None and known.refused is None:
+        lay_out(subject, known)
+        return known
+    try:
+        return prove_gradients(subject, prove(subject, key))
+    except ModelRefused as error:
+        proofs.keep(subject.spec, ModelFacts(key=key, refused=str(error)))
+        raise
+
+
+def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Cut | None, Tokens | None]:
+    """The spatial layer and the attention, of a model that can be looked into and differentiated."""
+    spec = subject.spec
+    if spec.opaque or facts.gradient_fault:
+        return None, None
+    # Not of zeros, from which a network without biases takes no gradient anywhere.
+    image = laid_out(subject.images[NOISE : NOISE + 1], facts)
+    cam_layer = spec.cam_layer and prefix(module, subject.module) + spec.cam_layer
+    try:
+        return find_cut(module, image, cam_layer), find_tokens(module, image)
+    except ValueError as error:
+        raise ModelUnavailable(f"model {spec.name}: `cam_layer` in models.toml: {error}") from error
 
 
 def _loader(spec: ModelSpec) -> Callable[[ModelSpec], Built]:
     build: Callable[[ModelSpec], Built] = import_module(f"heatmill_workers.models.loaders.{spec.loader}").build
     return build
-
-
-def _try_forward(spec: ModelSpec, module: nn.Module, image: Tensor) -> object:
-    try:
-        with torch.no_grad():
-            return module(image)
-    # What modules raise on a size that they were not built for.
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        height, width = image.shape[2:]
-        raise ModelUnavailable(
-            f"model {spec.name} does not run on {height} x {width} pixels; see `preprocessing` in models.toml: {error}"
-        ) from error
-
-
-def _check_classes(spec: ModelSpec, logits: object, labels: tuple[str, ...]) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
-        raise ModelUnavailable(f"model {spec.name} does not put out logits (N, classes)")
-    if logits.shape[1] != len(labels):
-        raise ModelUnavailable(
-            f"model {spec.name} has {logits.shape[1]} classes and {len(labels)} labels; correct `labels` in models.toml"
-        )

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import torch
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelRefused, ModelUnavailable
 from heatmill.models import ModelSpec
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.models.loading import load, pick_device
+from heatmill_workers.models.loading import NO_PROOFS, Proofs, load, pick_device
 from heatmill_workers.models.remote import Localise
 
 
@@ -21,6 +21,7 @@ class ModelStore:
         device: Picked by itself where None.
         budget_bytes: Memory that loaded models may hold together; one model may exceed it alone. None is no limit.
         localise: Puts the weights of a spec on this machine.
+        proofs: Where the facts of models are kept.
     """
 
     def __init__(
@@ -29,11 +30,14 @@ class ModelStore:
         device: torch.device | None = None,
         budget_bytes: int | None = None,
         localise: Localise = lambda spec: spec,
+        proofs: Proofs = NO_PROOFS,
     ) -> None:
         self.device = device or pick_device()
         self._specs = {spec.name: spec for spec in specs}
         self._budget_bytes = budget_bytes
         self._localise = localise
+        self._proofs = proofs
+        self._refused: dict[str, ModelRefused] = {}
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         # One lock over loading as well: two models that load at once would both count on the same free memory.
         self._lock = threading.Lock()
@@ -43,14 +47,25 @@ class ModelStore:
 
         Raises:
             ModelUnavailable: This worker does not know it, or cannot load it.
+            ModelRefused: No method can be right on it. That is found out once.
+            WeightsUnavailable: Its weights cannot be had on this machine now.
             StorageUnavailable: Its weights lie in the object store, which does not answer.
         """
         with self._lock:
+            if name in self._refused:
+                raise self._refused[name]
             if name not in self._loaded:
-                self._loaded[name] = load(self._localise(self._spec(name)), self.device)
+                self._loaded[name] = self._load(name)
             self._loaded.move_to_end(name)
             self._evict()
             return self._loaded[name]
+
+    def _load(self, name: str) -> LoadedModel:
+        try:
+            return load(self._localise(self._spec(name)), self.device, self._proofs)
+        except ModelRefused as error:
+            self._refused[name] = error
+            raise
 
     def _spec(self, name: str) -> ModelSpec:
         if name not in self._specs:

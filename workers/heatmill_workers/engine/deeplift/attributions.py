@@ -13,8 +13,8 @@ from heatmill_workers.engine.deeplift.multipliers import multipliers
 from heatmill_workers.engine.gradients import target_logits
 from heatmill_workers.models.loaded import LoadedModel
 
-# Of the larger logit, between a plain pass and one of pairs.
-SAME_LOGITS = 1e-3
+# Of the larger logit, between a plain pass and one of pairs; more where the model computes in half precision.
+SAME_LOGITS, SAME_HALF_LOGITS = 1e-3, 0.05
 # Models whose passes of pairs were held against plain ones; a shard's copies of a loaded model share the module.
 _COMPARED: WeakSet[nn.Module] = WeakSet()
 
@@ -56,7 +56,8 @@ def deep_attributions(
 def _compare(model: LoadedModel, images: Tensor, baselines: Tensor, targets: Tensor, changes: Tensor) -> None:
     """Of a model's first batch: the logit's change, on which the check of each result relies, is the model's own."""
     end, start = (target_logits(model.module, side, targets) for side in (images, baselines))
-    allowed = SAME_LOGITS * torch.maximum(end.abs(), start.abs()).clamp_min(1)
+    share = SAME_LOGITS if model.dtype == torch.float32 else SAME_HALF_LOGITS
+    allowed = share * torch.maximum(end.abs(), start.abs()).clamp_min(1)
     # A logit that is not finite is found in the result.
     wrong = ~((changes - (end - start)).abs() <= allowed) & end.isfinite() & start.isfinite()
     if wrong.any():

@@ -86,6 +86,8 @@ AFFINE = [
     "contiguous",
     "float",
     "double",
+    "half",
+    "bfloat16",
     "expand",
     "broadcast_to",
     "repeat",

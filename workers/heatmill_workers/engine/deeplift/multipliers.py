@@ -30,8 +30,7 @@ def multipliers(
     """
     with differentiating():
         leaf = images.detach().requires_grad_()
-        # A model may change its input in place, which autograd forbids on a leaf.
-        pair = Pair(leaf.clone(memory_format=torch.preserve_format), _own(baselines, images))
+        pair = Pair(leaf, _own(baselines, images))
         pair.known = known
         if known is not None:
             known.begin()

@@ -1,0 +1,332 @@
+"""A model runs folded, channels-last and in float32 where it can, and as it was given where it cannot."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+from heatmill.errors import UnsupportedOperation
+from heatmill.schemas import ModelFacts
+from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.loading import Proofs, prepare
+from heatmill_workers.models.weights import digest
+from tests.workers.models.proof.subjects import (
+    LABELS,
+    PARAMS,
+    PREPROCESSING,
+    Net,
+    entry,
+    maps,
+    noise,
+    proved,
+    seeded,
+)
+from tests.workers.small import CPU
+
+
+def gradients(module: nn.Module, images: Tensor) -> Tensor:
+    """Of class 1, by a module that nobody touched, and never of a single row."""
+    leaf = images.clone().requires_grad_()
+    logits = module(torch.cat([leaf, images.flip(0)]).clone())[: len(images)]
+    (found,) = torch.autograd.grad(logits[:, 1].sum(), leaf)
+    return found
+
+
+class Flattens(Net):
+    """`.view`, which only contiguous maps allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8 * 11 * 11, len(LABELS))
+
+    def read(self, features: Tensor) -> Tensor:
+        return features.view(-1, 8 * 11 * 11)
+
+
+class ViewsItsGrid(Net):
+    """A learned map that is viewed as one row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid = nn.Parameter(torch.randn(1, 8, 11, 11))
+
+    def read(self, features: Tensor) -> Tensor:
+        weighted: Tensor = features.flatten(1) * self.grid.view(1, -1)
+        return weighted.view(len(features), 8, -1).mean(2)
+
+
+class InAnotherWayWhenBright(Net):
+    """Another norm for bright images: what is seen of the one says nothing of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.BatchNorm2d(6)
+
+    def features(self, images: Tensor) -> Tensor:
+        return torch.cat([self.one(image) for image in torch.split(images, 1)])
+
+    def one(self, image: Tensor) -> Tensor:
+        norm = self.other if image.mean() > 3 else self.norm
+        maps: Tensor = self.second(norm(self.first(image)).relu()).relu()
+        return maps
+
+
+class NormByMode(Net):
+    """A norm that is there and not used on any input that a model is proved on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.BatchNorm2d(6)
+
+
+class ComplexWeights(Net):
+    """Complex numbers that lie in a parameter of four dimensions, multiplied in the frequencies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.randn(8, 11, 6, 2))
+
+    def read(self, features: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(features) * torch.view_as_complex(self.filter)
+        filtered: Tensor = torch.fft.irfft2(spectrum, s=(11, 11))
+        return filtered.relu().mean((2, 3))
+
+
+def pruned() -> nn.Module:
+    module = Net()
+    prune.random_unstructured(module.first, "weight", 0.5)  # type: ignore[no-untyped-call]
+    return module
+
+
+def weight_normed() -> nn.Module:
+    module = Net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(module.first)
+        nn.utils.spectral_norm(module.second)
+    return module
+
+
+def parametrised() -> nn.Module:
+    module = Net()
+    parametrizations.weight_norm(module.first)
+    parametrizations.orthogonal(module.second)
+    return module
+
+
+KINDS = [
+    Net,
+    Flattens,
+    ViewsItsGrid,
+    InAnotherWayWhenBright,
+    NormByMode,
+    ComplexWeights,
+    pruned,
+    weight_normed,
+    parametrised,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_that_of_the_module_as_it_was_given(kind: Callable[[], nn.Module]) -> None:
+    untouched, model, images = seeded(kind), proved(seeded(kind)), noise()  # type: ignore[arg-type]
+    images[2] += 5
+
+    wanted = gradients(untouched, images)
+
+    for found in (
+        maps("saliency", model, images),
+        torch.cat([maps("saliency", model, each) for each in torch.split(images, 1)]),
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+
+
+def test_what_was_done_to_a_model_is_told() -> None:
+    plain, flattens, branches = (proved(seeded(kind)).facts for kind in (Net, Flattens, InAnotherWayWhenBright))
+
+    assert (plain.channels_last, plain.folded_norms, plain.dtype) == (True, 1, "float32")
+    assert (flattens.channels_last, flattens.folded_norms) == (False, 1)
+    assert (branches.channels_last, branches.folded_norms) == (False, 0)
+    assert proved(seeded(NormByMode)).facts.folded_norms == 0
+
+
+class RunsInHalf(Net):
+    """Casts its images, whatever its weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bfloat16()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.bfloat16()).float()  # type: ignore[no-any-return]
+
+
+class UnderAutocast(Net):
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits: Tensor = super().forward(images)
+        return logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_run_in_float32(dtype: torch.dtype) -> None:
+    model, images = proved(seeded(Net).to(dtype)), noise()
+    wanted = gradients(seeded(Net).to(dtype).float(), images)
+
+    assert (model.facts.dtype, model.dtype) == ("float32", torch.float32)
+    torch.testing.assert_close(
+        maps("saliency", model, images), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())
+    )
+
+
+@pytest.mark.parametrize("kind", [RunsInHalf, UnderAutocast])
+@pytest.mark.parametrize("method", PARAMS)
+def test_a_model_that_casts_by_itself_is_explained_as_it_runs_and_says_so(method: str, kind: type[Net]) -> None:
+    model, other, images = proved(seeded(kind)), proved(seeded(Net)), noise()
+
+    found, wanted = maps(method, model, images), maps(method, other, images)
+
+    assert model.facts.dtype == "bfloat16"
+    assert found.dtype == torch.float32
+    assert float((found - wanted).norm() / wanted.norm()) < 0.2
+
+
+def test_the_operator_may_want_less_precision() -> None:
+    model = proved(seeded(Net), dtype="bfloat16")
+
+    assert (model.facts.dtype, model.facts.input_dtype) == ("bfloat16", "bfloat16")
+    assert maps("grad_cam", model, noise()).dtype == torch.float32
+    assert next(model.module.parameters()).dtype == torch.bfloat16
+
+
+class WithState(Net):
+    """Keeps more than tensors."""
+
+    def get_extra_state(self) -> object:
+        """A setting."""
+        return {"threshold": 0.5}
+
+    def set_extra_state(self, state: object) -> None:
+        """Nothing is restored."""
+
+
+def test_what_a_module_keeps_besides_tensors_is_in_its_digest() -> None:
+    assert digest(seeded(WithState)) != digest(seeded(Net))
+    assert digest(seeded(WithState)) == digest(seeded(WithState))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_dynamic:DeprecationWarning", "ignore:.*torch.ao:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_quantised_model_is_explained_by_black_boxes_and_refused_in_words_by_the_rest() -> None:
+    module = torch.ao.quantization.quantize_dynamic(seeded(Net), {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+    model, images = proved(module), noise()
+
+    for method in ("partition_shap", "lime"):
+        alone = torch.cat([maps(method, model, image) for image in torch.split(images, 1)])
+        assert torch.equal(maps(method, model, images), alone)
+    for method in ("saliency", "integrated_gradients", "gradient_shap", "grad_cam", "deep_lift"):
+        with pytest.raises(UnsupportedOperation, match="quantised layers"):
+            maps(method, model, images)
+
+
+class ChangesWhatItKept(Net):
+    def read(self, features: Tensor) -> Tensor:
+        squashed = features.tanh()
+        squashed.add_(1)
+        return squashed.mean((2, 3))
+
+
+class ChangesAPart(Net):
+    def read(self, features: Tensor) -> Tensor:
+        first, second = features.chunk(2, 1)
+        first.relu_()
+        return torch.cat([first, second], 1).mean((2, 3))
+
+
+class Checkpoints(Net):
+    def read(self, features: Tensor) -> Tensor:
+        from torch.utils.checkpoint import checkpoint
+
+        read: Tensor = checkpoint(super().read, features, use_reentrant=True)
+        return read
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(ChangesWhatItKept, "in place"), (ChangesAPart, "in place"), (Checkpoints, "checkpoint")]
+)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_a_model_that_torch_cannot_differentiate_says_why(kind: type[Net], words: str) -> None:
+    model, images = proved(seeded(kind)), noise()
+
+    for method in ("saliency", "integrated_gradients", "gradient_shap", "grad_cam"):
+        with pytest.raises(UnsupportedOperation, match=words):
+            maps(method, model, images)
+    for method in ("partition_shap", "lime"):
+        assert maps(method, model, images).isfinite().all()
+
+
+class RowsInTheMiddle(nn.Module):
+    """Behind a batch norm its rows are the second dimension: torch differentiates a single one of them wrongly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 4, stride=4), nn.BatchNorm2d(8)
+        self.matrix, self.head = nn.Parameter(torch.randn(8, 8)), nn.Linear(8, len(LABELS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.norm(self.first(images).clone(memory_format=torch.contiguous_format))
+        logits: Tensor = self.head(torch.einsum("nchw,cd->hnwd", maps, self.matrix).relu().mean((0, 2)))
+        return logits
+
+
+def scripted(path: Path) -> nn.Module:
+    torch.jit.trace(seeded(RowsInTheMiddle), noise(2)).save(str(path))  # type: ignore[no-untyped-call]
+    module: nn.Module = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    return module
+
+
+def exported(path: Path) -> nn.Module:
+    free = ({0: torch.export.Dim("count", min=1)},)
+    torch.export.save(torch.export.export(seeded(RowsInTheMiddle), (noise(2),), dynamic_shapes=free), path)
+    from heatmill_workers.models.loaders.torch_export import Exported
+
+    return Exported(torch.export.load(path).module())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("loader", "save"), [("torchscript", scripted), ("torch_export", exported)])
+def test_an_image_alone_in_a_compiled_file_has_the_gradient_that_it_has_in_a_batch(
+    loader: str, save: Callable[[Path], nn.Module], tmp_path: Path
+) -> None:
+    spec = entry(loader=loader, weights=tmp_path / "file", sha256="0" * 64, architecture=None)
+    model, images = prepare(spec, Built(save(tmp_path / "file"), PREPROCESSING, LABELS), CPU), noise()
+    wanted = gradients(seeded(RowsInTheMiddle), images)
+
+    assert model.facts.two_rows
+    alone = torch.cat([maps("saliency", model, image) for image in torch.split(images, 1)])
+    torch.testing.assert_close(alone, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+
+
+def test_known_facts_make_the_same_model_without_another_proof() -> None:
+    kept: dict[str, ModelFacts] = {}
+    spec = entry(loader="torchvision", architecture="resnet18")
+    proofs = Proofs("code", kept.get, lambda _, facts: kept.update({facts.key: facts}))
+
+    first, second = (prepare(spec, Built(seeded(Net), PREPROCESSING, LABELS), CPU, proofs) for _ in range(2))
+
+    assert list(kept.values()) == [first.facts] == [second.facts]
+    assert first.facts.supports == ("gradients", "operations", "spatial layer")
+    assert torch.equal(first.module(noise()), second.module(noise()))
+    other = prepare(spec, Built(seeded(Flattens), PREPROCESSING, LABELS), CPU, proofs)
+    assert other.facts.key != first.facts.key
+
+
+def test_an_operators_own_code_is_proved_in_each_process() -> None:
+    asked: list[str] = []
+    prepare(entry(), Built(seeded(Net), PREPROCESSING, LABELS), CPU, Proofs("code", asked.append))
+
+    assert not asked

@@ -1,0 +1,95 @@
+"""What a forward pass calls: what draws random numbers, what mixes rows, what branches, and in which precision."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+DRAWS = frozenset(
+    """
+    rand rand_like randn randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_ uniform_
+    multinomial poisson exponential_ random_ cauchy_ geometric_ log_normal_ gumbel_softmax native_dropout
+    """.split()  # noqa: SIM905
+)
+# These draw only where they are told that the model trains, which is what some of them take for granted.
+DRAWS_IN_TRAINING = (
+    functional.dropout,
+    functional.dropout1d,
+    functional.dropout2d,
+    functional.dropout3d,
+    functional.alpha_dropout,
+    functional.feature_alpha_dropout,
+    functional.rrelu,
+)
+BRANCHES = frozenset({"__bool__", "item", "tolist", "__float__", "__int__", "__index__", "numpy"})
+OVER_DIMENSIONS = frozenset(
+    """
+    mean sum std var amax amin max min softmax log_softmax logsumexp norm roll flip cumsum sort
+    """.split()  # noqa: SIM905
+)
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class Calls(TorchFunctionMode):
+    """Notes what one or more forward passes call.
+
+    Attributes:
+        draws: Names of functions that draw random numbers, in the order of their first calls.
+        mixes: Names of functions that look across the rows of a batch.
+        branches: Whether a tensor became a number of Python's, on which the model may decide what it does next.
+        dtype: The lowest precision of a result.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws: list[str] = []
+        self.mixes: list[str] = []
+        self.branches = False
+        self.dtype = torch.float32
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in DRAWS or (func in DRAWS_IN_TRAINING and _argument(func, "training", args, options)):
+            self._note(self.draws, name)
+        if func in {functional.batch_norm, functional.instance_norm}:
+            self._look_at_norm(func, args, options)
+        elif name in OVER_DIMENSIONS and _crosses_rows(args, options):
+            self._note(self.mixes, name)
+        self.branches |= name in BRANCHES
+        out = func(*args, **options)
+        if isinstance(out, Tensor) and out.dtype in LOW_PRECISION:
+            self.dtype = out.dtype
+        return out
+
+    def _look_at_norm(self, func: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if func is functional.batch_norm and (
+            _argument(func, "training", args, options) or _argument(func, "running_mean", args, options) is None
+        ):
+            # Before anything else that looks across rows: it is what most people will have to mend.
+            self.mixes.insert(0, "batch norm with the statistics of the batch")
+
+    def _note(self, names: list[str], name: str) -> None:
+        if name not in names:
+            names.append(name)
+
+
+def _argument(func: Callable[..., Any], name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    bound = signature(func).bind(*args, **options)
+    bound.apply_defaults()
+    return bound.arguments.get(name)
+
+
+def _crosses_rows(args: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
+    """Whether a reduction goes over the first dimension of a tensor that has several rows."""
+    if not args or not isinstance(args[0], Tensor) or args[0].ndim == 0 or len(args[0]) < 2:
+        return False
+    dim = options.get("dim", options.get("dims", args[-1] if len(args) > 1 else None))
+    dims = dim if isinstance(dim, (list, tuple)) else [dim]
+    return any(each is None or each == 0 or each == -args[0].ndim for each in dims)

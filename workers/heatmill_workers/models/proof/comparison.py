@@ -1,0 +1,76 @@
+"""When two runs of a model count as the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two runs may lie apart.
+
+    Args:
+        of_spread: Share of the most by which the outputs differ from their mean over the proof inputs.
+        of_size: Share of the largest output; rounding grows with it.
+        of_gradient: Share of the length of a gradient.
+    """
+
+    of_spread: float
+    of_size: float
+    of_gradient: float
+
+
+# Other batch sizes and memory layouts run other kernels, which round otherwise: 1e-6 to 1e-5 in float32. A gradient
+# also changes where rounding moves a unit over its bend: up to 1 %.
+FLOAT32 = Tolerance(of_spread=1e-3, of_size=1e-5, of_gradient=0.1)
+# A value in bfloat16 is rounded by up to 0.4 %, in each layer anew.
+HALF = Tolerance(of_spread=0.1, of_size=0.02, of_gradient=0.3)
+
+
+def tolerance(dtype: torch.dtype) -> Tolerance:
+    """By the lowest precision that a model computes in."""
+    return HALF if dtype in {torch.float16, torch.bfloat16} else FLOAT32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a model puts out for the proof images, with which other runs are compared.
+
+    Args:
+        outputs: (5, K) float32. Rows that are not finite must not be finite in other runs either.
+        allowed: By the model's precision.
+    """
+
+    outputs: Tensor
+    allowed: Tolerance
+
+    def is_met(self, found: Tensor, rows: Sequence[int] = range(5)) -> bool:
+        """Whether a run gave the same.
+
+        Args:
+            found: (len(rows), K).
+            rows: Which of the proof images it ran on.
+        """
+        wanted = self.outputs[list(rows)]
+        finite = wanted.isfinite().all(1)
+        if not torch.equal(finite, found.isfinite().all(1)):
+            return False
+        bound = self.allowed.of_spread * self._spread + self.allowed.of_size * float(self._finite.abs().max())
+        return not (found - wanted)[finite].abs().gt(bound).any()
+
+    def change(self, found: Tensor, rows: Sequence[int] = range(5)) -> str:
+        """How far a run is from what it should be, in words."""
+        difference = (found - self.outputs[list(rows)]).abs()
+        if not difference.isfinite().all():
+            return "more than can be said"
+        return f"{float(difference.max()) / max(self._spread, 1e-12):.1%} of their spread over images"
+
+    @property
+    def _finite(self) -> Tensor:
+        return self.outputs[self.outputs.isfinite().all(1)].double()
+
+    @property
+    def _spread(self) -> float:
+        return float((self._finite - self._finite.mean(0)).abs().max())

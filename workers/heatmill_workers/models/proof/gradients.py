@@ -1,0 +1,90 @@
+"""Whether a model's gradients can be had, and whether those of an image alone are the same as in a batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heatmill.errors import ModelRefused, UnsupportedOperation
+from heatmill_workers.engine.gradients import differentiable, differentiating, gradients
+from heatmill_workers.models.proof.comparison import Tolerance
+from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE
+
+
+@dataclass(frozen=True)
+class Differentiability:
+    """What was seen of a model's gradients.
+
+    Args:
+        fault: Why it has none; empty where it has.
+        two_rows: An image alone has to be handed to it twice.
+    """
+
+    fault: str = ""
+    two_rows: bool = False
+
+
+def check_gradients(name: str, module: nn.Module, images: Tensor, allowed: Tolerance) -> Differentiability:
+    """Take the gradient of an image beside another, and alone.
+
+    On the CPU torch 2.15 differentiates batch norm of a single row wrongly in some memory layouts, and what heatmill
+    does about it does not reach into a compiled file.
+
+    Args:
+        name: Of the model, for messages.
+        module: As explainers will call it.
+        images: (5, C, H, W), as `proof_images` makes them.
+        allowed: By the model's precision.
+
+    Raises:
+        ModelRefused: An image's gradient is another alone, also where it is handed in twice.
+    """
+    image = images[FIRST_PHOTO : FIRST_PHOTO + 1]
+    try:
+        together = _gradients(module, images[[FIRST_PHOTO, NOISE]])[:1]
+        if _is_same(_gradients(module, image), together, allowed):
+            return Differentiability()
+        twice = _gradients(_doubled(module), image)
+    except UnsupportedOperation as error:
+        layer = quantised_layer(module)
+        return Differentiability(
+            f"it has quantised layers ({layer}), which torch cannot follow" if layer else str(error)
+        )
+    if not _is_same(twice, together, allowed):
+        raise ModelRefused(
+            f"model {name} cannot be explained, since its rows depend on one another: an image's gradient changes with "
+            f"the other images of its batch"
+        )
+    return Differentiability(two_rows=True)
+
+
+def _gradients(module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Gradients (N, C, H, W) of all logits at once, unequally weighted: the outputs of a softmax sum to a constant."""
+    with differentiating():
+        leaf = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        logits = differentiable(module(leaf))
+        weights = torch.arange(1, logits.shape[1] + 1, device=logits.device) / logits.shape[1]
+        (found,) = gradients((logits * weights).sum(), [leaf])
+    return found
+
+
+def _doubled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(image: Tensor) -> Tensor:
+        logits: Tensor = module(torch.cat([image, image]))
+        return logits[:1]
+
+    return forward
+
+
+def _is_same(found: Tensor, wanted: Tensor, allowed: Tolerance) -> bool:
+    """Row by row, in shares of the length; a gradient that is not finite says nothing."""
+    differences = (found - wanted).flatten(1).double().norm(dim=1)
+    lengths = wanted.flatten(1).double().norm(dim=1)
+    return not (differences > allowed.of_gradient * lengths).any()
+
+
+def quantised_layer(module: nn.Module) -> str:
+    """The kind of its first quantised layer; empty where it has none."""
+    kinds = (type(part).__name__ for part in module.modules() if "quantized" in type(part).__module__)
+    return next(kinds, "")

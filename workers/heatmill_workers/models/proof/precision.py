@@ -1,0 +1,68 @@
+"""In which precision a model runs: float32 or what the operator wants, else the one that it was made in."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heatmill_workers.models.proof.runs import FAILED
+
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a model runs.
+
+    Args:
+        of_images: In which it takes images.
+        converted: Its parameters were converted to that; else they are as it was made.
+    """
+
+    of_images: torch.dtype
+    converted: bool
+
+
+def find_precision(module: nn.Module, image: Tensor, wanted: torch.dtype) -> Precision:
+    """Convert the module in place if it runs then.
+
+    Parameters of float64 stay as they are: a model has them for a reason.
+
+    Args:
+        module: In eval mode.
+        image: (1, C, H, W) float32.
+        wanted: float32, unless the operator wants less.
+    """
+    given = [(tensor, tensor.data) for tensor in _tensors(module)]
+    if all(data.dtype == wanted for _, data in given):
+        return Precision(wanted, converted=False)
+    convert(module, wanted)
+    if _runs(module, image.to(wanted)):
+        return Precision(wanted, converted=True)
+    for tensor, data in given:
+        tensor.data = data
+    lowest = next((data.dtype for _, data in given if data.dtype in LOW_PRECISION), torch.float32)
+    return Precision(torch.float32 if _runs(module, image) else lowest, converted=False)
+
+
+def convert(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert all parameters and buffers that are float32 or less, in place."""
+    for tensor in _tensors(module):
+        tensor.data = tensor.data.to(dtype)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    for part in module.modules():
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+            if tensor.dtype in {*LOW_PRECISION, torch.float32}:
+                yield tensor
+
+
+def _runs(module: nn.Module, image: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            module(image.clone())
+    except FAILED:
+        return False
+    return True

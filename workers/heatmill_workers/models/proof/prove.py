@@ -1,0 +1,146 @@
+"""The proof of a model: a dozen passes over five inputs or less, before it explains anything."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heatmill.errors import ModelUnavailable
+from heatmill.models import ModelSpec
+from heatmill.schemas import ModelFacts
+from heatmill_workers.models.adapted import Needs, adapt
+from heatmill_workers.models.fusing import fuse
+from heatmill_workers.models.proof.comparison import Reference, tolerance
+from heatmill_workers.models.proof.gradients import check_gradients, quantised_layer
+from heatmill_workers.models.proof.memory_layout import set_layout, try_channels_last
+from heatmill_workers.models.proof.precision import convert, find_precision
+from heatmill_workers.models.proof.rows import check_rows
+from heatmill_workers.models.proof.runs import Runs
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Read = Callable[[object], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is proved.
+
+    Args:
+        spec: Its entry in models.toml.
+        module: In eval mode, parameters frozen, on its device; changed in place.
+        read: Takes the logits (N, K) out of what it puts out.
+        images: (5, C, H, W) float32 on its device, as `proof_images` makes them.
+        labels: K class names.
+    """
+
+    spec: ModelSpec
+    module: nn.Module
+    read: Read
+    images: Tensor
+    labels: tuple[str, ...]
+
+
+def prove(subject: Subject, key: str) -> ModelFacts:
+    """Find out how a model is to be run, and lay it out so; or that it cannot be explained.
+
+    Raises:
+        ModelRefused: No method can be right on it.
+        ModelUnavailable: It does not run on these images, or puts out no logits of its classes.
+    """
+    spec, module, images = subject.spec, subject.module, subject.images
+    dtypes: set[torch.dtype] = set()
+
+    def read(outputs: object) -> Tensor:
+        logits = subject.read(outputs)
+        dtypes.add(logits.dtype)
+        return logits
+
+    precision = find_precision(module, images[:1], DTYPES[spec.dtype])
+    # Its integers are scaled by the range of the whole batch.
+    needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
+    runs = Runs(spec.name, adapt(module, read, needs))
+    outputs = runs.first(images)
+    _check_classes(spec, outputs, subject.labels)
+    wanted = Reference(outputs, tolerance(runs.calls.dtype))
+    check_rows(runs, images, wanted)
+    facts = ModelFacts(
+        key=key,
+        dtype=NAMES[runs.calls.dtype],
+        input_dtype=NAMES[needs.dtype],
+        converted=precision.converted,
+        reads_outputs=spec.output is not None or dtypes != {torch.float32},
+        writes_its_input=runs.writes,
+        one_by_one=needs.one_by_one,
+    )
+    # A model that decides by its values what it computes may do what was not seen here.
+    return facts if runs.calls.branches else _at_its_fastest(subject, facts, wanted)
+
+
+def prove_gradients(subject: Subject, facts: ModelFacts) -> ModelFacts:
+    """Find out whether a model that is laid out has gradients.
+
+    Raises:
+        ModelRefused: An image's gradient depends on the other images of its batch.
+    """
+    allowed = tolerance(DTYPES[facts.dtype])
+    found = check_gradients(subject.spec.name, adapted(subject, facts), laid_out(subject.images, facts), allowed)
+    return facts.model_copy(update={"gradient_fault": found.fault, "two_rows": found.two_rows})
+
+
+def lay_out(subject: Subject, facts: ModelFacts) -> None:
+    """Do to the module what its proof did to it, by facts that are known."""
+    if facts.converted:
+        convert(subject.module, DTYPES[facts.input_dtype])
+    if facts.channels_last:
+        set_layout(subject.module, torch.channels_last)
+    if facts.folded_norms:
+        _fold(subject, facts, lambda found: True)
+
+
+def adapted(subject: Subject, facts: ModelFacts) -> nn.Module:
+    """The module as explainers call it: (N, C, H, W) float32 to logits (N, K) float32."""
+    needs = Needs(
+        dtype=DTYPES[facts.input_dtype],
+        contiguous=not facts.channels_last,
+        own_images=facts.writes_its_input,
+        one_by_one=facts.one_by_one,
+        two_rows=facts.two_rows,
+        reading=facts.reads_outputs,
+    )
+    return adapt(subject.module, subject.read, needs)
+
+
+def laid_out(images: Tensor, facts: ModelFacts) -> Tensor:
+    """Images in the memory layout that the model runs in."""
+    return images.contiguous(memory_format=torch.channels_last if facts.channels_last else torch.contiguous_format)
+
+
+def _at_its_fastest(subject: Subject, facts: ModelFacts, wanted: Reference) -> ModelFacts:
+    """Lay convolutions channels-last and fold batch norms, where the outputs stay what they were."""
+
+    def run(memory_format: torch.memory_format) -> Tensor:
+        runs = Runs(subject.spec.name, adapted(subject, facts.model_copy(update={"channels_last": True})))
+        return runs(subject.images.contiguous(memory_format=memory_format))
+
+    channels_last = try_channels_last(subject.module, run, wanted.is_met)
+    facts = facts.model_copy(update={"channels_last": channels_last})
+    # A folded weight is rounded otherwise, which half precision shows.
+    folded = _fold(subject, facts, wanted.is_met) if facts.dtype == "float32" else 0
+    return facts.model_copy(update={"folded_norms": folded})
+
+
+def _fold(subject: Subject, facts: ModelFacts, is_same: Callable[[Tensor], bool]) -> int:
+    if subject.spec.opaque:
+        return 0
+    runs, images = Runs(subject.spec.name, adapted(subject, facts)), laid_out(subject.images, facts)
+    return fuse(subject.module, lambda: runs(images), is_same, subject.spec.cam_layer)
+
+
+def _check_classes(spec: ModelSpec, outputs: Tensor, labels: tuple[str, ...]) -> None:
+    if outputs.shape[1] != len(labels):
+        raise ModelUnavailable(
+            f"model {spec.name} has {outputs.shape[1]} classes and {len(labels)} labels; "
+            f"correct `labels` in models.toml"
+        )

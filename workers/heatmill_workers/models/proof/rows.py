@@ -1,0 +1,55 @@
+"""Whether an image's outputs are its own: the same alone, beside other images, in another order, and twice."""
+
+from torch import Tensor
+
+from heatmill.errors import ModelRefused
+from heatmill_workers.models.proof.comparison import Reference
+from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE, ONES, SECOND_PHOTO, ZEROS
+from heatmill_workers.models.proof.runs import FAILED, Runs
+
+# In another order, beside other images, and without those of one colour.
+OTHER_ORDER = (SECOND_PHOTO, FIRST_PHOTO, NOISE)
+# Chance may come out alike by chance: where there is reason to suspect it, the same batch is run so often again.
+REPEATS = 12
+
+
+def check_rows(runs: Runs, images: Tensor, wanted: Reference) -> None:
+    """Refuse a model that is random, or whose rows depend on one another.
+
+    Args:
+        runs: Of the model.
+        images: (5, C, H, W), as `proof_images` makes them.
+        wanted: What a run on them gave.
+
+    Raises:
+        ModelRefused: The message says by how much the outputs change, and names the operation where it was seen.
+    """
+    _check_chance(runs, images, wanted, REPEATS if runs.calls.draws else 1)
+    for rows in ((NOISE,), (ZEROS,), (ONES,), (FIRST_PHOTO,), OTHER_ORDER):
+        try:
+            found = runs(images[list(rows)])
+        except FAILED as error:
+            raise _mixing(runs, f"cannot be had: {error}") from error
+        if not wanted.is_met(found, rows):
+            _check_chance(runs, images, wanted, REPEATS)
+            raise _mixing(runs, f"change by {wanted.change(found, rows)}")
+
+
+def _check_chance(runs: Runs, images: Tensor, wanted: Reference, repeats: int) -> None:
+    for _ in range(repeats):
+        found = runs(images)
+        if not wanted.is_met(found):
+            seen = f"; it calls {', '.join(runs.calls.draws)}" if runs.calls.draws else ""
+            raise ModelRefused(
+                f"model {runs.name} cannot be explained, since it is random: its outputs for the same images change by "
+                f"{wanted.change(found)} from one run to the next, in eval mode{seen}"
+            )
+
+
+def _mixing(runs: Runs, change: str) -> ModelRefused:
+    names = [*runs.calls.mixes, *runs.calls.draws]
+    seen = f"; these of its operations look across a batch: {', '.join(names)}" if names else ""
+    return ModelRefused(
+        f"model {runs.name} cannot be explained, since its rows depend on one another: without the other images of its "
+        f"batch, an image's outputs {change}{seen}"
+    )

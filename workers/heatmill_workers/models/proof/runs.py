@@ -1,0 +1,127 @@
+"""One run of a model on proof inputs: what it puts out, and whether it wrote into what it was given."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill_workers.models.proof.calls import Calls
+
+# What modules raise on a size or a batch that they were not built for.
+FAILED = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
+
+
+@dataclass
+class Runs:
+    """Runs a model on copies of images, without a graph.
+
+    Args:
+        name: Of the model, for messages.
+        forward: The operator's module, adapted.
+
+    Attributes:
+        writes: Whether a run changed the images that it was given.
+        calls: What the runs called.
+    """
+
+    name: str
+    forward: Callable[[Tensor], Tensor]
+    writes: bool = False
+    calls: Calls = field(default_factory=Calls)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Outputs (N, K) float32 of images (N, C, H, W)."""
+        given = images.clone(memory_format=torch.preserve_format)
+        states = _states()
+        with torch.no_grad(), self.calls:
+            outputs = self.forward(given)
+        moved = (name for name, state in _states().items() if state != states[name])
+        self.calls.draws += [name for name in moved if name not in self.calls.draws]
+        self.writes |= not torch.equal(given, images)
+        return outputs.detach()
+
+    def first(self, images: Tensor) -> Tensor:
+        """The first run of all.
+
+        Raises:
+            ModelUnavailable: The model does not run on images of this size.
+            ModelRefused: It runs on one image and not on several.
+        """
+        try:
+            outputs = self(images)
+        except FAILED as error:
+            raise self._in_words(error, images) from error
+        if len(outputs) != len(images):
+            raise ModelRefused(
+                f"model {self.name} puts out {len(outputs)} rows for {len(images)} images of "
+                f"{images.shape[2]} x {images.shape[3]} pixels; see `preprocessing` in models.toml"
+            )
+        if not outputs.isfinite().all(1).any():
+            raise ModelRefused(f"model {self.name} puts out values that are not finite for every input that was tried")
+        return outputs
+
+    def _in_words(self, error: Exception, images: Tensor) -> ModelUnavailable | ModelRefused:
+        height, width = images.shape[2:]
+        try:
+            self(images[:1])
+        except FAILED:
+            return ModelUnavailable(
+                f"model {self.name} does not run on {height} x {width} pixels; "
+                f"see `preprocessing` in models.toml: {error}"
+            )
+        return ModelRefused(f"model {self.name} runs on one image, and not on a batch of {len(images)}: {error}")
+
+
+def _states() -> dict[str, object]:
+    """Where the random numbers of Python and NumPy stand, which torch does not see."""
+    numpys: Any = np.random.get_state(legacy=False)
+    place = numpys["state"]
+    return {"Python's random": random.getstate(), "numpy.random": (place["key"].tobytes(), place["pos"])}
+
+
+def reader(name: str, output: str | int | None) -> Callable[[object], Tensor]:
+    """What takes the logits out of a model's outputs.
+
+    Args:
+        name: Of the model, for messages.
+        output: `output` in models.toml: a key or a position.
+
+    Raises (what it returns):
+        ModelUnavailable: The outputs are no logits (N, K), or none of that name.
+    """
+
+    def read(outputs: object) -> Tensor:
+        logits = outputs if output is None else _picked(name, outputs, output)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+            raise ModelUnavailable(f"model {name} puts out {_described(logits)}; wanted are logits (N, classes)")
+        return logits
+
+    return read
+
+
+def _picked(name: str, outputs: object, output: str | int) -> object:
+    if isinstance(output, str) and not isinstance(outputs, Mapping) and hasattr(outputs, output):
+        return getattr(outputs, output)
+    try:
+        return outputs[output]  # type: ignore[index]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ModelUnavailable(
+            f"model {name} puts out {_described(outputs)}; `output` in models.toml is {output!r}"
+        ) from error
+
+
+def _described(outputs: object) -> str:
+    if isinstance(outputs, Tensor):
+        shape = ", ".join(["N", *map(str, outputs.shape[1:])]) + ("," if outputs.ndim == 1 else "")
+        return f"({shape}) of {str(outputs.dtype).removeprefix('torch.')}"
+    if isinstance(outputs, Mapping):
+        return f"a dictionary with the keys {', '.join(map(str, outputs))} (name one with `output` in models.toml)"
+    if isinstance(outputs, (list, tuple)):
+        count = {2: "two", 3: "three"}.get(len(outputs), str(len(outputs)))
+        return f"{count} outputs (number one with `output` in models.toml, from 0)"
+    return f"a {type(outputs).__name__}"
