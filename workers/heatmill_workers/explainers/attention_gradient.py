@@ -2,8 +2,8 @@
 
 Chefer, Gur, Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers
 (2021), equations 5 and 6 for self-attention: each layer's attention times the target's gradient at it, clipped at 0,
-the mean over heads, adds to the relevance that comes up from below. The identity that the relevance starts from is
-taken off at the end, as in their equation 8.
+the mean over heads, adds to the relevance that comes up from below. Their relevance R starts from the identity, which
+equation 8 takes off at the end. Here R - I is kept from the start: next to 1, small relevances would be rounded away.
 """
 
 import torch
@@ -42,9 +42,9 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
 
 
 def _relevance(maps: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
-    """(N, tokens, tokens), without the identity that it starts from."""
-    identity = torch.eye(maps[0].shape[-1], device=maps[0].device)
-    total = identity
+    """R - I, (N, tokens, tokens): with A of each layer, R' - I = (R - I) + A (R - I) + A."""
+    total = torch.zeros_like(maps[0][:, 0])
     for layer, gradient in zip(maps, gradients, strict=True):
-        total = total + (gradient * layer).clamp(min=0).mean(1) @ total
-    return total - identity
+        weighted = (gradient * layer).clamp(min=0).mean(1)
+        total = total + weighted @ total + weighted
+    return total
