@@ -1,4 +1,4 @@
-"""Partition SHAP is shap's, value for value, and exact where every order can be tried."""
+"""Partition SHAP is exact where every order can be tried, and shap's, value for value, where sides halve evenly."""
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from heatmill_workers.completeness import SMALLEST_DIFFERENCE
 from heatmill_workers.engine.hiding import plain
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import LoadedModel
+from tests.workers.engine.test_owen import mean_over, orders
 from tests.workers.small import loaded, photos, small_resnet
 
 TARGETS = torch.tensor([3, 7])
@@ -73,6 +74,48 @@ def test_with_evaluations_enough_it_is_shaps_down_to_the_pixel(target: int) -> N
     (entry,) = explained(model, image[None], torch.tensor([target]), masker="mean", max_evals=10_000)
 
     np.testing.assert_allclose(entry.attribution[0], wanted.sum(0), rtol=1e-4, atol=1e-6)
+
+
+class Bent(nn.Module):
+    """A game of an odd side in which the hierarchy of boxes decides the values."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = images.mean(1).flatten(1)
+        weights = torch.randn(seen.shape[1], 10, generator=torch.Generator().manual_seed(0))
+        return 2 * (seen @ weights).tanh() + (seen[:, :3].prod(1) * seen[:, -1])[:, None]
+
+
+class Turned(nn.Module):
+    """The same game on a board that is turned by half a turn."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = Bent()(images.flip(2, 3))
+        return logits
+
+
+def test_at_an_odd_side_it_is_the_mean_over_the_orders_that_keep_boxes_together() -> None:
+    model, (image,) = loaded(Bent(), side=3), photos(1, side=3)
+
+    def logit(shown: NDArray[np.bool_]) -> float:
+        return float(model.module((image * torch.from_numpy(shown))[None])[0, 1])
+
+    (entry,) = explained(model, image[None], torch.tensor([1]), masker="mean", max_evals=10_000)
+
+    wanted = mean_over(orders((0, 3, 0, 3)), logit, 3, 3)
+    np.testing.assert_allclose(entry.attribution[0], wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_at_an_odd_side_shap_has_the_values_of_the_image_turned_by_half_a_turn() -> None:
+    """It gives the larger half to the top and the left, and here it is the bottom and the right."""
+    (image,), target = photos(1, side=5), torch.tensor([1])
+    wanted = shaps(loaded(Bent(), side=5), image, 1, np.zeros((5, 5, 3), np.float32), 10_000).sum(0).numpy()
+    params = {"masker": "mean", "max_evals": 10_000}
+
+    (entry,) = explained(loaded(Bent(), side=5), image[None], target, **params)
+    (turned,) = explained(loaded(Turned(), side=5), image[None].flip(2, 3), target, **params)
+
+    np.testing.assert_allclose(turned.attribution[0, ::-1, ::-1], wanted, rtol=1e-4, atol=1e-6)
+    assert np.abs(entry.attribution[0] - wanted).max() > 0.05 * np.abs(wanted).max()
 
 
 def test_it_sums_to_the_change_of_the_logit() -> None:

@@ -1,9 +1,10 @@
 """Owen values of a game whose players are the pixels of an image, over a hierarchy of boxes.
 
 Owen: Values of Games with a Priori Unions (1977); Lundberg's PartitionExplainer in the package shap. A box is halved
-across its longer side. Each half gets the mean of what it adds while the other half is hidden and while it is shown,
-and is halved in turn, in both contexts. The boxes that add most come first, until the evaluations are used up; what a
-box adds is then spread evenly over it. With evaluations enough, every pixel has its exact Owen value.
+across its longer side; of an odd side the second half is the larger one. Each half gets the mean of what it adds while
+the other half is hidden and while it is shown, and is halved in turn, in both contexts. The boxes that add most come
+first, until the evaluations are used up; what a box adds is then spread evenly over it. With evaluations enough, every
+pixel has its exact Owen value.
 """
 
 import heapq

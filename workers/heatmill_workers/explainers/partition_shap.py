@@ -1,9 +1,11 @@
 """Partition SHAP.
 
 Lundberg, Lee: A Unified Approach to Interpreting Model Predictions (2017), with Owen values over a hierarchy of boxes:
-see `engine/owen.py`. The values are those of shap.PartitionExplainer under shap.maskers.Image on the target's logit,
-summed over colours: a pixel is not split into its three channels. They sum to the logit on the image less that on the
-image all hidden, and so the verdict says little more than whether these two differ.
+see `engine/owen.py`. With evaluations enough they are exact. Where both sides are powers of two they are those of
+shap.PartitionExplainer under shap.maskers.Image on the target's logit, summed over colours: a pixel is not split into
+its three channels. Of an odd side shap gives the larger half to the top or left, this module to the bottom or right, so
+that the hierarchies and their values differ. The values sum to the logit on the image less that on the image all
+hidden, and so the verdict says little more than whether these two differ.
 """
 
 from collections.abc import Generator, Iterable, Sequence
