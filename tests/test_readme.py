@@ -5,11 +5,13 @@ import json
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from heatmill import Client
+from heatmill.catalogue import Passes, load_catalogue
 from heatmill.cli import main
 from heatmill.models import ModelSpec
 
@@ -96,3 +98,20 @@ def test_every_method_has_its_place_in_the_methods_page() -> None:
     for method in json.loads((ROOT / "shared/heatmill/methods.json").read_text("utf-8")):
         assert f"| `{method['name']}` |" in page
         assert f"**`{method['name']}`**" in page
+
+
+def test_the_methods_page_has_the_costs_of_the_catalogue() -> None:
+    page = (ROOT / "docs/methods.md").read_text("utf-8")
+    written = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+
+    assert written == {method.name: _cost(method.passes) for method in load_catalogue().methods}
+
+
+def _cost(passes: Passes) -> str:
+    bounds = [f"with `{name}` up to {_sum(passes.base, bound)}" for name, bound in passes.until.items()]
+    return ", ".join([_sum(passes.base, passes.per), *bounds])
+
+
+def _sum(base: float, factors: Mapping[str, float]) -> str:
+    terms = [f"`{param}`" if factor == 1 else f"{factor:g} x `{param}`" for param, factor in sorted(factors.items())]
+    return " + ".join([f"{base:g}", *terms] if base else terms)
