@@ -1,6 +1,5 @@
 """Gradients along straight paths from baselines to images, packed over images and steps into full batches."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,16 +70,3 @@ def logits_on(model: LoadedModel, images: Tensor, targets: Tensor) -> Tensor:
         return target_logits(model.module, images[batch], targets[batch])
 
     return torch.cat([values for _, values in in_batches(logits, len(images), model.batch_sizes, "predict")])
-
-
-def logit_differences(model: LoadedModel, images: Tensor, targets: Tensor, baselines: Sequence[Tensor]) -> Tensor:
-    """Each image's target logit, less its mean over the image's baselines, (N,).
-
-    Args:
-        model: Any.
-        images: (N, 3, H, W).
-        targets: (N,) int64.
-        baselines: Each (N, 3, H, W), expanded where all images share it.
-    """
-    start = torch.stack([logits_on(model, each, targets) for each in baselines]).mean(0)
-    return logits_on(model, images, targets) - start
