@@ -20,6 +20,10 @@ COMPLETENESS = (
     "Completeness error: a heatmap's values should add up to the change in score that it explains; this is by how much "
     "they miss it. Where that is too much, the heatmap is marked imprecise; more steps help."
 )
+BLANK = (
+    "Blank: the method found nothing that speaks for the class, or nothing that changes its score, so that the heatmap "
+    "is empty. An empty heatmap says nothing about the image."
+)
 
 
 def write_gallery(directory: Path, job: Job) -> Path:
@@ -74,6 +78,8 @@ def _notes(job: Job, rows: list[FetchedRow], left_out: int) -> Iterator[str]:
         yield f"{left_out} more items are not shown here."
     if any("completeness_error" in row.checks for row in rows):
         yield COMPLETENESS
+    if any(row.verdict == "blank" for row in rows):
+        yield BLANK
     yield f"Job {job.id}, {job.created_at:%Y-%m-%d %H:%M} UTC. results.jsonl says what is what, and how it was made."
 
 

@@ -131,9 +131,16 @@ def test_results_are_a_table_for_people(run: Run, served: Served, photos: Path) 
     job = submitted(run, photos)
     checks = {"completeness_error": 0.01}
     failed = row(2, item="[red]x", status="failed", target=None, error=BROKEN)
-    served.explain(job["id"], row(0), row(1, checks=checks, verdict="ok"), failed)
+    served.explain(job["id"], row(0, verdict="blank"), row(1, checks=checks, verdict="ok"), failed)
     text = run("results", job["id"]).stdout
-    for expected in ("photo-0", "cat 50.0%", "ok, completeness error 1.0%", "[red]x", "failed: the file is damaged"):
+    for expected in (
+        "photo-0",
+        "blank",
+        "cat 50.0%",
+        "ok, completeness error 1.0%",
+        "[red]x",
+        "failed: the file is damaged",
+    ):
         assert expected in text
 
 

@@ -74,6 +74,13 @@ def test_each_item_is_shown_with_its_photo_its_class_and_its_checks(tmp_path: Pa
     assert page.references == ["cup.png.photo.png", "cup.png.saliency.0.overlay.png"]
 
 
+def test_a_blank_heatmap_is_told_and_explained(tmp_path: Path) -> None:
+    blank = written(tmp_path, fetched("a", method="grad_cam", verdict="blank", files={"overlay": "a.png"}))
+    assert "blank" in blank.texts
+    assert any(text.startswith("Blank: ") for text in blank.texts)
+    assert not any(text.startswith("Blank: ") for text in written(tmp_path, fetched("a", verdict="ok")).texts)
+
+
 def test_nothing_of_a_caller_becomes_part_of_the_page(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'&"
     label = Target(index=1, label=evil, probability=0.5)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -17,8 +18,18 @@ from heatmill.errors import (
     UnknownMethod,
     UnsupportedOperation,
 )
+from heatmill.schemas import Verdict
 from heatmill_workers import explainer as contract
-from heatmill_workers.explainer import Attributions, Explained, Measured, explain, explainer, explains
+from heatmill_workers.explainer import (
+    Attributions,
+    Explained,
+    Measured,
+    Picture,
+    explain,
+    explainer,
+    explains,
+    flattened,
+)
 from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import LABELS, photos, small_resnet
 
@@ -73,6 +84,27 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(contract, "register", lambda: {"made_up": made_up})
     return answer
+
+
+@pytest.mark.parametrize("verdict", ["ok", "imprecise", None])
+def test_a_map_of_zeros_is_blank_however_well_it_was_computed(returns: dict[str, Any], verdict: Verdict | None) -> None:
+    values = torch.zeros(3, 3, 2, 2)
+    values[1, 0, 1, 1] = 1e-30
+    # Channels that cancel leave nothing to draw.
+    values[2, 0], values[2, 1] = 1, -1
+    returns["it"] = Attributions(values, [Measured({}, verdict)] * 3)
+
+    entries = explain("made_up", small_resnet(), photos(3), TARGETS, {})
+
+    assert [entry.verdict for entry in entries if isinstance(entry, Explained)] == ["blank", verdict, "blank"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "values", "nothing"),
+    [("positive", -1.0, True), ("positive", 1.0, False), ("signed", -1.0, False), ("magnitude", -1.0, False)],
+)
+def test_what_is_drawn_decides_whether_a_map_is_blank(picture: Picture, values: float, nothing: bool) -> None:
+    assert flattened(np.full((1, 2, 2), values, np.float32), picture).any() != nothing
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

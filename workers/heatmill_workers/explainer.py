@@ -75,7 +75,7 @@ class Attributions:
 
 @dataclass(frozen=True)
 class Explained:
-    """One image's answer: (C, h, w) float32, how to draw it, and what was measured."""
+    """One image's answer: (C, h, w) float32, how to draw it, what was measured; "blank" where nothing can be drawn."""
 
     attribution: NDArray[np.float32]
     picture: Picture
@@ -201,6 +201,15 @@ def explain(
     return [_item(known, one, of) for one, of in zip(maps, measured, strict=True)]
 
 
+def flattened(attribution: NDArray[np.float32], picture: Picture) -> NDArray[np.float32]:
+    """What is drawn of an attribution (C, h, w): one value for each position, (h, w)."""
+    if picture == "magnitude":
+        magnitude: NDArray[np.float32] = np.abs(attribution).max(axis=0)
+        return magnitude
+    total: NDArray[np.float32] = attribution.sum(axis=0, dtype=np.float32)
+    return total if picture == "signed" else np.maximum(total, 0)
+
+
 def _first_line(docstring: str | None) -> str:
     return (docstring or "").strip().partition("\n")[0].rstrip(".")
 
@@ -244,4 +253,6 @@ def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured
     numbers = [value for value in measured.checks.values() if not isinstance(value, str)]
     if not np.isfinite(attribution).all() or not all(math.isfinite(number) for number in numbers):
         return BadAttribution(f"{known.name} came to values that are not finite on this image")
-    return Explained(attribution, known.picture, dict(measured.checks), measured.verdict)
+    # A heatmap of zeros answers nothing, however well it was computed.
+    verdict: Verdict | None = measured.verdict if flattened(attribution, known.picture).any() else "blank"
+    return Explained(attribution, known.picture, dict(measured.checks), verdict)

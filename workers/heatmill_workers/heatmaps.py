@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from heatmill_workers.colours import palette
-from heatmill_workers.explainer import Picture
+from heatmill_workers.explainer import Picture, flattened
 
 Map = NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def render(attribution: Map, picture: Picture, size: tuple[int, int]) -> Heatmap
         picture: How channels become one, and which colours.
         size: (height, width) of the picture; a coarser attribution is interpolated bilinearly.
     """
-    values = _resized(_flat(attribution, picture), size)
+    values = _resized(flattened(attribution, picture), size)
     limit = _limit(values, picture)
     zero_index, steps = (128, 127) if picture == "signed" else (0, 255)
     scale = limit / steps
@@ -96,14 +96,6 @@ def decode_array(array: EncodedArray) -> Map:
     """The attribution that `encode_array` stored."""
     stored: Map = np.load(BytesIO(array.npy), allow_pickle=False).astype(np.float32)
     return stored * np.float32(array.factor)
-
-
-def _flat(attribution: Map, picture: Picture) -> Map:
-    if picture == "magnitude":
-        magnitude: Map = np.abs(attribution).max(axis=0)
-        return magnitude
-    total: Map = attribution.sum(axis=0, dtype=np.float32)
-    return total if picture == "signed" else np.maximum(total, 0)
 
 
 def _resized(values: Map, size: tuple[int, int]) -> Map:

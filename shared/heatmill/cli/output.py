@@ -17,7 +17,7 @@ from heatmill.schemas import Job, Row
 
 MAX_ROWS = 200
 STATE_STYLES = {"succeeded": "green", "partly_failed": "yellow", "failed": "red", "cancelled": "yellow"}
-VERDICT_STYLES = {"ok": "green", "imprecise": "yellow"}
+VERDICT_STYLES = {"ok": "green", "imprecise": "yellow", "blank": "yellow"}
 # What is piped is for grep: it is not folded to the width of a terminal that is not there.
 PIPED_WIDTH = 240
 

@@ -110,6 +110,9 @@ class Row(Schema):
     heatmap: StoredPicture | None = None
     attribution: StoredArray | None = None
     checks: dict[str, Any] = {}
-    verdict: Verdict | None = None
+    verdict: Annotated[
+        Verdict | None,
+        Field(description="blank: the heatmap shows nothing; ok, imprecise: of a method that measures its own error."),
+    ] = None
     provenance: dict[str, Any] = {}
     error: Problem | None = None

@@ -9,7 +9,7 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Priority = Literal["interactive", "normal", "bulk"]
 Layout = Literal["objects", "webdataset"]
 JobState = Literal["queued", "running", "succeeded", "partly_failed", "failed", "cancelled"]
-Verdict = Literal["ok", "imprecise"]
+Verdict = Literal["ok", "imprecise", "blank"]
 # Described as arrays: makers of clients, and of tests, trip over tuples.
 Size = Annotated[
     tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})

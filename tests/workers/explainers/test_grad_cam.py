@@ -68,6 +68,20 @@ def test_it_has_one_channel_at_the_layers_own_resolution_and_is_not_negative() -
     assert attributions.min() >= 0
 
 
+def test_where_nothing_speaks_for_the_class_the_map_is_blank() -> None:
+    module = architecture("resnet18")
+    with torch.no_grad():
+        # The last map is not negative, so that this class has no evidence anywhere.
+        module.get_parameter("fc.weight")[3] = -1
+
+    against, other = explain("grad_cam", loaded(module, SIDE), photos(2, SIDE), TARGETS, {})
+
+    assert isinstance(against, Explained)
+    assert isinstance(other, Explained)
+    assert (against.attribution.any(), against.verdict) == (False, "blank")
+    assert other.verdict is None
+
+
 def test_the_cost_is_one_pass_of_the_trunk() -> None:
     """No node of the trunk is in the graph, so what is kept between the passes is the map alone."""
     model, kept = small_resnet(), list[int]()

@@ -216,14 +216,14 @@ def test_a_model_of_one_pixel_is_not_told_to_take_a_grid() -> None:
 
 
 @pytest.mark.parametrize(("segments", "images"), [(1000, photos(1, side=16)), (9, torch.zeros(1, 3, 16, 16))])
-def test_where_hiding_changes_nothing_an_empty_map_is_not_called_precise(segments: int, images: Tensor) -> None:
+def test_where_hiding_changes_nothing_the_map_is_blank(segments: int, images: Tensor) -> None:
     """Segments of one pixel are their own mean, and so are all of one colour."""
     model = loaded(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), side=16)
 
     (entry,) = explained(model, images, TARGETS[:1], segmentation="grid", segments=segments)
 
     assert not entry.attribution.any()
-    assert entry.verdict == "imprecise"
+    assert entry.verdict == "blank"
 
 
 @pytest.mark.parametrize("segmentation", ["quickshift", "slic", "grid"])

@@ -7,7 +7,7 @@ logit, as the other methods do) depends on which are shown. Segments, draws, wei
 The verdict is about that linear model. `r2` is the share of the probability's variance that it explains, and
 `standard_error` how far another draw of the samples would move a coefficient: root mean square, relative to the largest
 coefficient. It is "ok" where the first is at least 0.5 and the second at most 0.2. Where hiding changes nothing, as on
-a photo of one colour or with segments of one pixel that their own mean stands in for, it is "imprecise".
+a photo of one colour or with segments of one pixel that their own mean stands in for, the map is blank.
 
 With `max_error` the samples grow, by half at a time, until a target's standard error is at most that. They are the
 first of one stream of draws, so that the answer after N of them is the one that `samples` = N has. Drawing in pairs,
