@@ -147,6 +147,5 @@ def test_what_only_the_workers_know_of_a_model_fails_its_method_alone(
         for item in ("one", "two")
         for method in ("saliency", unsupported, "deep_lift")
     }
-    assert {row.error.detail for row in rows if row.error} == {
-        f"{unsupported} needs {needs}, which {model} does not have"
-    }
+    (detail,) = {row.error.detail for row in rows if row.error}
+    assert detail.startswith(f"{unsupported} needs {needs}, which {model} does not have")

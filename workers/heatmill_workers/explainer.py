@@ -216,12 +216,11 @@ def _first_line(docstring: str | None) -> str:
 
 def _check_supported(known: Explainer, model: LoadedModel) -> None:
     missing = [need for need in known.needs if need not in model.supports]
-    if not missing:
-        return
-    fault = f": {model.facts.gradient_fault}" if model.facts.gradient_fault else ""
-    raise UnsupportedOperation(
-        f"{known.name} needs {CAPABILITIES[missing[0]]}, which {model.name} does not have{fault}"
-    )
+    if missing:
+        reason = model.why_missing(missing[0])
+        raise UnsupportedOperation(
+            f"{known.name} needs {CAPABILITIES[missing[0]]}, which {model.name} does not have{reason}"
+        )
 
 
 def _params(known: Explainer, params: Mapping[str, Any]) -> BaseModel:

@@ -60,7 +60,9 @@ def forward_pass(model: "LoadedModel", images: Tensor, *origins: Origin) -> Forw
     if model.kept is not None and all(model.kept.serves(images, origin) for origin in origins):
         return model.kept
     if "map" in origins and model.cut is None:
-        raise UnsupportedOperation(f"{model.name} does not have {CAPABILITIES['spatial layer']}")
+        raise UnsupportedOperation(
+            f"{model.name} does not have {CAPABILITIES['spatial layer']}{model.why_missing('spatial layer')}"
+        )
     with differentiating():
         image = images.detach()
         if "image" in origins:

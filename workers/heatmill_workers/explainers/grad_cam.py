@@ -38,5 +38,6 @@ def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params
 
 def _class_activation(model: LoadedModel, images: Tensor, targets: Tensor) -> Tensor:
     taken = forward_pass(model, images, "map")
-    weights = taken.gradients(targets, "map").mean((2, 3), keepdim=True)
-    return (weights * taken.origins["map"].detach()).sum(1, keepdim=True).relu().float()
+    # A model may compute in another precision.
+    weights = taken.gradients(targets, "map").float().mean((2, 3), keepdim=True)
+    return (weights * taken.origins["map"].detach().float()).sum(1, keepdim=True).relu()

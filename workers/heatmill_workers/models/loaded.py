@@ -37,6 +37,7 @@ class LoadedModel:
         tokens: How its attention is laid out; None where it does not attend between all patches.
         facts: What its proof found.
         head: How its outputs become probabilities.
+        missing: Why it lacks a capability, in words, where that is known.
         opaque: It is compiled; only logits and their gradients can be had.
         batch_sizes: What has been found to fit the device.
         pictures: What a job's params name by URI: (3, H, W) float32, normalised for the model, or why it is not there.
@@ -56,6 +57,7 @@ class LoadedModel:
     batch_sizes: BatchSizes
     facts: ModelFacts
     head: Head = field(default_factory=Head)
+    missing: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, Tensor | ItemError] = field(default_factory=dict)
     kept: ForwardPass | None = None
 
@@ -66,6 +68,11 @@ class LoadedModel:
         follows = not self.opaque and not self.facts.one_by_one
         return capabilities(self.cut, self.tokens, gradients=gradients, operations=follows)
 
+    def why_missing(self, capability: str) -> str:
+        """What a message adds about a capability that it does not have: a colon and the reason, or nothing."""
+        reason = self.missing.get(capability)
+        return f": {reason}" if reason else ""
+
     def attention_layout(self) -> Tokens:
         """How its attention is laid out.
 
@@ -73,7 +80,9 @@ class LoadedModel:
             UnsupportedOperation: It does not attend between all patches.
         """
         if self.tokens is None:
-            raise UnsupportedOperation(f"{self.name} does not have {CAPABILITIES['attention']}")
+            raise UnsupportedOperation(
+                f"{self.name} does not have {CAPABILITIES['attention']}{self.why_missing('attention')}"
+            )
         return self.tokens
 
     @property

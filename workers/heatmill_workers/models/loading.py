@@ -14,7 +14,7 @@ from heatmill.model_records import entry_digest
 from heatmill.models import ModelSpec, spec_labels
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes
-from heatmill_workers.engine.spatial import Cut, find_cut
+from heatmill_workers.engine.spatial import Search, search
 from heatmill_workers.engine.tokens import Tokens, find_tokens
 from heatmill_workers.models.adapted import prefix
 from heatmill_workers.models.loaded import Built, LoadedModel
@@ -80,7 +80,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         facts = _facts(subject, key, proofs)
         run = adapted(subject, facts)
-        cut, tokens = _looked_into(subject, run, facts)
+        found, tokens = _looked_into(subject, run, facts)
     model = LoadedModel(
         name=spec.name,
         module=run,
@@ -89,8 +89,9 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         digest=weights_digest,
         labels=subject.labels,
         preprocessing=preprocessing,
-        cut=cut,
+        cut=found.cut,
         tokens=tokens,
+        missing=_reasons(found, facts),
         opaque=spec.opaque,
         batch_sizes=BatchSizes(device),
         facts=facts,
@@ -119,18 +120,24 @@ def _facts(subject: Subject, key: str, proofs: Proofs) -> ModelFacts:
         raise
 
 
-def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Cut | None, Tokens | None]:
+def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Search, Tokens | None]:
     """The spatial layer and the attention, of a model that can be looked into and differentiated."""
     spec = subject.spec
     if spec.opaque or facts.gradient_fault:
-        return None, None
+        return Search(None), None
     # Not of zeros, from which a network without biases takes no gradient anywhere.
     image = laid_out(subject.images[NOISE : NOISE + 1], facts)
     cam_layer = spec.cam_layer and prefix(module, subject.module) + spec.cam_layer
     try:
-        return find_cut(module, image, cam_layer), find_tokens(module, image)
+        return search(module, image, cam_layer), find_tokens(module, image)
     except ValueError as error:
         raise ModelUnavailable(f"model {spec.name}: `cam_layer` in models.toml: {error}") from error
+
+
+def _reasons(found: Search, facts: ModelFacts) -> dict[str, str]:
+    """Why the model lacks what methods may need."""
+    fault = facts.gradient_fault
+    return {"gradients": fault, "operations": fault, "spatial layer": found.reason or fault, "attention": fault}
 
 
 def _loader(spec: ModelSpec) -> Callable[[ModelSpec], Built]:
