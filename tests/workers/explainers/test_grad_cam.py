@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
 
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import LoadedModel
@@ -95,3 +96,24 @@ def test_the_cost_is_one_pass_of_the_trunk() -> None:
 
     # The trunk's first map alone has 2 x 64 x 32 x 32 values; the head's weights are 10 x 512.
     assert 0 < sum(kept) < 2 * 64 * 32 * 32
+
+
+class ReadsContrast(nn.Module):
+    """Reads how much each map varies: the gradients at a map's positions sum to nothing but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head = nn.Conv2d(3, 6, 3, stride=2), nn.Linear(6, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.trunk(images).relu().std((2, 3)))
+        return logits
+
+
+def test_a_mean_that_is_only_rounding_is_no_evidence() -> None:
+    torch.manual_seed(0)
+    entries = explain("grad_cam", loaded(ReadsContrast().eval()), photos(2), TARGETS, {})
+
+    for entry in entries:
+        assert isinstance(entry, Explained)
+        assert (entry.attribution.any(), entry.verdict) == (False, "blank")

@@ -42,7 +42,7 @@ ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 # How many maps are tried, the last one first.
 TRIED = 8
 NO_ONE_LAYER = "there is no one layer that all evidence flows through"
-AFTER_ATTENTION = "attention mixes the positions after its last map"
+AFTER_ATTENTION = "attention mixes positions after its last map"
 
 Readings = Mapping[int, Reading | None]
 
@@ -163,7 +163,7 @@ def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Se
         )
         if mixed is None:
             return Search(cut)
-        reasons.insert(0, f"`{mixed}` mixes the positions after its last map")
+        reasons.insert(0, f"`{mixed}` mixes positions after its last map")
         break
     if cam_layer:
         raise ValueError(f"what module {cam_layer!r} puts out is no layer for Grad-CAM: {reasons[0]}")
