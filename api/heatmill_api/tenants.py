@@ -11,12 +11,11 @@ from pathlib import Path
 from flask import Blueprint, Flask, current_app, g, request
 
 from heatmill.errors import Unauthorized
+from heatmill.keys import reserved_names
 
 DEFAULT_TENANT = "default"
 TENANT = re.compile(r"[a-z0-9-]{1,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-# First parts of object keys that are not tenants.
-RESERVED = {"open", "probe"}
 EXTENSION = "heatmill-keys"
 
 
@@ -63,8 +62,10 @@ def read_keys(path: Path | None) -> ApiKeys:
     for digest, tenant in tenants.items():
         if not SHA256.fullmatch(digest):
             raise ValueError(f"{path}: {digest[:8]}... is not the sha256 of a key, in 64 lowercase hex digits")
-        if not isinstance(tenant, str) or not TENANT.fullmatch(tenant) or tenant in RESERVED:
-            raise ValueError(f"{path}: the tenant {tenant!r} must be 1 to 63 of a-z, 0-9 and -, and not open or probe")
+        if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
+            raise ValueError(f"{path}: the tenant {tenant!r} must be 1 to 63 of a-z, 0-9 and -")
+        if tenant in reserved_names():
+            raise ValueError(f"{path}: the tenant {tenant!r} has a reserved name: heatmill's own objects lie below it")
     return ApiKeys(tenants)
 
 

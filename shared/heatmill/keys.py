@@ -7,6 +7,7 @@ OPEN_PREFIX = "open/"
 TRASH_PREFIX = "trash/"
 EXPIRY_PREFIX = "expiry/"
 MODELS_PREFIX = "models/"
+PROBE_PREFIX = "probe/"
 JOB_PATTERN = "[0-9a-f]{32}"
 
 
@@ -30,6 +31,16 @@ class JobId:
     def prefix(self) -> str:
         """Everything the job owns starts with this."""
         return f"{self.tenant}/jobs/{self.job}/"
+
+
+def reserved_names() -> frozenset[str]:
+    """First parts of keys that belong to no tenant: those of every `_PREFIX` of this module."""
+    return frozenset(value.rstrip("/") for name, value in globals().items() if name.endswith("_PREFIX"))
+
+
+def probe(name: str) -> str:
+    """An object that is written to try the store, and deleted at once."""
+    return f"{PROBE_PREFIX}{name}"
 
 
 def open_marker(job: JobId) -> str:

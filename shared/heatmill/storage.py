@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from typing import IO, TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
+from heatmill import keys
 from heatmill.boto_client import boto_client
 from heatmill.byte_ranges import ByteRange, span
 from heatmill.errors import StorageUnavailable
@@ -233,7 +234,7 @@ class S3Storage:
         Raises:
             StorageUnavailable: No write has won, since an answer was lost on the way; the next try may tell.
         """
-        key = f"probe/{uuid4().hex}"
+        key = keys.probe(uuid4().hex)
         with ThreadPoolExecutor(PROBE_WRITERS) as pool:
             outcomes = pool.map(
                 lambda number: self._put_if_absent(key, str(number).encode(), "text/plain"), range(PROBE_WRITERS)

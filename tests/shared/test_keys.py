@@ -1,5 +1,7 @@
 """Object keys are functions of ids; what one job owns, no other job reaches."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from heatmill import keys
@@ -26,6 +28,16 @@ def test_keys_are_what_the_design_says() -> None:
 def test_a_job_id_can_be_read_back() -> None:
     assert JobId.parse(str(JOB)) == JOB
     assert JobId.parse(keys.open_marker(JOB).removeprefix(keys.OPEN_PREFIX)) == JOB
+
+
+def test_every_key_that_belongs_to_no_tenant_lies_below_a_reserved_name() -> None:
+    of_no_tenant = (
+        keys.open_marker(JOB),
+        keys.trash_marker(JOB),
+        keys.expiry_marker(JOB, datetime(2030, 1, 1, tzinfo=UTC)),
+        keys.probe("0"),
+    )
+    assert {key.partition("/")[0] for key in of_no_tenant} == keys.reserved_names()
 
 
 def test_text_that_is_no_job_id_is_an_error() -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heatmill import keys
 from heatmill.local.ports import LOOPBACK, free_ports, is_free
 from heatmill.local.processes import Program
 from heatmill.local.programs import object_store_program
@@ -141,8 +142,8 @@ class Buckets:
                     self._client.create_bucket(Bucket=name)
                 # Listening comes before being able to store: the parts of SeaweedFS find each other after that. An
                 # empty object would not show it.
-                self._client.put_object(Bucket=name, Key="probe/start", Body=b"x")
-                self._client.delete_object(Bucket=name, Key="probe/start")
+                self._client.put_object(Bucket=name, Key=keys.probe("start"), Body=b"x")
+                self._client.delete_object(Bucket=name, Key=keys.probe("start"))
         except (BotoCoreError, ClientError):
             return False
         return True
