@@ -84,13 +84,20 @@ def _items(
 
 
 def _repeated_ids(items: tuple[ItemRequest, ...]) -> Iterator[Fault]:
-    """An item without an id is called by its position, and another item must not be called that."""
+    """Each item that has an earlier one's id, and once that earlier one; without an id, its position is its id."""
     seen: dict[str, int] = {}
+    told: set[int] = set()
     for number, item in enumerate(items):
         name = item.id or str(number)
         first = seen.setdefault(name, number)
-        if first != number:
-            yield {"pointer": f"/items/{number}/id", "detail": f"the id {name!r} is that of item {first} already"}
+        if first == number:
+            continue
+        position = "" if item.id else ", its position,"
+        detail = f"the id {name!r}{position} is that of item {first} already; ids must differ"
+        yield {"pointer": f"/items/{number}/id", "detail": detail}
+        if first not in told:
+            told.add(first)
+            yield {"pointer": f"/items/{first}/id", "detail": f"the id {name!r} is that of item {number} too"}
 
 
 def _image_refusal(rules: SourceRules, uri: str) -> str | None:

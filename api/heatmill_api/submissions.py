@@ -1,7 +1,6 @@
 """Read the body of `POST /v1/jobs`: JSON, or a form with the JSON and the images themselves."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,10 +114,18 @@ def _named_files(files: Sequence[FileStorage], max_files: int) -> dict[str, File
         raise InvalidRequest("the form has no files in `images`; without any, send the job as application/json")
     if len(files) > max_files:
         raise TooLarge(f"the form holds {len(files)} images; the limit is {max_files}. Use /v1/uploads for more")
-    names = Counter(file.filename or "" for file in files)
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise InvalidRequest(f"two images of the form are called {repeated[0]!r}; the names must differ")
-    return {file.filename or "": file for file in files}
+    named: dict[str, list[int]] = {}
+    for number, file in enumerate(files):
+        named.setdefault(file.filename or "", []).append(number)
+    faults: list[dict[str, object]] = [
+        {"pointer": pointer(["images", number]), "detail": f"{len(numbers)} images of the form are called {name!r}"}
+        for name, numbers in named.items()
+        for number in numbers
+        if len(numbers) > 1
+    ]
+    if faults:
+        raise faulty(faults)
+    return {name: files[numbers[0]] for name, numbers in named.items()}
 
 
 def _sha256(file: FileStorage) -> str:

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_map, fetch_rows
 from heatmill.errors import InvalidRequest, JobDeleted, JobNotFound, RequestError
 from heatmill.job_map import JobMap
+from heatmill.local_items import NOT_STORED
 from heatmill.schemas import (
     LONGEST_WAIT_SECONDS,
     ItemRequest,
@@ -29,7 +30,7 @@ from heatmill.schemas import (
     StoredFile,
     Verdict,
 )
-from heatmill.submission import SOME_UPLOAD, Images, SubmitOptions, list_items, request_body, sent_items
+from heatmill.submission import Images, SubmitOptions, list_items, request_body, sent_items
 from heatmill.transport import Retries, Transport, read_answer, service_url
 from heatmill.uploads import OnRefused, OnUpload, is_uri, upload
 
@@ -114,14 +115,14 @@ class Client:
         Args:
             model: Its name in `models()`.
             methods: Names, or `MethodRequest` where a method takes params; none are needed where a map is asked for.
-            images: Files on this machine. A mapping gives each its item id; else that is the file's name, or its path
-                where two have one name.
+            images: Files on this machine. A mapping gives each its item id; else that is the file's name where all lie
+                in one folder, and the path as given where not. A file whose name cannot be an id is a failed row.
             items: Items, whose images are files on this machine, which are uploaded, or URIs.
             source: An `s3://bucket/prefix/` or `s3://.../manifest.jsonl` that lists the items.
             **options: See `SubmitOptions`.
 
         Raises:
-            InvalidRequest: Nothing to explain, a file that cannot be read, or a field out of bounds.
+            InvalidRequest: Nothing to explain, a file that cannot be read, items of one id, or a field out of bounds.
         """
         key = options.pop("idempotency_key", uuid4().hex)
         told = options.pop("on_upload", None), options.pop("on_refused", None)
@@ -271,7 +272,7 @@ class Client:
         """
         local = [Path(item.image) for item in items if not is_uri(item.image)]
         if local:
-            trial = {**body, "items": sent_items(items, repeat(SOME_UPLOAD)), "validate_only": True}
+            trial = {**body, "items": sent_items(items, repeat(NOT_STORED)), "validate_only": True}
             self._api.send("POST", "/v1/jobs", json=trial)
         return sent_items(items, iter(upload(self._api, self._store, local, on_upload, on_refused)))
 

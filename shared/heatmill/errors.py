@@ -11,7 +11,7 @@
     │   ├── IdempotencyKeyReused      the key belongs to a job with another body
     │   └── Unauthorized
     ├── ItemError             this item failed, the job goes on
-    │   ├── InvalidItem               a line of a manifest is not an item
+    │   ├── InvalidItem               a line of a manifest, or a file by its name, is not an item
     │   ├── SourceUnreadable          a job's source lists nothing, or too much, or is not there
     │   ├── ImageNotFound, ImageUnreadable, ImageTooLarge
     │   ├── TargetUnknown             the model has no such class
@@ -124,7 +124,7 @@ class ItemError(HeatmillError):
 
 
 class InvalidItem(ItemError):
-    """A manifest line is not an item."""
+    """A manifest line is not an item, or a file's name cannot be an item's id."""
 
 
 class SourceUnreadable(ItemError):

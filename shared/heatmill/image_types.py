@@ -19,3 +19,9 @@ IMAGE_TYPES: Mapping[str, ImageType] = {
     ".tiff": "image/tiff",
     ".gif": "image/gif",
 }
+
+
+def ending(name: str) -> str:
+    """A file name's ending from its last dot on, in lower case; empty where it has no dot."""
+    _, dot, last = name.rpartition(".")
+    return dot and dot + last.lower()

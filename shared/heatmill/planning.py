@@ -5,7 +5,7 @@ from itertools import count, islice
 from typing import Any
 
 from heatmill import keys
-from heatmill.errors import HeatmillError, InternalError, MapUnavailable
+from heatmill.errors import HeatmillError, InternalError, InvalidItem, MapUnavailable
 from heatmill.keys import JobId
 from heatmill.records import load_plan, load_shard, store_shard
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, JobRequest, Plan, Problem, problem_type
@@ -93,11 +93,15 @@ def as_problem(error: HeatmillError) -> Problem:
 
 def inline_items(requests: Iterable[ItemRequest]) -> ListItems:
     """List the items that stand in the request itself; their targets are indices already."""
-    items = [
-        Item(index=index, id=request.id or str(index), image=request.image, target=_index(request.target))
-        for index, request in enumerate(requests)
-    ]
+    items = [listed_item(index, request) for index, request in enumerate(requests)]
     return lambda after: iter(items if after is None else items[after.index + 1 :])
+
+
+def listed_item(index: int, request: ItemRequest) -> Item:
+    """An item of a request or a manifest, whose target is an index already; without an id, its position is its id."""
+    problem = None if request.error is None else as_problem(InvalidItem(request.error))
+    name, target = request.id or str(index), _index(request.target)
+    return Item(index=index, id=name, image=request.image, target=target, error=problem)
 
 
 def lost_items(accepted: AcceptedJob, plan: Plan, number: int) -> tuple[Item, ...]:

@@ -4,16 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pydantic import ValidationError
-
-from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.errors import TooLarge
+from heatmill.local_items import check_distinct, file_item, file_items, name_images
 from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, Layout, MapRequest, MethodRequest, Priority
-from heatmill.uploads import OnRefused, OnUpload, is_uri, name_images
+from heatmill.uploads import OnRefused, OnUpload, is_uri
 
 Images = Mapping[str, Path | str] | Sequence[Path | str]
-
-# Stands for an image that is not uploaded yet, while the rest of a request is checked.
-SOME_UPLOAD = "upload://" + 64 * "0"
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -43,17 +39,18 @@ def list_items(images: Images, items: Iterable[ItemRequest], target: int | str |
     """All items of a submission, each with its target.
 
     Args:
-        images: Files on this machine; a mapping gives each its item id.
+        images: Files on this machine; a mapping gives each its item id, else see `name_images`.
         items: More items.
         target: Of those that name none.
 
     Raises:
-        InvalidRequest: An item id cannot be one.
+        InvalidRequest: An item id cannot be one, or two items have one; the message names both files.
         TooLarge: More items than a request holds.
     """
     listed = [*_of_images(images), *items]
     if len(listed) > MAX_INLINE_ITEMS:
         raise TooLarge(f"{len(listed)} items; a request holds {MAX_INLINE_ITEMS}, for more give an s3:// source")
+    check_distinct((item.id, item.image) for item in listed)
     return [item.model_copy(update={"target": target}) if item.target is None else item for item in listed]
 
 
@@ -75,17 +72,10 @@ def sent_items(items: Iterable[ItemRequest], uris: Iterator[str]) -> list[dict[s
     ]
 
 
-def _of_images(images: Images) -> Iterator[ItemRequest]:
-    paths = images.items() if isinstance(images, Mapping) else _by_name(images)
-    for name, path in paths:
-        try:
-            yield ItemRequest(id=name, image=str(path))
-        except ValidationError as error:
-            raise InvalidRequest(f"{str(path)[:200]!r} cannot be an item: {error.errors()[0]['msg']}") from error
-
-
-def _by_name(images: Sequence[Path | str]) -> Iterable[tuple[str, Path]]:
-    return name_images((Path(image).name, Path(image)) for image in images).items()
+def _of_images(images: Images) -> list[ItemRequest]:
+    if isinstance(images, Mapping):
+        return [file_item(name, Path(path)) for name, path in images.items()]
+    return file_items(name_images([Path(image) for image in images]))
 
 
 def _method(method: str | MethodRequest) -> dict[str, Any]:

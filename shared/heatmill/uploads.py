@@ -2,8 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from heatmill.errors import InvalidRequest
-from heatmill.image_types import IMAGE_TYPES
+from heatmill.image_types import IMAGE_TYPES, ending
 from heatmill.schemas import Problem
 from heatmill.transport import Transport, read_answer
 
@@ -91,20 +90,13 @@ def is_uri(image: str) -> bool:
     return URI.match(image) is not None
 
 
-def name_images(images: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Item id -> file. Files that would have one id get their paths as ids."""
-    listed = list(images)
-    uses = Counter(name for name, _ in listed)
-    return {name if uses[name] == 1 else path.as_posix(): path for name, path in listed}
-
-
 def read_image(path: Path) -> LocalImage:
     """Hash a file; what it holds is the workers' to judge.
 
     Raises:
         InvalidRequest: It cannot be read, or its name does not end as an image's.
     """
-    content_type = IMAGE_TYPES.get(path.suffix.lower())
+    content_type = IMAGE_TYPES.get(ending(path.name))
     if content_type is None:
         raise InvalidRequest(f"{path} does not look like an image; read are {', '.join(sorted(IMAGE_TYPES))}")
     try:

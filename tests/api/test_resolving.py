@@ -172,3 +172,34 @@ def test_ten_thousand_wrong_labels_are_refused_soon(client: FlaskClient) -> None
     began = time.monotonic()
     assert client.post("/v1/jobs", json=body() | {"items": items}).status_code == 422
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("ids", "pointers"),
+    [
+        (["a", "b", "a"], {"/items/2/id": "item 0", "/items/0/id": "item 2"}),
+        (["a", "a", "a"], {"/items/1/id": "item 0", "/items/0/id": "item 1", "/items/2/id": "item 0"}),
+        (["1", None], {"/items/1/id": "its position", "/items/0/id": "item 1"}),
+        ([None, "0"], {"/items/1/id": "item 0", "/items/0/id": "item 1"}),
+        (["A", "a", "cr\u00e8me", "cre\u0300me", "a ", " a", "a/b", "a\\b", "00", "0x0"], {}),
+    ],
+)
+def test_an_id_of_two_items_is_refused_with_pointers_to_both(
+    client: FlaskClient, ids: list[str | None], pointers: dict[str, str]
+) -> None:
+    items = [{"image": UPLOADED} | ({} if name is None else {"id": name}) for name in ids]
+    answer = client.post("/v1/jobs", json=body() | {"items": items})
+    assert answer.json is not None
+    found = {error["pointer"]: error["detail"] for error in answer.json.get("errors", [])}
+    assert found.keys() == pointers.keys()
+    assert all(words in found[pointer] for pointer, words in pointers.items())
+    assert answer.status_code == (422 if pointers else 202)
+
+
+def test_ten_thousand_items_of_one_id_are_refused_soon(client: FlaskClient) -> None:
+    client.application.config["MAX_CONTENT_LENGTH"] = 2_000_000
+    answer = client.post("/v1/jobs", json=body() | {"items": [{"id": "a", "image": UPLOADED}] * 10_000})
+    assert answer.status_code == 422
+    assert answer.json is not None
+    assert "'a'" in answer.json["detail"]
+    assert len(answer.json["errors"]) == 100

@@ -113,10 +113,12 @@ def test_a_form_that_cannot_be_a_job_is_refused(
 
 
 def test_two_files_of_one_name_are_refused(client: FlaskClient) -> None:
-    images = [(io.BytesIO(b"one"), "a.png"), (io.BytesIO(b"two"), "a.png")]
+    images = [(io.BytesIO(name.encode()), name) for name in ("a.png", "b.png", "A.png", "a.png")]
     answer = client.post("/v1/jobs", data={"request": json.dumps(REQUEST), "images": images})
     assert answer.status_code == 422
-    assert "'a.png'" in answer.text
+    assert answer.json is not None
+    assert [error["pointer"] for error in answer.json["errors"]] == ["/images/0", "/images/3"]
+    assert "'a.png'" in answer.json["detail"]
 
 
 def test_a_form_without_its_request_is_refused(client: FlaskClient) -> None:

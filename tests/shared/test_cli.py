@@ -1,5 +1,6 @@
 """The command line against the real API: what it prints, where, and how it ends."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from heatmill import records
 from heatmill.cli import main
@@ -53,10 +55,10 @@ def test_files_folders_manifests_and_uris_go_into_one_job(
     manifest.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     job = submitted(run, photos / "a.JPG", manifest, f"upload://{64 * 'b'}", "--target", 7)
     assert [(item.id, item.target) for item in items(served, job)] == [
-        ("a.JPG", 7),
-        ("photos/b.png", 281),
+        (str(photos / "a.JPG"), 7),
+        (str(photos / "b.png"), 281),
         ("known", 7),
-        (64 * "b", 7),
+        (f"upload://{64 * 'b'}", 7),
     ]
 
 
@@ -103,13 +105,54 @@ def test_submit_says_what_to_do_next_and_keeps_stdout_for_the_job(run: Run, phot
     assert "uploaded: 3 of 3" in result.stderr
 
 
+def test_submit_says_what_it_left_out_and_keeps_json_pure(run: Run, photos: Path) -> None:
+    (photos / ".hidden.png").touch()
+    result = run("submit", photos, "--method", "saliency", "--json")
+    assert result.stderr == "left out: 1 .txt, 1 hidden\n"
+    assert json.loads(result.stdout)["counts"]["total"] == 3
+
+
+def test_each_file_of_two_folders_is_submitted_with_its_own_picture(run: Run, served: Served, tmp_path: Path) -> None:
+    names = ["A/x.png", "B/x.png", "C/A/x.png", "A/y.png", "A/new\nline.png"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name)
+    result = run("submit", *(tmp_path / folder for folder in "ABC"), "--method", "saliency", "--json")
+    found = items(served, json.loads(result.stdout))
+    assert {item.id: item.image for item in found if item.error is None} == {
+        str(tmp_path / name): f"upload://{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}"
+        for name in names[:4]
+    }
+    assert [item.id for item in found if item.error] == [str(tmp_path / "A") + r"/new\nline.png"]
+
+
+def test_a_file_like_an_option_is_submitted_after_two_dashes(
+    run: Run, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-n.png", "--wait.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    result = run("submit", "--method", "saliency", "--json", "--", "-n.png", "--wait.png")
+    job = json.loads(result.stdout)
+    assert [item.id for item in items(served, job)] == ["-n.png", "--wait.png"]
+
+
+def test_what_a_service_says_does_not_command_the_terminal(run: Run, served: Served, photos: Path) -> None:
+    job = submitted(run, photos)
+    served.explain(job["id"], row(0, item="\x1b[31mred"), row(1), row(2))
+    text = run("results", job["id"]).stdout
+    assert r"\x1b[31mred" in text
+    assert "\x1b" not in text
+
+
 def test_submit_names_what_it_could_not_upload_and_keeps_json_pure(run: Run, photos: Path) -> None:
     with (photos / "huge.png").open("wb") as file:
         file.truncate(51 * 2**20)
     (photos / "empty.png").touch()
     result = run("submit", photos, "--method", "saliency", "--json")
     assert (result.exit_code, json.loads(result.stdout)["counts"]["total"]) == (0, 5)
-    (told,) = result.stderr.splitlines()
+    left_out, told = result.stderr.splitlines()
+    assert left_out == "left out: 1 .txt"
     assert told.startswith(f"not uploaded: {photos / 'huge.png'}: ")
     assert told.endswith("53,477,376 bytes; the limit is 52,428,800")
 

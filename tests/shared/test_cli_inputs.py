@@ -65,14 +65,6 @@ def test_two_sources_are_refused() -> None:
         read_inputs(["s3://bucket/a/", "s3://bucket/b/"])
 
 
-def test_files_that_would_have_one_id_are_named_by_their_paths(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.png").write_bytes(b"x")
-    items = read_inputs([str(tmp_path / "one"), str(tmp_path / "two")]).items
-    assert [item.id for item in items] == [str(tmp_path / "one" / "x.png"), str(tmp_path / "two" / "x.png")]
-
-
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter, match="holds no images"):
         read_inputs([str(tmp_path)])

@@ -102,13 +102,47 @@ def test_params_metadata_and_priority_arrive(client: Client) -> None:
     assert (job.methods[0].params["steps"], job.metadata, job.priority) == (7, {"team": "red"}, "bulk")
 
 
-def test_files_of_one_name_are_told_apart_by_their_paths(client: Client, served: Served, tmp_path: Path) -> None:
-    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
+def test_files_of_several_folders_are_named_by_their_paths(client: Client, served: Served, tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", tmp_path / "b" / "y.png"]
     for number, path in enumerate(paths):
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(png(Image.new("L", (5, 5), number)))
     job = client.submit(MODEL, ["saliency"], images=paths)
     assert [item.id for item in request_of(served, job)] == [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("more", [["photos/../red.png", "red.png"], ["red.png"] * 2, [Path("red.png"), "./red.png"]])
+def test_two_images_of_one_id_are_refused_by_both_names(client: Client, photos: list[Path], more: list[str]) -> None:
+    folder = photos[0].parent
+    (folder / "photos").mkdir()
+    with pytest.raises(InvalidRequest, match="ids must differ") as refused:
+        client.submit(
+            MODEL,
+            ["saliency"],
+            images={"red.png": photos[2]},
+            items=[ItemRequest(id=Path(name).name, image=str(folder / name)) for name in more],
+        )
+    assert str(photos[2]) in str(refused.value)
+    if "photos/../red.png" not in more:
+        with pytest.raises(InvalidRequest, match="ids must differ"):
+            client.submit(MODEL, ["saliency"], images=[folder / name for name in more])
+
+
+def test_a_position_that_is_anothers_id_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="called by its position"):
+        client.submit(MODEL, ["saliency"], items=[ItemRequest(image=SOMEWHERE), ItemRequest(id="0", image=SOMEWHERE)])
+
+
+def test_a_file_whose_name_cannot_be_an_id_is_a_failed_item_of_its_own(
+    client: Client, served: Served, photos: list[Path]
+) -> None:
+    odd = photos[0].rename(photos[0].with_name("new\nline.png"))
+    job = client.submit(MODEL, ["saliency"], images=[odd, *photos[1:]])
+    first, *others = records.load_shard(served.storage, JobId("default", job.id), 0)
+    assert (first.id, [item.id for item in others]) == (r"new\nline.png", [path.name for path in photos[1:]])
+    assert first.error
+    assert "control characters" in first.error.detail
+    assert [item.error for item in others] == [None, None]
 
 
 def test_a_submission_whose_answer_was_lost_gives_one_job(client: Client) -> None:

@@ -11,6 +11,7 @@ import click
 
 from heatmill.client import DEFAULT_URL, Client
 from heatmill.errors import HeatmillError, RequestError, ServiceUnavailable
+from heatmill.printable import printable
 from heatmill.schemas import Job
 
 Command = Callable[..., Any]
@@ -94,7 +95,8 @@ def fail(message: str, code: Exit) -> NoReturn:
     Raises:
         click.exceptions.Exit: With the code.
     """
-    click.echo(f"Error: {message}", err=True)
+    # The lines are ours; what stands in them may be a name from outside.
+    click.echo("\n".join(map(printable, f"Error: {message}".split("\n"))), err=True)
     raise click.exceptions.Exit(code)
 
 

@@ -1,27 +1,47 @@
 """What stands on the command line of `submit`, turned into what the client takes."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from codecs import BOM_UTF8
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from pydantic import JsonValue, ValidationError
 
-from heatmill.image_types import IMAGE_TYPES
+from heatmill.cli.folders import left_out_text, read_folder
+from heatmill.errors import InvalidRequest
+from heatmill.image_types import IMAGE_TYPES, ending
+from heatmill.local_items import check_distinct, file_items
+from heatmill.printable import printable
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
-from heatmill.uploads import is_uri, name_images
+from heatmill.uploads import is_uri
 
 MANIFESTS = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images of one submission: items, whose images may be local files, or a source that the service lists."""
+    """The images of one submission: items, whose images may be local files, or a source that the service lists.
+
+    Args:
+        left_out: How many files of the folders are not taken, by ending or kind; see `cli.folders`.
+    """
 
     items: tuple[ItemRequest, ...] = ()
     source: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A local image: its id, and the argument that names it."""
+
+    name: str
+    path: Path
+    argument: str
 
 
 def read_inputs(arguments: Sequence[str]) -> Inputs:
@@ -30,22 +50,35 @@ def read_inputs(arguments: Sequence[str]) -> Inputs:
     A file is an image, a folder all images below it, a `.jsonl` file a manifest whose relative paths start at its own
     folder. `s3://bucket/prefix/` and `s3://.../manifest.jsonl` are a source; any other URI is one image.
 
+    The ids of a single folder's images are their paths from the folder on, a single file's is its name. Of several
+    arguments, each id begins with its argument, and manifests without ids name their images from their own folders.
+
     Raises:
-        click.BadParameter: Something is not there, is not understood, or cannot be combined.
+        click.BadParameter: Something is not there, is not understood, or cannot be combined; two items have one id, or
+            two arguments name one file.
     """
     sources = [argument for argument in arguments if _is_source(argument)]
     if len(sources) > 1 or (sources and len(arguments) > 1):
-        raise click.BadParameter(f"{sources[0]} lists a job's items; submit everything else as a job of its own")
+        raise _wrong(f"{sources[0]} lists a job's items; submit everything else as a job of its own")
     if sources:
         return Inputs(source=sources[0])
-    paths = [path for argument in arguments if _is_local(argument) for path in _local_images(Path(argument))]
-    items = [_item({"id": name, "image": str(path)}, str(path)) for name, path in name_images(paths).items()]
+    is_alone, left_out = len(arguments) == 1, Counter[str]()
+    files = [
+        file for argument in arguments if _is_local(argument) for file in _local_images(argument, is_alone, left_out)
+    ]
+    _check_named_once(files)
+    named = [(item, str(file.path)) for item, file in zip(_file_items(files), files, strict=True)]
     for argument in arguments:
-        if argument.endswith(MANIFESTS):
-            items += _read_manifest(Path(argument))
+        if _is_manifest(argument):
+            named += _read_manifest(Path(argument), is_alone=is_alone)
         elif is_uri(argument):
-            items.append(_item({"id": argument.rstrip("/").rsplit("/", 1)[1], "image": argument}, argument))
-    return Inputs(items=tuple(items))
+            name = argument.rstrip("/").rpartition("/")[2] if is_alone else argument
+            named.append((_item({"id": name, "image": argument}, argument), argument))
+    try:
+        check_distinct((item.id, origin) for item, origin in named)
+    except InvalidRequest as error:
+        raise _wrong(str(error)) from error
+    return Inputs(items=tuple(item for item, _ in named), left_out=left_out)
 
 
 def parse_method(text: str) -> MethodRequest:
@@ -115,49 +148,82 @@ def _name_and_params(text: str) -> tuple[str, dict[str, JsonValue]]:
 
 
 def _is_source(argument: str) -> bool:
-    return argument.startswith("s3://") and Path(argument).suffix.lower() not in IMAGE_TYPES
+    return argument.startswith("s3://") and (argument.endswith("/") or ending(argument) not in IMAGE_TYPES)
+
+
+def _is_manifest(argument: str) -> bool:
+    """Whether it is one, or would be if it were there; a folder is a folder, however it is called."""
+    return not is_uri(argument) and ending(argument) in MANIFESTS and not Path(argument).is_dir()
 
 
 def _is_local(argument: str) -> bool:
-    return not is_uri(argument) and not argument.endswith(MANIFESTS)
+    return not is_uri(argument) and not _is_manifest(argument)
 
 
-def _local_images(path: Path) -> Iterator[tuple[str, Path]]:
-    """Item ids and files; a folder's files are named from the folder on."""
-    if path.is_file():
-        yield path.name, path
+def _local_images(argument: str, is_alone: bool, left_out: Counter[str]) -> Iterator[_File]:
+    """The images that an argument names; what its folder holds beside them is counted."""
+    root = Path(argument)
+    if root.is_file():
+        yield _File(root.name if is_alone else root.as_posix(), root, argument)
         return
-    if not path.is_dir():
-        raise click.BadParameter(f"{path} does not exist")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_TYPES and file.is_file())
-    if not files:
-        raise click.BadParameter(f"{path} holds no images ({', '.join(sorted(IMAGE_TYPES))})")
+    if not root.is_dir():
+        raise _wrong(f"{root} {'is a link to nothing' if root.is_symlink() else 'does not exist'}")
+    folder = read_folder(root)
+    if not folder.images:
+        held = left_out_text(folder.left_out) or "nothing"
+        raise _wrong(f"{root} holds no images ({', '.join(sorted(IMAGE_TYPES))}); it holds {held}")
+    left_out.update(folder.left_out)
+    for path in folder.images:
+        yield _File((path if is_alone else root / path).as_posix(), root / path, argument)
+
+
+def _check_named_once(files: Iterable[_File]) -> None:
+    """Refuse a file that two arguments name, in whatever words: under two ids it would be explained twice.
+
+    Raises:
+        click.BadParameter: The message has both arguments.
+    """
+    folders: dict[Path, Path] = {}
+    arguments: dict[Path, str] = {}
     for file in files:
-        yield file.relative_to(path).as_posix(), file
+        folder = file.path.parent
+        # What a file links to is no matter: each link is a file of its own.
+        place = folders.setdefault(folder, folder.resolve()) / file.path.name
+        if place in arguments:
+            both = f"{arguments[place]!r} and {file.argument!r}"
+            raise _wrong(f"the file {file.path} is named twice, by {both}; name it once")
+        arguments[place] = file.argument
 
 
-def _read_manifest(path: Path) -> list[ItemRequest]:
+def _file_items(files: Sequence[_File]) -> list[ItemRequest]:
+    try:
+        return file_items((file.name, file.path) for file in files)
+    except InvalidRequest as error:
+        raise _wrong(str(error)) from error
+
+
+def _read_manifest(path: Path, *, is_alone: bool) -> list[tuple[ItemRequest, str]]:
+    """Each line's item, and where it stands."""
     try:
         # Some editors begin a file with a mark, which is no part of its first line.
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"the manifest {path} cannot be read: {error}") from error
-    return [
-        _manifest_item(line, path.parent, f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+        lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
+    except OSError as error:
+        raise _wrong(f"the manifest {path} cannot be read: {error}") from error
+    placed = [(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    folder = Path() if is_alone else path.parent
+    return [(_manifest_item(line, path.parent, folder, where), where) for line, where in placed]
 
 
-def _manifest_item(line: str, folder: Path, where: str) -> ItemRequest:
+def _manifest_item(line: bytes, folder: Path, named_from: Path, where: str) -> ItemRequest:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode(), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
     except ValueError as error:
-        raise click.BadParameter(f"{where}: not JSON: {error}") from error
+        raise _wrong(f"{where}: not JSON: {error}") from error
     item = _item(fields, where)
     if is_uri(item.image):
         return item
-    return item.model_copy(update={"id": item.id or item.image, "image": str(folder / item.image)})
+    name = (named_from / item.image).as_posix() if named_from != Path() else item.image
+    return item.model_copy(update={"id": item.id or name, "image": str(folder / item.image)})
 
 
 def _item(fields: Any, where: str) -> ItemRequest:
@@ -166,7 +232,21 @@ def _item(fields: Any, where: str) -> ItemRequest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise click.BadParameter(f"{where}: {field + ': ' if field else ''}{first['msg']}") from error
+        raise _wrong(f"{where}: {field + ': ' if field else ''}{first['msg']}") from error
+
+
+def _wrong(message: str) -> click.BadParameter:
+    """The error that click shows; a name must not command the terminal."""
+    return click.BadParameter(printable(message))
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs as a dict; of two values under one name, one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {repeated!r} is given twice")
+    return found
 
 
 def _next_value(text: str) -> tuple[JsonValue, str]:

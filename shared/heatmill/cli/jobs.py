@@ -7,8 +7,9 @@ from typing import Any, TypedDict, Unpack, get_args
 import click
 
 from heatmill.cli.connection import Service, connected, end_as, json_option, service_options
+from heatmill.cli.folders import left_out_text
 from heatmill.cli.inputs import parse_map, parse_metadata, parse_method, parse_target, read_inputs
-from heatmill.cli.output import print_job, print_job_and_rows, print_json
+from heatmill.cli.output import print_job, print_job_and_rows, print_json, warn
 from heatmill.cli.progress import count_progress
 from heatmill.cli.waiting import interruptible, wait_for
 from heatmill.client import Client
@@ -76,6 +77,7 @@ def submit(service: Service, *, waits: bool, as_json: bool, **given: Unpack[Subm
     """Explain images.
 
     PATH is an image, a folder, whose images are all taken, or a .jsonl manifest of {"id", "image", "target"} lines.
+    Of one folder, an image's id is its path from there on; of several PATHs, each id begins with its PATH.
     URI is upload://SHA256 or s3://BUCKET/KEY for one image, s3://BUCKET/PREFIX/ or s3://.../MANIFEST.jsonl for many.
     Files are uploaded by their content, once.
     """
@@ -172,8 +174,10 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
     if given["priority"] is not None:
         options["priority"] = given["priority"]
     # On stderr, so also beside --json: the job's row for this item can only say that its image is not there.
-    options["on_refused"] = lambda path, reason: click.echo(f"not uploaded: {path}: {reason}", err=True)
+    options["on_refused"] = lambda path, reason: warn(f"not uploaded: {path}: {reason}")
     inputs = read_inputs(given["images"])
+    if inputs.left_out:
+        warn(f"left out: {left_out_text(inputs.left_out)}")
     with count_progress("uploaded", quiet=quiet) as options["on_upload"]:
         return client.submit(given["model"], methods, items=inputs.items, source=inputs.source, **options)
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from heatmill.cli.progress import line
 from heatmill.downloads import FetchedRow
+from heatmill.printable import printable
 from heatmill.row_text import class_text, verdict_text
 from heatmill.schemas import Job, Row
 
@@ -29,6 +30,11 @@ def print_json(document: BaseModel | Sequence[BaseModel | dict[str, object]]) ->
         return
     entries = [entry.model_dump(mode="json") if isinstance(entry, BaseModel) else entry for entry in document]
     click.echo(json.dumps(entries, ensure_ascii=False))
+
+
+def warn(text: str) -> None:
+    """Say something on stderr; names of files in it do not command the terminal."""
+    click.echo(printable(text), err=True)
 
 
 def print_job_and_rows(job: Job, rows: Iterable[Row]) -> None:
@@ -72,7 +78,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
     style = "red" if row.error is not None else VERDICT_STYLES.get(row.verdict or "", "")
-    cells = (row.item, class_text(row), row.method, Text(verdict_text(row), style))
+    cells = (printable(row.item), class_text(row), row.method, Text(printable(verdict_text(row)), style))
     return (*cells, row.files.get("heatmap", "")) if isinstance(row, FetchedRow) else cells
 
 

@@ -11,6 +11,8 @@ from heatmill.schemas.replies import (
 )
 from heatmill.schemas.requests import (
     LONGEST_WAIT_SECONDS,
+    MAX_ID_LENGTH,
+    MAX_IMAGE_LENGTH,
     MAX_INLINE_ITEMS,
     MAX_METADATA,
     MAX_METHODS,
@@ -46,6 +48,8 @@ from heatmill.schemas.words import (
 
 __all__ = [
     "LONGEST_WAIT_SECONDS",
+    "MAX_ID_LENGTH",
+    "MAX_IMAGE_LENGTH",
     "MAX_INLINE_ITEMS",
     "MAX_METADATA",
     "MAX_METHODS",

@@ -10,10 +10,13 @@ MAX_INLINE_ITEMS = 10_000
 MAX_METHODS = 16
 MAX_TOP_K = 10
 MAX_METADATA = 16
+# In characters.
+MAX_ID_LENGTH = 512
+MAX_IMAGE_LENGTH = 2048
 # The longest `?wait=` of a job.
 LONGEST_WAIT_SECONDS = 30
 
-ItemId = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
 SourceUri = Annotated[str, StringConstraints(pattern=r"^(s3://[^/]+/.*|job://[0-9a-f]{32}/failed)$", max_length=2048)]
 ClassIndex = Annotated[int, Field(ge=0, strict=True)]
 
@@ -29,11 +32,16 @@ class ItemRequest(Schema):
     """One image of a request or of a manifest line."""
 
     id: ItemId | None = Field(None, description="The caller's name for the item; its position where none is given.")
-    image: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(
+    image: Annotated[str, StringConstraints(min_length=1, max_length=MAX_IMAGE_LENGTH)] = Field(
         description="`upload://<sha256>`, `s3://bucket/key`, or a file name of the same multipart form."
     )
     target: ClassIndex | Label | None = Field(
         None, description="Class to explain, by index or label; the image's own predicted class where none is given."
+    )
+    error: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = Field(
+        None,
+        description="Why the caller's file cannot be explained, such as a name that cannot be an id: the item becomes "
+        "a failed row with these words, and its image is not read.",
     )
 
 
@@ -58,7 +66,7 @@ class SourceRequest(Schema):
         """The format, by the URI's ending where none is given."""
         if self.format is not None:
             return self.format
-        return "jsonl" if self.uri.endswith((".jsonl", ".ndjson")) else "prefix"
+        return "jsonl" if self.uri.lower().endswith((".jsonl", ".ndjson")) else "prefix"
 
 
 class MapRequest(Schema):

@@ -29,7 +29,7 @@ class Item(Schema):
     id: str
     image: str = ""
     target: int | None = None
-    error: Problem | None = Field(None, description="Why a manifest line is not an item.")
+    error: Problem | None = Field(None, description="Why this is not an item that can be explained.")
 
 
 class Plan(Schema):
