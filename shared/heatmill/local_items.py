@@ -7,13 +7,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from heatmill.errors import InvalidRequest
-from heatmill.printable import has_controls, printable
-from heatmill.schemas import MAX_ID_LENGTH, MAX_IMAGE_LENGTH, ItemRequest
+from heatmill.item_ids import is_utf8, name_fault, shown_id
+from heatmill.printable import printable
+from heatmill.schemas import MAX_IMAGE_LENGTH, ItemRequest
 
 # Stands for an image that is not stored: not yet, or never.
 NOT_STORED = "upload://" + 64 * "0"
-# Of the id of a file that fails for its name: the end of its path, and room for a number.
-SHOWN_LENGTH = 480
 
 
 def name_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -28,7 +27,7 @@ def file_items(files: Iterable[tuple[str, Path]]) -> list[ItemRequest]:
     Raises:
         InvalidRequest: A name is empty.
     """
-    faults = [(name, path, _fault(name, path)) for name, path in files]
+    faults = [(name, path, name_fault(name) or _path_fault(path)) for name, path in files]
     taken = {name for name, _, fault in faults if fault is None}
     return [file_item(name, path) if fault is None else _failing(name, fault, taken) for name, path, fault in faults]
 
@@ -45,41 +44,16 @@ def file_item(name: str, path: Path) -> ItemRequest:
         raise InvalidRequest(f"{printable(str(path))[:200]!r} cannot be an item: {error.errors()[0]['msg']}") from error
 
 
-def check_distinct(named: Iterable[tuple[str | None, str]]) -> None:
-    """Check that no two items have one id.
-
-    Args:
-        named: The id, or None for an item that is called by its position, and where the item comes from.
-
-    Raises:
-        InvalidRequest: Two have; the message names both.
-    """
-    origins: dict[str, str] = {}
-    for number, (name, origin) in enumerate(named):
-        known = str(number) if name is None else name
-        told = f"{origin} (called by its position)" if name is None else origin
-        if known in origins:
-            raise InvalidRequest(f"two images have the id {known!r}: {origins[known]} and {told}; ids must differ")
-        origins[known] = told
-
-
-def _fault(name: str, path: Path) -> str | None:
-    """Why a file cannot be an item under this name, if so."""
-    if not _is_utf8(f"{name}{path}"):
-        return "the file's name cannot be an id: it holds bytes that are not UTF-8 characters"
-    if has_controls(name):
-        return "the file's name cannot be an id: it has control characters"
-    if len(name) > MAX_ID_LENGTH:
-        return f"the file's name cannot be an id: it has {len(name)} characters; the limit is {MAX_ID_LENGTH}"
+def _path_fault(path: Path) -> str | None:
+    if not is_utf8(str(path)):
+        return "the file's path holds bytes that are not UTF-8 characters"
     if len(str(path)) > MAX_IMAGE_LENGTH:
         return f"the file's path is too long: it has {len(str(path))} characters; the limit is {MAX_IMAGE_LENGTH}"
     return None
 
 
 def _failing(name: str, fault: str, taken: set[str]) -> ItemRequest:
-    shown = printable(name)
-    shown = shown if len(shown) <= SHOWN_LENGTH else f"...{shown[-SHOWN_LENGTH:]}"
-    free = next(candidate for candidate in _candidates(shown) if candidate not in taken)
+    free = next(candidate for candidate in _candidates(shown_id(name)) if candidate not in taken)
     taken.add(free)
     return ItemRequest(id=free, image=NOT_STORED, error=fault)
 
@@ -87,11 +61,3 @@ def _failing(name: str, fault: str, taken: set[str]) -> ItemRequest:
 def _candidates(name: str) -> Iterator[str]:
     yield name
     yield from (f"{name} ({number})" for number in count(2))
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from heatmill.errors import TooLarge
-from heatmill.local_items import check_distinct, file_item, file_items, name_images
+from heatmill.item_ids import check_distinct
+from heatmill.local_items import file_item, file_items, name_images
 from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, Layout, MapRequest, MethodRequest, Priority
 from heatmill.uploads import OnRefused, OnUpload, is_uri
 

@@ -1,6 +1,7 @@
 """Prefixes and manifests become items; a bad line is an item that has failed already."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
+from heatmill.errors import TransientError
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.lines import cut_lines
 from heatmill.records import load_request
 from heatmill.schemas import Item, Row
 from heatmill.storage import ObjectMissing, S3Storage
+from heatmill_workers.line_ids import LineIds
 from heatmill_workers.sources import Listing, items_of
 from tests.workers.jobs import accept
 
@@ -119,6 +122,117 @@ def test_a_bad_line_is_an_item_error_with_its_line_number(
     assert bad.error
     assert bad.error.detail.startswith("line 3: ")
     assert reason in bad.error.detail
+
+
+@pytest.mark.parametrize(
+    ("ids", "failed"),
+    [
+        (["one", "two", "two"], {2: "the id 'two' is that of line 2 already"}),
+        (["a", "b", "a", "b", "a"], {2: "line 1 already", 3: "line 2 already", 4: "line 1 already"}),
+        (["1", None], {1: "its position, '1'|position, '1', is that of line 1 already"}),
+        ([None, "0"], {1: "the id '0' is that of line 1 already"}),
+        ([None, None, "x"], {}),
+        (["A", "a", "cr\u00e8me", "cre\u0300me", "stra\u00dfe", "strasse", "a ", "00", "a\u200b"], {}),
+        (["line 2", "line 2"], {1: "line 1 already"}),
+    ],
+)
+def test_a_line_that_repeats_an_id_fails_and_names_the_earlier_line(
+    storage: S3Storage, sources: str, list_uri: ListUri, ids: list[str | None], failed: dict[int, str]
+) -> None:
+    lines = [{"image": UPLOAD} | ({} if name is None else {"id": name}) for name in ids]
+    name = manifest(storage, sources, *lines)
+    items = list_uri(name)
+    assert [item.id for item in items] == [given or str(index) for index, given in enumerate(ids)]
+    told = {item.index: item.error.detail for item in items if item.error}
+    assert told.keys() == failed.keys()
+    assert all(any(part in told[index] for part in words.split("|")) for index, words in failed.items())
+    for cut in range(len(items)):
+        assert list_uri(name, items[cut]) == items[cut + 1 :]
+
+
+def test_a_repeated_id_names_lines_as_an_editor_counts_them(
+    storage: S3Storage, sources: str, list_uri: ListUri
+) -> None:
+    name = manifest(storage, sources, "", {"id": "a", "image": UPLOAD}, " ", {"id": "a", "image": UPLOAD}, "")
+    error = list_uri(name)[1].error
+    assert error
+    assert error.detail == "line 4: the id 'a' is that of line 2 already; ids must differ"
+    assert error.model_dump()["line"] == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ({"id": "no image"}, "no image"),
+        ({"id": "a number", "image": 5}, "a number"),
+        ({"id": "no label", "image": UPLOAD, "target": "espreso"}, "no label"),
+        ({"id": "not allowed", "image": "ftp://example.org/a.png"}, "not allowed"),
+        ({"id": "", "image": UPLOAD}, "line 1"),
+        ({"id": "two\nlines", "image": UPLOAD}, "line 1"),
+        ({"id": 7, "image": UPLOAD}, "line 1"),
+        ({"image": 5}, "line 1"),
+        ('{"id": "x", "id": "y", "image": "' + UPLOAD + '"}', "line 1"),
+        ('{"id": "x", "image": NaN}', "line 1"),
+        ('{"deep": ' + "[" * 5000 + "]" * 5000 + "}", "line 1"),
+    ],
+)
+def test_a_bad_line_has_the_id_that_it_gives(
+    storage: S3Storage, sources: str, list_uri: ListUri, line: object, name: str
+) -> None:
+    bad, repeated = list_uri(manifest(storage, sources, line, {"id": name, "image": UPLOAD}))
+    assert (bad.id, bad.error is None) == (name, False)
+    # An id names one line, also where that line has failed; `line 1` was nobody's.
+    assert (repeated.error is None) == (name == "line 1")
+
+
+def test_a_line_of_two_ids_is_none_of_them(storage: S3Storage, sources: str, list_uri: ListUri) -> None:
+    name = manifest(storage, sources, '{"id": "x", "id": "y", "image": "' + UPLOAD + '"}')
+    error = list_uri(name)[0].error
+    assert error
+    assert "'id' is given twice" in error.detail
+
+
+def test_the_ids_of_a_long_manifest_do_not_lie_in_memory() -> None:
+    many = 50_000
+    with LineIds() as ids:
+        tracemalloc.start()
+        try:
+            assert all(ids.claim(f"photo {number}", number) == number for number in range(many))
+            assert ids.claim("photo 7", many) == 7
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # A set of these takes 5 MB.
+    assert most < 500_000
+
+
+def test_a_full_disk_puts_a_plan_off() -> None:
+    ids = LineIds()
+    with ids:
+        ids.claim("a", 1)
+    with pytest.raises(TransientError, match="temporary folder"):
+        ids.claim("b", 2)
+
+
+def test_a_key_that_cannot_be_an_id_fails_alone(storage: S3Storage, sources: str, list_uri: ListUri) -> None:
+    long = "/".join(["d" * 150] * 4)
+    keys_ = ["odd/a.jpg", "odd/b\nc.jpg", "odd/e\x1b[31m.jpg", f"odd/{long}/x.jpg", "odd/z.jpg"]
+    for key in keys_:
+        storage.of_bucket(sources).put(key, b"x")
+
+    items = list_uri("odd/")
+
+    assert [(item.id, item.error is None) for item in items if item.error is None] == [("a.jpg", True), ("z.jpg", True)]
+    failed = {item.index: (item.id, item.error.detail) for item in items if item.error}
+    assert failed[1][0] == r"b\nc.jpg (item 1)"
+    assert failed.keys() == {1, 2, 3}
+    assert all(len(name) <= 512 and "\x1b" not in name and "\n" not in name for name, _ in failed.values())
+    assert {words for _, words in failed.values()} == {
+        "the name cannot be an id: it has control characters",
+        "the name cannot be an id: it has 609 characters; the limit is 512",
+    }
+    for cut in range(5):
+        assert list_uri("odd/", items[cut]) == items[cut + 1 :]
 
 
 @given(st.binary(max_size=200), st.integers(1, 30), st.integers(1, 50))

@@ -1,12 +1,13 @@
 """List the items of a job that were not named in the request: an S3 prefix, a JSONL manifest, or what failed before."""
 
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from heatmill import records
@@ -14,13 +15,31 @@ from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidItem, RequestError
 from heatmill.image_types import IMAGE_TYPES
 from heatmill.image_uris import SourceRules, UriRefused, address
+from heatmill.item_ids import name_fault, shown_id
 from heatmill.keys import JobId
-from heatmill.planning import ListItems, inline_items
-from heatmill.schemas import AcceptedJob, Item, ItemRequest, Problem, problem_type
+from heatmill.manifest_lines import read_line
+from heatmill.planning import ListItems, as_problem, inline_items, listed_item
+from heatmill.schemas import AcceptedJob, Item, ItemId, ItemRequest
 from heatmill.storage import S3Storage
+from heatmill_workers.line_ids import LineIds
 
-CheckLine = Callable[[int, bytes], Item]
 MAX_LINE_BYTES = 16 * 1024
+ITEM_ID: TypeAdapter[str] = TypeAdapter(ItemId)
+
+
+@dataclass(frozen=True)
+class LineItem:
+    """The item of a manifest's line.
+
+    Args:
+        names_id: The line gives the id; else the item is called by its position.
+    """
+
+    item: Item
+    names_id: bool
+
+
+CheckLine = Callable[[int, bytes], LineItem]
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,7 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
     opened = listing.storage.of_bucket(bucket)
     if source.resolved_format == "prefix":
         return partial(_prefix_items, opened, name)
-    check = partial(_manifest_item, listing, accepted.request.model)
+    check = partial(_line_item, listing, accepted.request.model)
     return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after)
 
 
@@ -78,23 +97,43 @@ def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterato
     listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(tuple(IMAGE_TYPES)))
     first = 0 if after is None else after.index + 1
     for index, key in enumerate(listed, first):
-        yield Item(index=index, id=key.removeprefix(folder), image=f"s3://{source.bucket}/{key}")
+        yield _key_item(index, key.removeprefix(folder), f"s3://{source.bucket}/{key}")
+
+
+def _key_item(index: int, name: str, image: str) -> Item:
+    """The item of an object, called by its key; it has failed already where that cannot be an id."""
+    if (fault := name_fault(name)) is None:
+        return Item(index=index, id=name, image=image)
+    # Another key may be spelled as this one is shown.
+    shown = f"{shown_id(name)} (item {index})"
+    return Item(index=index, id=shown, image=image, error=as_problem(InvalidItem(fault)))
 
 
 def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None) -> Iterator[Item]:
-    """One item per line that is not blank; a bad line is an item that has failed already."""
+    """One item per line that is not blank; a bad line, or one that repeats an id, is an item that has failed already.
+
+    All lines are read, whatever was listed before, so that the same line fails each time.
+    """
     first = 0 if after is None else after.index + 1
     written = ((number, line) for number, line in enumerate(_without_bom(lines), 1) if line.strip())
-    for index, (number, line) in enumerate(written):
-        if index < first:
-            continue
-        try:
-            yield check(index, line)
-        except InvalidItem as error:
-            problem = Problem(
-                type=problem_type(error.code), title=error.title, detail=f"line {number}: {error}", line=number
-            )
-            yield Item(index=index, id=f"line {number}", error=problem)
+    with LineIds() as ids:
+        for index, (number, line) in enumerate(written):
+            item = _claimed(check(index, line), number, ids)
+            if index >= first:
+                yield item
+
+
+def _claimed(line: LineItem, number: int, ids: LineIds) -> Item:
+    """A line's item, if no earlier line has its id."""
+    item, has_id = line.item, line.names_id
+    owner = ids.claim(item.id, number) if item.id else number
+    if item.error is None and owner != number:
+        name = f"the id {item.id!r}" if has_id else f"there is no id, and the position, {item.id!r},"
+        item = _failing(item, f"{name} is that of line {owner} already; ids must differ")
+    if item.error is None:
+        return item
+    told = item.error.model_copy(update={"detail": f"line {number}: {item.error.detail}", "line": number})
+    return item.model_copy(update={"id": item.id or f"line {number}", "error": told})
 
 
 def _without_bom(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -105,18 +144,42 @@ def _without_bom(lines: Iterator[bytes]) -> Iterator[bytes]:
     yield from lines
 
 
-def _manifest_item(listing: Listing, model: str, index: int, line: bytes) -> Item:
+def _line_item(listing: Listing, model: str, index: int, line: bytes) -> LineItem:
+    """What a line says; a bad one is an item that has failed, without an id where the line gives none."""
+    name = ""
+    try:
+        fields = _fields(line)
+        name = _given_id(fields)
+        request = ItemRequest.model_validate(fields)
+        address(request.image, listing.storage, listing.rules)
+        target = None if request.target is None else listing.catalogue.target_index(model, request.target)
+        return LineItem(listed_item(index, request.model_copy(update={"target": target})), bool(name))
+    except ValidationError as error:
+        fault = "; ".join(_in_words(fault) for fault in error.errors())
+    except (InvalidItem, UriRefused, RequestError) as error:
+        fault = str(error)
+    return LineItem(_failing(Item(index=index, id=name), fault), bool(name))
+
+
+def _fields(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE_BYTES:
         raise InvalidItem(f"longer than {MAX_LINE_BYTES:,} bytes")
     try:
-        request = ItemRequest.model_validate_json(line)
-        address(request.image, listing.storage, listing.rules)
-        target = None if request.target is None else listing.catalogue.target_index(model, request.target)
-    except ValidationError as error:
-        raise InvalidItem("; ".join(_in_words(fault) for fault in error.errors())) from error
-    except (UriRefused, RequestError) as error:
+        return read_line(line)
+    except ValueError as error:
         raise InvalidItem(str(error)) from error
-    return Item(index=index, id=request.id or str(index), image=request.image, target=target)
+
+
+def _given_id(fields: Mapping[str, Any]) -> str:
+    """The id that a line gives; empty where it gives none, or none that can be one."""
+    try:
+        return ITEM_ID.validate_python(fields.get("id"))
+    except ValidationError:
+        return ""
+
+
+def _failing(item: Item, fault: str) -> Item:
+    return item.model_copy(update={"error": as_problem(InvalidItem(fault))})
 
 
 def _in_words(fault: ErrorDetails) -> str:

@@ -14,7 +14,9 @@ from pydantic import JsonValue, ValidationError
 from heatmill.cli.folders import left_out_text, read_folder
 from heatmill.errors import InvalidRequest
 from heatmill.image_types import IMAGE_TYPES, ending
-from heatmill.local_items import check_distinct, file_items
+from heatmill.item_ids import check_distinct
+from heatmill.local_items import file_items
+from heatmill.manifest_lines import read_line
 from heatmill.printable import printable
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
 from heatmill.uploads import is_uri
@@ -216,10 +218,9 @@ def _read_manifest(path: Path, *, is_alone: bool) -> list[tuple[ItemRequest, str
 
 def _manifest_item(line: bytes, folder: Path, named_from: Path, where: str) -> ItemRequest:
     try:
-        fields = json.loads(line.decode(), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        item = _item(read_line(line), where)
     except ValueError as error:
-        raise _wrong(f"{where}: not JSON: {error}") from error
-    item = _item(fields, where)
+        raise _wrong(f"{where}: {error}") from error
     if is_uri(item.image):
         return item
     name = (named_from / item.image).as_posix() if named_from != Path() else item.image
@@ -238,15 +239,6 @@ def _item(fields: Any, where: str) -> ItemRequest:
 def _wrong(message: str) -> click.BadParameter:
     """The error that click shows; a name must not command the terminal."""
     return click.BadParameter(printable(message))
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object's pairs as a dict; of two values under one name, one would be lost."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the name {repeated!r} is given twice")
-    return found
 
 
 def _next_value(text: str) -> tuple[JsonValue, str]:

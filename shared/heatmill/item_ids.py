@@ -1,0 +1,54 @@
+"""Ids of items: what cannot be one, and that no two items have one."""
+
+from collections.abc import Iterable
+
+from heatmill.errors import InvalidRequest
+from heatmill.printable import has_controls, printable
+from heatmill.schemas import MAX_ID_LENGTH
+
+# Of the id of an item that fails for its name: the end of the name, and room for a number.
+SHOWN_LENGTH = 480
+
+
+def name_fault(name: str) -> str | None:
+    """Why a file's name or an object's key cannot be an id, if so."""
+    if not is_utf8(name):
+        return "the name cannot be an id: it holds bytes that are not UTF-8 characters"
+    if has_controls(name):
+        return "the name cannot be an id: it has control characters"
+    if len(name) > MAX_ID_LENGTH:
+        return f"the name cannot be an id: it has {len(name)} characters; the limit is {MAX_ID_LENGTH}"
+    return None
+
+
+def shown_id(name: str) -> str:
+    """An id that shows a name that cannot be one."""
+    shown = printable(name)
+    return shown if len(shown) <= SHOWN_LENGTH else f"...{shown[-SHOWN_LENGTH:]}"
+
+
+def check_distinct(named: Iterable[tuple[str | None, str]]) -> None:
+    """Check that no two items have one id.
+
+    Args:
+        named: The id, or None for an item that is called by its position, and where the item comes from.
+
+    Raises:
+        InvalidRequest: Two have; the message names both.
+    """
+    origins: dict[str, str] = {}
+    for number, (name, origin) in enumerate(named):
+        known = str(number) if name is None else name
+        told = f"{origin} (called by its position)" if name is None else origin
+        if known in origins:
+            raise InvalidRequest(f"two images have the id {known!r}: {origins[known]} and {told}; ids must differ")
+        origins[known] = told
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be sent as UTF-8: Python reads a file's name of other bytes as half characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
