@@ -26,6 +26,8 @@ ITEMS_AT_A_TIME = 64
 MAX_ITEM_BYTES = 120
 MAX_PART_BYTES = 50
 OVERLAY_ALPHA = 0.6
+# Windows takes these for devices, whatever follows the first dot.
+DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", re.IGNORECASE)
 PICTURE_PIXELS = 448
 
 OnFetch = Callable[[int], None]
@@ -61,7 +63,7 @@ class FileNames:
     def of_item(self, row: Row) -> str:
         """What the names of an item's files begin with."""
         name = _cut(re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", row.item)), MAX_ITEM_BYTES)
-        name = re.sub(r"^[.-]+", "_", name)
+        name = DEVICE.sub(r"_\1", re.sub(r"^[.-]+", "_", name))
         while self._owners.setdefault(name.casefold(), row.index) != row.index:
             name = f"{name}-{row.index}"
         return name

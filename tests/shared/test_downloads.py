@@ -13,7 +13,9 @@ from heatmill.schemas import Problem, Row, StoredArray, StoredFile, StoredPictur
 NASTY = [
     "../../etc/passwd", "/etc/passwd", "..", ".", "...", ".hidden", "-rf", "a/b", "a_b", "a\\b", "A_B", "a\nb",
     "x" * 512, "x" * 511 + "y", "é" * 512, "e\u0301", "\u00e9", "con:", "a b", "*?<>|\"'$`", "a_b-7",
-    "results.jsonl", "index.html", "😀",
+    "results.jsonl", "index.html", "😀", "con.png", "AUX.png", "nul", "com1.tar.png", "lpt9", "Cat.png", "cat.png",
+    "cat.PNG",
+    "stra\u00dfe", "strasse", "\ufb01sh", "fish", "a\u200bb", "\u202eab", "a b ", "a.", "a..", "\u0130", "i\u0307",
 ]  # fmt: skip
 
 
@@ -31,6 +33,14 @@ def echo(file: StoredFile) -> bytes:
 
 def fetch(directory: Path, *rows: Row, download: Callable[[StoredFile], bytes] = echo) -> int:
     return fetch_rows(rows, directory, Origin(download))
+
+
+DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(10))}
+
+
+@pytest.mark.parametrize("item", NASTY)
+def test_no_file_is_a_device_of_another_system(item: str) -> None:
+    assert FileNames().of_item(row(item)).partition(".")[0].lower() not in DEVICES
 
 
 @pytest.mark.parametrize("item", NASTY)
