@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from threading import Semaphore
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,28 @@ def test_only_the_methods_that_are_missing_are_made(worker: Worker, tenant: str)
     assert taken == {(name, "attention"): None for name in IMAGES} | {(name, "saliency"): first.job for name in IMAGES}
     third = submitted(worker, tenant, IMAGES, methods=METHODS)
     assert origins(worker, third) == {first.job, second.job}
+
+
+def test_a_result_is_the_same_whatever_else_its_job_asks_for(worker: Worker, tenant: str) -> None:
+    """What the key leaves out of a plan: a method takes its gradients from the pass that predicts, or from its own."""
+    alone = {"methods": METHODS[:1]}
+    others: list[dict[str, Any]] = [
+        {"methods": METHODS},
+        {"methods": [{"name": "integrated_gradients", "params": {"steps": 2, "max_error": None}}, *METHODS]},
+        {"methods": METHODS[:1], "map": {"method": "tsne"}},
+        {"methods": METHODS[:1], "layout": "webdataset"},
+        {"methods": METHODS[:1], "shard_items": 1},
+    ]
+    made = [
+        [
+            (row.item, row.target, row.checks, row.verdict, *objects(worker, row))
+            for row in rows_of(worker, submitted(worker, tenant, IMAGES, cache=False, **request))
+            if row.method == "saliency"
+        ]
+        for request in (alone, *others)
+    ]
+    assert len(made[0]) == len(IMAGES)
+    assert all(results == made[0] for results in made[1:])
 
 
 def test_known_and_unknown_images_share_a_group(worker: Worker, tenant: str) -> None:

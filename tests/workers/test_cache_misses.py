@@ -1,39 +1,20 @@
 """What is made in any other way is made anew, and so is what the cache no longer holds or never held like this."""
 
-import copy
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-import torch
-from torch import nn
 
-from heatmill.catalogue import load_catalogue
-from heatmill.images import ImageLimits
-from heatmill.models import ModelSpec, Preprocessing
-from heatmill.schemas import MethodRequest
-from heatmill_workers.making import Making
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.models.loaders.transformers import Logits
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.models.weights import digest as weights_digest
 from heatmill_workers.worker import Worker
 from tests.workers.photos import noise
-from tests.workers.processed import MODEL, entries, objects, origins, rows_of, submitted
-from tests.workers.small import LABELS, small_resnet, small_vit
-from tests.workers.vits import of_transformers
+from tests.workers.processed import entries, objects, origins, rows_of, submitted
 
 IMAGE = {"a": noise(1)}
 GRADIENTS = [{"name": "integrated_gradients", "params": {"steps": 2, "max_error": None}}]
-SALIENCY = MethodRequest(name="saliency")
-LIMITS = ImageLimits(1000, 1000)
-SPEC = ModelSpec(name="small", loader="torchvision")
-MODULE = "tests.workers.test_cache_misses"
 
 
 def with_other_weights(worker: Worker) -> Worker:
@@ -150,89 +131,6 @@ def test_an_entry_that_is_not_one_is_made_again_and_replaced(
 
     assert origins(worker, second) == {None}
     assert origins(worker, submitted(worker, tenant, IMAGE, methods=GRADIENTS, top_k=2)) == {second.job}
-
-
-def making(**changes: Any) -> Making:
-    return replace(Making("code", SPEC, small_resnet(), LIMITS), **changes)
-
-
-def of_model(**changes: Any) -> Making:
-    return making(model=replace(small_resnet(), **changes))
-
-
-def with_stride(stride: int) -> nn.Module:
-    """The same weights, which do not show what is done with them."""
-    return nn.Sequential(nn.Conv2d(3, 2, 3, stride=stride), nn.Flatten())
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        making(code="other"),
-        making(spec=ModelSpec(name="small", loader="timm", labels=LABELS)),
-        making(spec=ModelSpec(name="small", loader="torchvision", architecture="resnet34")),
-        making(spec=ModelSpec(name="small", loader="torchvision", cam_layer="layer3")),
-        making(spec=ModelSpec(name="small", loader="torchvision", sha256="0" * 64)),
-        making(model=small_vit()),
-        making(limits=ImageLimits(1001, 1000)),
-        making(limits=ImageLimits(1000, 1001)),
-        of_model(name="other"),
-        of_model(digest="0" * 64),
-        of_model(labels=LABELS[::-1]),
-        of_model(preprocessing=Preprocessing(resize=64, crop=64, interpolation="bicubic")),
-        of_model(device=torch.device("cuda")),
-        of_model(dtype=torch.bfloat16),
-        of_model(module=with_stride(1)),
-        of_model(module=with_stride(2)),
-    ],
-)
-def test_all_that_a_result_depends_on_tells_it_from_others(other: Making) -> None:
-    assert making().digest(SALIENCY) == making().digest(SALIENCY)
-    assert other.digest(SALIENCY) != making().digest(SALIENCY)
-
-
-def test_methods_and_their_params_are_told_apart_and_graphics_cards_are_not() -> None:
-    asked = [MethodRequest(name="a"), MethodRequest(name="b"), MethodRequest(name="a", params={"seed": 1})]
-    assert len({making().digest(method) for method in asked}) == 3
-    assert of_model(module=with_stride(1)).digest(asked[0]) != of_model(module=with_stride(2)).digest(asked[0])
-    first, second = (of_model(device=torch.device(f"cuda:{number}")) for number in range(2))
-    assert first.digest(asked[0]) == second.digest(asked[0])
-
-
-def test_a_transformers_model_is_told_from_one_of_the_same_weights_with_another_configuration() -> None:
-    model = of_transformers()
-    inner = copy.deepcopy(model.module.inner)
-    inner.config.layer_norm_eps *= 10  # type: ignore[operator,union-attr]
-    other = replace(model, module=Logits(inner))
-    assert weights_digest(other.module) == weights_digest(model.module)
-    assert making(model=other).digest(SALIENCY) != making(model=model).digest(SALIENCY)
-
-
-def test_an_operators_own_code_may_change_and_is_not_cached() -> None:
-    own = ModelSpec(
-        name="small", loader="python", architecture="own:model", labels=LABELS, preprocessing=Preprocessing()
-    )
-    assert making().is_known
-    assert not making(spec=own).is_known
-
-
-def bundled_digests() -> list[str]:
-    """Of the bundled models."""
-    catalogue = load_catalogue()
-    store = ModelStore((model.spec for model in catalogue.models), torch.device("cpu"))
-    return [
-        Making("code", catalogue.model(name).spec, store.get(name), LIMITS).digest(SALIENCY)
-        for name in (MODEL, "efficientnet_lite0")
-    ]
-
-
-def test_another_process_knows_what_this_one_made() -> None:
-    program = f"import {MODULE} as here; print(*here.bundled_digests())"
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}  # noqa: TID251 - a child of this test
-    printed = subprocess.run(
-        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
-    ).stdout
-    assert printed.split() == bundled_digests()
 
 
 def test_an_entry_in_anothers_place_is_a_miss(worker: Worker, tenant: str) -> None:

@@ -2,7 +2,8 @@
 
 An entry tells of one image and method, with all its targets: their rows, and by these where heatmaps and attributions
 lie in the job that made them. They are copied into the job that takes them, so each job owns what it shows. An entry
-lives under the sha256 of all that its results depend on. It is written after the commit record of its shard.
+lives under the sha256 of all that its results depend on, see `result_cache.key`. It is written after the commit record
+of its shard.
 
 The cache can be lost at any moment: an entry that is missing, damaged, or tells of objects that are gone is a miss, and
 so is a store that does not answer.
@@ -22,10 +23,10 @@ from heatmill.image_uris import uris_in
 from heatmill.keys import JOB_PATTERN, JobId
 from heatmill.planning import ranks
 from heatmill.records import CACHED_FROM
-from heatmill.schemas import Item, Plan, Row, Schema
+from heatmill.schemas import Item, Row, Schema
 from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
-from heatmill_workers.making import Making, digest
 from heatmill_workers.outputs import Layout
+from heatmill_workers.result_cache.key import ResultFingerprint
 
 KEEP_THREADS = 8
 # What a commit may wait for its entries: thousands take seconds, and a store that hangs must not hold a job up.
@@ -48,32 +49,33 @@ class ResultCache:
     Args:
         storage: The bucket.
         layout: Takes the results of the shard at work.
-        plan: Says whether earlier results are taken; those of this job are kept for later ones in any case.
-        making: How this shard's results are made.
+        fingerprint: What this shard's results depend on. Its plan says whether earlier results are taken; those of this
+            job are kept for later ones in any case.
     """
 
-    def __init__(self, storage: S3Storage, layout: Layout, plan: Plan, making: Making) -> None:
-        self._storage, self._layout, self._plan = storage, layout, plan
+    def __init__(self, storage: S3Storage, layout: Layout, fingerprint: ResultFingerprint) -> None:
+        self._storage, self._layout, self._fingerprint = storage, layout, fingerprint
+        self._plan = plan = fingerprint.plan
         self._job = layout.outputs.job
         self._takes = plan.cache
         # What lies under an s3:// URI may change; an upload is known by its content.
-        self._methods = {
-            method.name: making.digest(method)
-            for method in (plan.methods if making.is_known else ())
+        self._methods = [
+            method
+            for method in (plan.methods if fingerprint.is_known else ())
             if all(uri.startswith("upload://") for uri in uris_in(method.params).values())
-        }
+        ]
         self._missed: dict[tuple[int, str], str] = {}
 
     def take(self, item: Item, sha256: str) -> dict[str, tuple[Row, ...]]:
         """What is known of an image, by method: rows of this item, whose objects have been copied into this job."""
         found: dict[str, tuple[Row, ...]] = {}
-        for method, made in self._methods.items():
-            key = self._key(item, sha256, made)
-            rows = self._rows(item, method, key) if self._takes else None
+        for method in self._methods:
+            key = keys.cached(self._job.tenant, self._fingerprint.key(item, sha256, method))
+            rows = self._rows(item, method.name, key) if self._takes else None
             if rows is None:
-                self._missed[item.index, method] = key
+                self._missed[item.index, method.name] = key
             else:
-                found[method] = rows
+                found[method.name] = rows
         return found
 
     def is_whole(self, found: Mapping[str, object]) -> bool:
@@ -97,10 +99,6 @@ class ResultCache:
         pool.shutdown(wait=False, cancel_futures=True)
         if late:
             log.warning("cache entries not written", reason="the store takes too long", entries=len(late))
-
-    def _key(self, item: Item, sha256: str, made: str) -> str:
-        asked = {"top_k": self._plan.top_k} if item.target is None else {"target": item.target}
-        return keys.cached(self._job.tenant, digest(made=made, image=sha256, asked=asked))
 
     def _rows(self, item: Item, method: str, key: str) -> tuple[Row, ...] | None:
         try:

@@ -32,11 +32,11 @@ from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.committing import commit
 from heatmill_workers.crashes import CrashWatch
-from heatmill_workers.making import Making
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.outputs import Layout, ShardOutputs, SingleObjects
 from heatmill_workers.prepare import Photos
+from heatmill_workers.result_cache.key import ResultFingerprint
 from heatmill_workers.rows import Answer, Outcome, explain_items, failed_rows
 from heatmill_workers.shard_tar import ShardTar
 from heatmill_workers.stages import Behind, ahead, groups
@@ -230,8 +230,8 @@ def _photos(worker: Worker, work: _Work, layout: Layout) -> Photos:
 
 def _cache(worker: Worker, work: _Work, layout: Layout, model: LoadedModel) -> ResultCache:
     spec = worker.catalogue.model(work.plan.model).spec
-    making = Making(worker.code, spec, model, _limits(worker.settings))
-    return ResultCache(worker.storage, layout, work.plan, making)
+    fingerprint = ResultFingerprint(worker.code, worker.settings, spec, model, work.plan)
+    return ResultCache(worker.storage, layout, fingerprint)
 
 
 def _rows(worker: Worker, work: _Work, ours: HeldShard, photos: Photos, layout: Layout) -> list[Row]:

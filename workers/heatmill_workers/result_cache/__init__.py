@@ -1,0 +1,1 @@
+"""Results by content: what an entry's key is made of."""
