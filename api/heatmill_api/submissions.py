@@ -11,6 +11,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from heatmill.errors import InvalidRequest, TooLarge
+from heatmill.item_ids import free_id, name_fault
 from heatmill.json_pointer import pointer
 from heatmill.schemas import JobRequest
 from heatmill.settings import Settings
@@ -137,6 +138,18 @@ def _sha256(file: FileStorage) -> str:
     return digest.hexdigest()
 
 
+def _file_items(uris: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each file as an item; one whose name cannot be an id is an item that fails."""
+    faults = {name: name_fault(name) for name in uris}
+    taken = {name for name, fault in faults.items() if fault is None}
+    return [
+        {"id": name, "image": uri}
+        if faults[name] is None
+        else {"id": free_id(name, taken), "image": uri, "error": faults[name]}
+        for name, uri in uris.items()
+    ]
+
+
 def _name_uploads(body: dict[str, Any], digests: Mapping[str, str]) -> None:
     """Let the body's items name the files by URI; without items, each file is one.
 
@@ -145,7 +158,7 @@ def _name_uploads(body: dict[str, Any], digests: Mapping[str, str]) -> None:
     """
     uris = {name: f"upload://{digest}" for name, digest in digests.items()}
     if body.get("items") is None and body.get("source") is None:
-        body["items"] = [{"id": name, "image": uri} for name, uri in uris.items()]
+        body["items"] = _file_items(uris)
         return
     listed = body.get("items")
     items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []

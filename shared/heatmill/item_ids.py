@@ -1,6 +1,7 @@
 """Ids of items: what cannot be one, and that no two items have one."""
 
 from collections.abc import Iterable
+from itertools import chain, count
 
 from heatmill.errors import InvalidRequest
 from heatmill.printable import has_controls, printable
@@ -25,6 +26,15 @@ def shown_id(name: str) -> str:
     """An id that shows a name that cannot be one."""
     shown = printable(name)
     return shown if len(shown) <= SHOWN_LENGTH else f"...{shown[-SHOWN_LENGTH:]}"
+
+
+def free_id(name: str, taken: set[str]) -> str:
+    """As `shown_id`, with a number where another item has it; it is taken then."""
+    shown = shown_id(name)
+    candidates = chain([shown], (f"{shown} ({number})" for number in count(2)))
+    free = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(free)
+    return free
 
 
 def check_distinct(named: Iterable[tuple[str | None, str]]) -> None:

@@ -1,13 +1,12 @@
 """Files on this machine as items: one id for each, none for two."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from heatmill.errors import InvalidRequest
-from heatmill.item_ids import is_utf8, name_fault, shown_id
+from heatmill.item_ids import free_id, is_utf8, name_fault
 from heatmill.printable import printable
 from heatmill.schemas import MAX_IMAGE_LENGTH, ItemRequest
 
@@ -29,7 +28,10 @@ def file_items(files: Iterable[tuple[str, Path]]) -> list[ItemRequest]:
     """
     faults = [(name, path, name_fault(name) or _path_fault(path)) for name, path in files]
     taken = {name for name, _, fault in faults if fault is None}
-    return [file_item(name, path) if fault is None else _failing(name, fault, taken) for name, path, fault in faults]
+    return [
+        file_item(name, path) if fault is None else ItemRequest(id=free_id(name, taken), image=NOT_STORED, error=fault)
+        for name, path, fault in faults
+    ]
 
 
 def file_item(name: str, path: Path) -> ItemRequest:
@@ -50,14 +52,3 @@ def _path_fault(path: Path) -> str | None:
     if len(str(path)) > MAX_IMAGE_LENGTH:
         return f"the file's path is too long: it has {len(str(path))} characters; the limit is {MAX_IMAGE_LENGTH}"
     return None
-
-
-def _failing(name: str, fault: str, taken: set[str]) -> ItemRequest:
-    free = next(candidate for candidate in _candidates(shown_id(name)) if candidate not in taken)
-    taken.add(free)
-    return ItemRequest(id=free, image=NOT_STORED, error=fault)
-
-
-def _candidates(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name} ({number})" for number in count(2))

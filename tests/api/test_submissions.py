@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -110,6 +111,26 @@ def test_a_form_that_cannot_be_a_job_is_refused(
     assert answer.status_code == status, answer.text
     assert answer.content_type == "application/problem+json"
     assert words in answer.text
+
+
+def test_a_file_whose_name_cannot_be_an_id_fails_alone(client: FlaskClient, storage: S3Storage) -> None:
+    boundary, names = "edge", ("a.png", "new%0Aline.png", r"new\nline.png", "x" * 513)
+    parts = [("request", json.dumps(REQUEST)), *(("images", name) for name in names)]
+    data = "".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; name={kind}"
+        + (f"; filename*=UTF-8''{quote(text, safe='%')}" if kind == "images" else "")
+        + f"\r\n\r\n{text}\r\n"
+        for kind, text in parts
+    )
+    content_type = f"multipart/form-data; boundary={boundary}"
+    answer = client.post("/v1/jobs", data=f"{data}--{boundary}--\r\n".encode(), content_type=content_type)
+    assert answer.status_code == 202, answer.text
+    assert answer.json is not None
+    items = records.load_shard(storage, JobId("default", answer.json["id"]), 0)
+    failed = {item.id: item.error.detail for item in items if item.error}
+    assert [item.id for item in items if not item.error] == ["a.png", r"new\nline.png"]
+    assert list(failed) == [r"new\nline.png (2)", "..." + "x" * 480]
+    assert "control characters" in failed[r"new\nline.png (2)"]
 
 
 def test_two_files_of_one_name_are_refused(client: FlaskClient) -> None:

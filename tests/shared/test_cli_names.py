@@ -223,6 +223,13 @@ def test_a_manifest_is_one_whatever_the_case_of_its_ending(here: Path) -> None:
     assert named(read_inputs(["LIST.JSONL"])) == {"a\u2028b": "x.png"}
 
 
+@pytest.mark.parametrize("content", [b"", b"\n \n\r\n", b"\xef\xbb\xbf"])
+def test_a_manifest_without_lines_is_refused(here: Path, content: bytes) -> None:
+    (here / "list.jsonl").write_bytes(content)
+    with pytest.raises(click.BadParameter, match=r"list\.jsonl lists no images"):
+        read_inputs(["list.jsonl"])
+
+
 @pytest.mark.parametrize("uri", ["s3://bucket/album.png/", "s3://bucket/LIST.JSONL"])
 def test_an_s3_folder_is_a_source_whatever_it_is_called(uri: str) -> None:
     assert read_inputs([uri]).source == uri

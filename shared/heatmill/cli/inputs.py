@@ -212,6 +212,8 @@ def _read_manifest(path: Path, *, is_alone: bool) -> list[tuple[ItemRequest, str
     except OSError as error:
         raise _wrong(f"the manifest {path} cannot be read: {error}") from error
     placed = [(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not placed:
+        raise _wrong(f"the manifest {path} lists no images")
     folder = Path() if is_alone else path.parent
     return [(_manifest_item(line, path.parent, folder, where), where) for line, where in placed]
 

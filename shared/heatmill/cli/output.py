@@ -61,9 +61,9 @@ def print_job(job: Job) -> None:
     heading.highlight_words([job.state], STATE_STYLES.get(job.state, ""))
     _console().print(heading, soft_wrap=True)
     if job.error is not None:
-        click.echo(f"{job.error.title}: {job.error.detail}")
+        click.echo(printable(f"{job.error.title}: {job.error.detail}"))
     if job.map is not None and job.map.error not in (None, job.error):
-        click.echo(f"{job.map.error.title}: {job.map.error.detail}")
+        click.echo(printable(f"{job.map.error.title}: {job.map.error.detail}"))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
