@@ -11,9 +11,9 @@ from pydantic import Field
 from heatmill import records
 from heatmill.errors import ImageTooLarge, ImageUnreadable, ResultNotFound
 from heatmill.image_uris import UriRefused, address
-from heatmill.images import ImageLimits, decode
+from heatmill.images import ImageLimits, decode_reduced
 from heatmill.keys import JobId
-from heatmill.overlay import overlay, resized
+from heatmill.overlay import Box, overlay, resized
 from heatmill.schemas import Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
 from heatmill_api.routing import JobPath, Parameters, problems, versioned
@@ -121,10 +121,19 @@ def _over_photo(here: Services, uri: str, heatmap: tuple[StoredPicture, bytes], 
     picture = Image.open(io.BytesIO(data), formats=["PNG"])
     try:
         with here.painters:
-            upright = decode(photo, ImageLimits(settings.max_image_bytes, settings.max_image_pixels))
-            return _png(overlay(upright, picture, stored.box, query.overlay or 0.0, query.size or OVERLAY_SIZE))
+            limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+            size = query.size or OVERLAY_SIZE
+            upright = decode_reduced(photo, limits, 2 * size)
+            box = _reduced(stored.box, upright.reduced_by)
+            return _png(overlay(upright.image, picture, box, query.overlay or 0.0, size))
     except (ImageUnreadable, ImageTooLarge) as error:
         raise ResultNotFound(f"the heatmap's photo cannot be shown: {error}") from error
+
+
+def _reduced(box: Box, by: int) -> Box:
+    """A region of a photo that was decoded to a fraction of its size."""
+    left, top, right, bottom = box
+    return left / by, top / by, right / by, bottom / by
 
 
 def _fetch(here: Services, uri: str) -> bytes:

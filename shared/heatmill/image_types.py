@@ -1,12 +1,22 @@
 """The kinds of image that are read, as file names, HTTP and Pillow call them."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal
 
-ImageType = Literal["image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "image/gif"]
+ImageType = Literal[
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/bmp",
+    "image/tiff",
+    "image/gif",
+    "image/avif",
+    "image/heic",
+    "image/heif",
+]
 
-# Pillow's names.
-FORMATS: tuple[str, ...] = tuple(name.removeprefix("image/").upper() for name in get_args(ImageType))
+# Pillow's names of what is read everywhere; HEIC needs an extra.
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 # By the ending of a file's name, in lower case.
 IMAGE_TYPES: Mapping[str, ImageType] = {
@@ -18,6 +28,9 @@ IMAGE_TYPES: Mapping[str, ImageType] = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
     ".gif": "image/gif",
+    ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image
+from PIL import Image, ImageStat
 from werkzeug.test import TestResponse
 
 from heatmill import keys, records
@@ -166,6 +166,26 @@ def test_a_photo_that_is_not_what_it_was_is_not_found(
     answer = get(client, job, "a", overlay=0.5)
     assert answer.status_code == 404
     assert "photo" in answer.text
+
+
+def test_a_photo_of_more_pixels_than_the_limit_is_shown_reduced(client: FlaskClient, storage: S3Storage) -> None:
+    image = Image.new("RGB", (9000, 9000), RED)
+    image.paste(GREEN, (6000, 6000, 8000, 8000))
+    file = io.BytesIO()
+    image.save(file, "JPEG")
+    answer = client.post("/v1/jobs", json=body() | {"items": [{"id": "a", "image": upload(storage, file.getvalue())}]})
+    assert answer.json is not None
+    job = JobId("default", answer.json["id"])
+    stored = picture(storage, job, 0, "0000.saliency.1").model_copy(update={"box": (6000, 6000, 8000, 8000)})
+    commit(storage, job, 0, row(0, item="a", heatmap=stored))
+
+    shown = decoded(get(client, job, "a", overlay=0.0)).convert("RGB")
+
+    inner = shown.crop((8, 8, 440, 440))
+    assert all(
+        low >= wanted - 8 and high <= wanted + 8
+        for (low, high), wanted in zip(ImageStat.Stat(inner).extrema, GREEN, strict=True)
+    )
 
 
 def test_a_photo_over_the_limits_is_not_decoded(client: FlaskClient, services: Services, storage: S3Storage) -> None:

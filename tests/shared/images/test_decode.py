@@ -250,10 +250,3 @@ def test_other_formats_are_decoded_whole() -> None:
 
     assert found.image.size == found.size == (WIDTH, HEIGHT)
     assert found.reduced_by == 1
-
-
-def test_the_limit_on_pixels_is_about_the_whole_photo() -> None:
-    data = encoded(Image.new("RGB", (2000, 2000)), "JPEG")
-
-    with pytest.raises(ImageTooLarge, match="2000 x 2000"):
-        decode_reduced(data, replace(LIMITS, max_pixels=3_000_000), 100)

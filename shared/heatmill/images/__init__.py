@@ -1,0 +1,6 @@
+"""Bytes to an RGB photo, by stated rules; docs/images.md has all of them."""
+
+from heatmill.images.decode import decode, decode_reduced
+from heatmill.images.photo import ImageLimits, JpegDecoder, JpegWarning, Photo
+
+__all__ = ["ImageLimits", "JpegDecoder", "JpegWarning", "Photo", "decode", "decode_reduced"]

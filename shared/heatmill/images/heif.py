@@ -1,0 +1,21 @@
+"""Which formats can be read here: HEIC needs the package pi-heif, which brings LGPL libraries and is an extra."""
+
+from functools import cache
+
+from PIL import AvifImagePlugin
+
+from heatmill.image_types import FORMATS
+
+# Photos are decoded in several threads already.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats; HEIF among them where pi-heif is installed."""
+    try:
+        from pi_heif import register_heif_opener
+    except ImportError:
+        return FORMATS
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    return (*FORMATS, "HEIF")

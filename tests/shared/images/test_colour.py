@@ -1,0 +1,267 @@
+"""Whatever way a file states its colours, what the model sees is sRGB, and the row says how."""
+
+import struct
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from heatmill.images.profiles import ADOBE_GAMMA, ADOBE_RGB, PRIMARIES, SRGB, display_profile
+from tests.shared.images.pictures import difference, encoded, mask, on_white, png, read, scene
+
+P3 = display_profile(PRIMARIES[12], None)
+LINEAR = display_profile(SRGB, 1.0)
+# The numbers of sRGB's pure red in Display P3, and of its pure green in Adobe RGB (1998).
+RED_IN_P3, GREEN_IN_ADOBE = (234, 51, 35), (144, 255, 60)
+LOSSY = 3.0
+
+
+def plain(colour: tuple[int, int, int] = RED_IN_P3) -> Image.Image:
+    return Image.new("RGB", (96, 64), colour)
+
+
+def seen(data: bytes) -> tuple[int, ...]:
+    colour = read(data).image.getpixel((40, 30))
+    assert isinstance(colour, tuple)
+    return tuple(int(value) for value in colour)
+
+
+def in_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """The numbers that show the same colours."""
+    target, srgb = ImageCms.getOpenProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, srgb, target, ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB")
+    assert converted is not None
+    return converted
+
+
+def gray_profile(exponent: float) -> bytes:
+    """One curve and no primaries."""
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"g\0" + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
+        b"kTRC": b"curv" + bytes(4) + struct.pack(">IH", 1, round(exponent * 256)),
+    }
+    start, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4s4s4s4s4s", start + len(body), b"lcms", b"\2\x10\0\0", b"mntr", b"GRAY", b"XYZ ")
+    dated = head + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + b"acsp"
+    return dated.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + table + body
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+def test_a_profile_is_applied_and_told_in_every_format(image_format: str) -> None:
+    options = {"lossless": True} if image_format == "WEBP" else {"quality": 95} if image_format != "PNG" else {}
+    data = encoded(plain(), image_format, icc_profile=P3, **options)
+
+    assert np.abs(np.subtract(seen(data), (255, 0, 0))).max() <= 4
+    assert read(data).notes == ("the colour profile 'stated' was applied: the colours were converted to sRGB",)
+
+
+def test_a_profile_shows_the_same_picture() -> None:
+    for profile in (P3, LINEAR, display_profile(ADOBE_RGB, ADOBE_GAMMA)):
+        data = encoded(in_profile(scene(), profile), "PNG", icc_profile=profile)
+        assert difference(read(data), scene()) < LOSSY
+
+
+def test_a_profile_of_bmp_is_applied() -> None:
+    flat = encoded(plain(), "BMP")
+    pixels = flat[54:]
+    header = struct.pack("<IiiHHIIiiII", 124, 96, 64, 1, 24, 0, len(pixels), 0, 0, 0, 0) + bytes(16)
+    header += struct.pack("<I", 0x4D424544) + bytes(48) + struct.pack("<III", 0, 124 + len(pixels), len(P3)) + bytes(4)
+    data = b"BM" + struct.pack("<IHHI", 14 + 124 + len(pixels) + len(P3), 0, 0, 14 + 124) + header + pixels + P3
+
+    assert np.abs(np.subtract(seen(data), (255, 0, 0))).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        display_profile(SRGB, None),
+    ],
+    ids=["LittleCMS", "from numbers"],
+)
+def test_srgb_is_not_told(profile: bytes) -> None:
+    photo = read(encoded(scene(), "PNG", icc_profile=profile))
+
+    assert photo.notes == ()
+    assert difference(photo, scene()) == 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "word"),
+    [
+        (b"this is none" * 20, "cannot be read and was ignored"),
+        (P3[:200], "cannot be read and was ignored"),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "colour space Lab"),
+        (gray_profile(2.2), "it is for gray, the pixels are RGB"),
+    ],
+    ids=["nonsense", "cut off", "Lab", "gray"],
+)
+def test_a_profile_that_cannot_be_applied_is_told(profile: bytes, word: str) -> None:
+    photo = read(encoded(scene(), "PNG", icc_profile=profile))
+
+    assert difference(photo, scene()) == 0
+    assert len(photo.notes) == 1
+    assert word in photo.notes[0]
+
+
+def test_a_profile_for_other_pixels_than_cmyk_is_told() -> None:
+    (note,) = read(encoded(scene().convert("CMYK"), "JPEG", icc_profile=P3)).notes
+
+    assert "it is for RGB, the pixels are CMYK" in note
+
+
+def test_a_profile_of_which_a_part_is_missing_is_told() -> None:
+    data = encoded(scene(), "JPEG", icc_profile=P3 + bytes(70_000))
+    start = data.index(b"ICC_PROFILE\0") - 4
+    data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
+
+    assert read(data).notes == ("the colour profile is damaged and was ignored",)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF"])
+def test_gray_is_shown_by_its_own_profile(image_format: str) -> None:
+    light = np.asarray(scene().convert("L")) / 255
+    linear = Image.fromarray((light**2.2 * 255).round().astype(np.uint8))
+
+    photo = read(encoded(linear, image_format, icc_profile=gray_profile(1.0)))
+
+    assert difference(photo, scene().convert("L")) < LOSSY
+    assert "was applied" in photo.notes[0]
+
+
+def test_gray_of_sixteen_bits_and_gray_with_alpha_are_shown_by_their_profile() -> None:
+    light = np.asarray(scene().convert("L")) / 255
+    wide = (light**2.2 * 65535).round().astype(np.uint16)
+    with_alpha = np.dstack([wide, np.full_like(wide, 65535)])
+
+    assert (
+        difference(read(encoded(Image.fromarray(wide), "TIFF", icc_profile=gray_profile(1.0))), scene().convert("L"))
+        < LOSSY
+    )
+    clear = Image.merge("LA", [Image.fromarray((part >> 8).astype(np.uint8)) for part in np.moveaxis(with_alpha, 2, 0)])
+    assert difference(read(encoded(clear, "PNG", icc_profile=gray_profile(1.0))), scene().convert("L")) < LOSSY
+
+
+def test_gray_with_a_profile_for_rgb_takes_its_curve() -> None:
+    light = np.asarray(scene().convert("L")) / 255
+    linear = Image.fromarray((light**2.2 * 255).round().astype(np.uint8))
+
+    assert difference(read(encoded(linear, "JPEG", quality=95, icc_profile=LINEAR)), scene().convert("L")) < LOSSY
+
+
+def test_a_palette_and_alpha_keep_their_profile() -> None:
+    stored = in_profile(scene(), P3)
+    clear, reference = stored.convert("RGBA"), scene().convert("RGBA")
+    clear.putalpha(mask())
+    reference.putalpha(mask())
+
+    assert difference(read(encoded(stored.quantize(256), "PNG", icc_profile=P3)), scene()) < LOSSY
+    photo = read(encoded(clear, "PNG", icc_profile=P3))
+    assert difference(photo, on_white(reference)) < LOSSY
+    assert [word in note for word, note in zip(("profile", "transparent"), photo.notes, strict=True)] == [True, True]
+
+
+def numbers(*places: float) -> bytes:
+    return struct.pack(">8I", *(round(place * 100_000) for place in places))
+
+
+P3_PLACES = numbers(0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+SRGB_PLACES = numbers(0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+GAMMA = struct.pack(">I", 45455)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "word"),
+    [
+        ([(b"cICP", bytes((12, 13, 0, 1)))], "Display P3"),
+        ([(b"cICP", bytes((12, 13, 0, 1))), (b"sRGB", b"\0")], "Display P3"),
+        ([(b"gAMA", GAMMA), (b"cHRM", P3_PLACES)], "gAMA and cHRM"),
+        ([(b"cHRM", P3_PLACES)], "gAMA and cHRM"),
+    ],
+)
+def test_a_png_states_its_colours_in_chunks(chunks: list[tuple[bytes, bytes]], word: str) -> None:
+    data = png(np.asarray(plain()), 8, 2, *chunks)
+
+    assert np.abs(np.subtract(seen(data), (255, 0, 0))).max() <= 2
+    assert word in read(data).notes[0]
+
+
+def test_a_png_states_its_gamma() -> None:
+    linear = ((np.asarray(scene()) / 255) ** 2.2 * 255).round().astype(np.uint8)
+    data = png(linear, 8, 2, (b"gAMA", struct.pack(">I", 100_000)))
+
+    assert difference(read(data), scene()) < LOSSY
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"gAMA", GAMMA)],
+        [(b"gAMA", GAMMA), (b"cHRM", SRGB_PLACES)],
+        [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000))],
+        [(b"cICP", bytes((1, 13, 0, 1)))],
+    ],
+)
+def test_chunks_that_state_srgb_are_not_told(chunks: list[tuple[bytes, bytes]]) -> None:
+    photo = read(png(np.asarray(scene()), 8, 2, *chunks))
+
+    assert photo.notes == ()
+    assert difference(photo, scene()) == 0
+
+
+@pytest.mark.parametrize(
+    ("chunk", "word"),
+    [
+        ((b"cICP", bytes((9, 16, 0, 1))), "PQ"),
+        ((b"cICP", bytes((9, 18, 0, 1))), "HLG"),
+        ((b"cICP", bytes((1, 13, 0, 0))), "narrow range"),
+        ((b"cHRM", bytes(32)), "was ignored"),
+        ((b"gAMA", bytes(4)), "was ignored"),
+    ],
+)
+def test_colours_that_cannot_be_applied_are_told(chunk: tuple[bytes, bytes], word: str) -> None:
+    photo = read(png(np.asarray(scene()), 8, 2, chunk))
+
+    assert difference(photo, scene()) == 0
+    assert word in photo.notes[0]
+
+
+@pytest.mark.parametrize("exif_says", [{0xA001: 2}, {0xA001: 65535, 0xA005: {1: "R03"}}])
+def test_a_camera_that_says_adobe_rgb_in_exif_means_it(exif_says: dict[int, object]) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update(exif_says)
+    data = encoded(plain(GREEN_IN_ADOBE), "JPEG", quality=95, subsampling=0, exif=exif)
+
+    assert np.abs(np.subtract(seen(data), (0, 255, 0))).max() <= 5
+    assert "Adobe RGB" in read(data).notes[0]
+
+
+@pytest.mark.parametrize("exif_says", [{0xA001: 1}, {0xA001: 65535}, {0xA001: 65535, 0xA005: {1: "R98"}}])
+def test_a_camera_that_says_srgb_or_nothing_is_taken_at_its_word(exif_says: dict[int, object]) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update(exif_says)
+
+    assert read(encoded(scene(), "JPEG", exif=exif)).notes == ()
+
+
+def test_a_tiff_states_its_primaries_in_tags() -> None:
+    places = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+    data = encoded(plain(), "TIFF", tiffinfo={318: (0.3127, 0.3290), 319: places})
+
+    assert np.abs(np.subtract(seen(data), (255, 0, 0))).max() <= 2
+    assert "TIFF's tags" in read(data).notes[0]
+
+
+def test_an_avif_states_its_colours_in_a_box() -> None:
+    data = encoded(plain(), "AVIF", quality=100)
+    start = data.index(b"nclx") + 4
+    stated = data[:start] + struct.pack(">HH", 12, 13) + data[start + 4 :]
+
+    assert read(data).notes == ()
+    assert np.abs(np.subtract(seen(stated), (255, 0, 0))).max() <= 4
+    assert "Display P3" in read(stated).notes[0]
