@@ -107,7 +107,9 @@ def _section(rows: list[FetchedRow]) -> str:
 
 def _photo(rows: list[FetchedRow]) -> Iterator[str]:
     if name := rows[0].files.get("photo"):
-        yield _figure(_image(name, f"{rows[0].item}, as the model saw it"), "Photo", "as the model saw it", "")
+        read = next((row.image for row in rows if row.image), None)
+        said = "; ".join(["as the model saw it", *(read.notes if read else ())])
+        yield _figure(_image(name, f"{rows[0].item}, as the model saw it"), "Photo", said, "")
 
 
 def _result(row: FetchedRow, *, names_class: bool) -> str:

@@ -59,6 +59,9 @@ class Preprocessing(BaseModel):
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Always antialiased.")
     mean: Channels = Field((0.485, 0.456, 0.406), description="Per channel, for pixels in 0..1.")
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field((0.229, 0.224, 0.225), description="Per channel.")
+    reduced_decoding: bool = Field(
+        True, description="Decode a JPEG to 1/2, 1/4 or 1/8 of its size where that is twice `resize` or more."
+    )
 
     @property
     def input_size(self) -> tuple[int, int]:

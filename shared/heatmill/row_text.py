@@ -25,6 +25,12 @@ def verdict_text(row: Row) -> str:
     return ", ".join(filter(None, (row.verdict, "" if error is None else _check(FIRST, error))))
 
 
+def notes_text(row: Row) -> str:
+    """How many notes there are on the reading of the image."""
+    count = len(row.image.notes) if row.image else 0
+    return "" if not count else f"{count} note{'s' * (count > 1)} on the image"
+
+
 def _check(name: str, value: object) -> str:
     words = name.replace("_", " ")
     if not isinstance(value, float):

@@ -10,7 +10,7 @@ import pytest
 
 from heatmill.downloads import RESULTS, FetchedRow
 from heatmill.gallery import MAX_ITEMS, write_gallery
-from heatmill.schemas import Counts, Job, MethodRequest, Problem, Row, StoredPicture, Target
+from heatmill.schemas import Counts, ImageRead, Job, MethodRequest, Problem, Row, StoredPicture, Target
 
 JOB = Job(
     id="1f",
@@ -79,6 +79,12 @@ def test_a_blank_heatmap_is_told_and_explained(tmp_path: Path) -> None:
     assert "blank" in blank.texts
     assert any(text.startswith("Blank: ") for text in blank.texts)
     assert not any(text.startswith("Blank: ") for text in written(tmp_path, fetched("a", verdict="ok")).texts)
+
+
+def test_what_was_left_out_of_an_image_is_told_below_its_photo(tmp_path: Path) -> None:
+    read = ImageRead(format="TIFF", size=(64, 48), notes=("page 1 of 2 was read", "a <b> profile"))
+    page = written(tmp_path, fetched("a", image=read, files={"photo": "a.photo.png"}))
+    assert "as the model saw it; page 1 of 2 was read; a <b> profile" in page.texts
 
 
 def test_nothing_of_a_caller_becomes_part_of_the_page(tmp_path: Path) -> None:

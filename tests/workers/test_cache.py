@@ -239,12 +239,12 @@ def test_however_many_images_are_looked_up_no_more_are_decoded_at_once_than_the_
 ) -> None:
     turns, most = Semaphore(2), []
 
-    def decode(data: bytes, limits: ImageLimits, least_side: int) -> images.Photo:
+    def decode(data: bytes, limits: ImageLimits, least_side: int | None, decoder: images.JpegDecoder) -> images.Photo:
         most.append(turns.acquire(blocking=False))
         try:
             # Long enough for a third to come along, if it may.
             time.sleep(0.05)
-            return images.decode_reduced(data, limits, least_side)
+            return images.decode_reduced(data, limits, least_side, decoder)
         finally:
             turns.release()
 

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from heatmill.errors import InvalidItem, ItemError
 from heatmill.image_uris import UPLOAD, SourceRules
-from heatmill.images import ImageLimits, decode_reduced
-from heatmill.schemas import Item, Row
+from heatmill.images import ImageLimits, Photo, decode_reduced
+from heatmill.schemas import ImageRead, Item, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.fetching import fetch
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.preprocessing import Box, least_side, preprocess_photo
+from heatmill_workers.strict_jpeg import decode_jpeg
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Prepared:
         image: (3, H, W) float32, normalised for the model, on the CPU.
         box: Region of the photo that the model sees.
         known: Rows that need not be made, by method.
+        read: How the photo was read, for its rows.
     """
 
     item: Item
     image: Tensor
     box: Box
     known: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    read: ImageRead | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Photos:
         """
         try:
             with self.turn:
-                return self._tensor(self._fetched(uri))[0]
+                return preprocess_photo(self._photo(self._fetched(uri)), self.model.preprocessing)[0]
         except ItemError as error:
             return error
 
@@ -107,8 +110,9 @@ class Photos:
             if self.cache.is_whole(known):
                 return Recalled(item, tuple(chain.from_iterable(known.values())))
         with self.turn:
-            image, box = self._tensor(self._fetched(item.image) if data is None else data)
-        return Prepared(item, image, box, known)
+            photo = self._photo(self._fetched(item.image) if data is None else data)
+            image, box = preprocess_photo(photo, self.model.preprocessing)
+        return Prepared(item, image, box, known, _read(photo))
 
     def _named(self, uri: str) -> tuple[str, bytes | None]:
         """An image's sha256; its bytes too where they had to be read for that, which the name of an upload saves."""
@@ -121,6 +125,9 @@ class Photos:
     def _fetched(self, uri: str) -> bytes:
         return fetch(uri, self.storage, self.rules, self.limits.max_bytes)
 
-    def _tensor(self, data: bytes) -> tuple[Tensor, Box]:
-        preprocessing = self.model.preprocessing
-        return preprocess_photo(decode_reduced(data, self.limits, least_side(preprocessing)), preprocessing)
+    def _photo(self, data: bytes) -> Photo:
+        return decode_reduced(data, self.limits, least_side(self.model.preprocessing), decode_jpeg)
+
+
+def _read(photo: Photo) -> ImageRead:
+    return ImageRead(format=photo.format, size=photo.size, reduced_by=photo.reduced_by, notes=photo.notes)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from heatmill import keys
 from heatmill.byte_ranges import span
 from heatmill.keys import JobId
-from heatmill.schemas import Row, StoredFile
+from heatmill.schemas import ImageRead, Row, StoredFile
 from heatmill.storage import S3Storage
 
 ROWS_PER_TABLE = 100_000
@@ -28,6 +28,11 @@ COLUMNS = pa.schema(
         ("target_index", pa.int32()),
         ("target_label", pa.string()),
         ("target_probability", pa.float64()),
+        ("image_format", pa.string()),
+        ("image_width", pa.int32()),
+        ("image_height", pa.int32()),
+        ("image_reduced_by", pa.int32()),
+        ("image_notes", pa.list_(pa.string())),
         ("heatmap_key", pa.string()),
         ("heatmap_offset", pa.int64()),
         ("heatmap_length", pa.int64()),
@@ -71,6 +76,17 @@ def _place(name: str, file: StoredFile | None) -> dict[str, str | int | None]:
     }
 
 
+def _image(image: ImageRead | None) -> dict[str, Any]:
+    """How the image was read."""
+    return {
+        "image_format": image and image.format,
+        "image_width": image and image.size[0],
+        "image_height": image and image.size[1],
+        "image_reduced_by": image and image.reduced_by,
+        "image_notes": image and list(image.notes),
+    }
+
+
 def _flat(row: Row) -> dict[str, Any]:
     return {
         "item": row.item,
@@ -81,6 +97,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "target_index": row.target and row.target.index,
         "target_label": row.target and row.target.label,
         "target_probability": row.target and row.target.probability,
+        **_image(row.image),
         **_place("heatmap", row.heatmap),
         **_place("attribution", row.attribution),
         "attribution_factor": row.attribution and row.attribution.factor,

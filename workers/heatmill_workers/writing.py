@@ -62,6 +62,7 @@ class ResultWriter:
             rank=asked.rank,
             status="succeeded",
             target=asked.target,
+            image=asked.photo.read,
             heatmap=heatmap,
             attribution=attribution,
             checks=dict(explained.checks),
@@ -88,6 +89,7 @@ class ResultWriter:
             rank=0,
             status="succeeded",
             target=placed.target,
+            image=placed.photo.read,
             provenance={**self._provenance, "features": placed.source},
         )
 

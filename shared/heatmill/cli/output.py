@@ -13,7 +13,7 @@ from rich.text import Text
 from heatmill.cli.progress import line
 from heatmill.downloads import FetchedRow
 from heatmill.printable import printable
-from heatmill.row_text import class_text, verdict_text
+from heatmill.row_text import class_text, notes_text, verdict_text
 from heatmill.schemas import Job, Row
 
 MAX_ROWS = 200
@@ -78,7 +78,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
     style = "red" if row.error is not None else VERDICT_STYLES.get(row.verdict or "", "")
-    cells = (printable(row.item), class_text(row), row.method, Text(printable(verdict_text(row)), style))
+    said = ", ".join(filter(None, (verdict_text(row), notes_text(row))))
+    cells = (printable(row.item), class_text(row), row.method, Text(printable(said), style))
     return (*cells, row.files.get("heatmap", "")) if isinstance(row, FetchedRow) else cells
 
 

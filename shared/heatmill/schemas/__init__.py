@@ -27,6 +27,7 @@ from heatmill.schemas.requests import (
 from heatmill.schemas.stored import (
     AcceptedJob,
     CommitHeader,
+    ImageRead,
     Item,
     Plan,
     Row,
@@ -58,6 +59,7 @@ __all__ = [
     "AcceptedJob",
     "CommitHeader",
     "Counts",
+    "ImageRead",
     "Item",
     "ItemId",
     "ItemRequest",

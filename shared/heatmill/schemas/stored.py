@@ -7,7 +7,7 @@ from pydantic import Field
 
 from heatmill.byte_ranges import ByteRange
 from heatmill.schemas.requests import JobRequest, MapRequest, MethodRequest
-from heatmill.schemas.words import Box, Layout, Priority, Problem, Schema, Sha256, Verdict
+from heatmill.schemas.words import Box, Layout, Priority, Problem, Schema, Sha256, Size, Verdict
 
 
 class AcceptedJob(Schema):
@@ -98,6 +98,18 @@ class StoredArray(StoredFile):
     factor: float
 
 
+class ImageRead(Schema):
+    """How an item's image was read; docs/images.md has the rules."""
+
+    format: str = Field(description="Of the file, by its content: JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF or HEIF.")
+    size: Size = Field(description="Width and height of the whole photo, upright, in pixels.")
+    reduced_by: int = Field(1, description="2, 4 or 8 where a JPEG was decoded to 1/2, 1/4 or 1/8 of its size.")
+    notes: tuple[str, ...] = Field(
+        (),
+        description="What was left out or changed, a sentence each: pages, transparency, a colour profile, damage.",
+    )
+
+
 class Row(Schema):
     """One result: an item x method x target."""
 
@@ -107,6 +119,7 @@ class Row(Schema):
     rank: Annotated[int, Field(ge=0, description="0 for the item's own target or its most probable class.")]
     status: Literal["succeeded", "failed"]
     target: Target | None = None
+    image: ImageRead | None = Field(None, description="How the image was read; null in rows that failed.")
     heatmap: StoredPicture | None = None
     attribution: StoredArray | None = None
     checks: dict[str, Any] = {}

@@ -48,10 +48,13 @@ def preprocess_photo(photo: Photo, preprocessing: Preprocessing) -> tuple[Tensor
     return _normalised(cropped, preprocessing), box
 
 
-def least_side(preprocessing: Preprocessing) -> int:
-    """To which side a photo may be reduced while it is decoded: what is resized then is twice what is wanted."""
+def least_side(preprocessing: Preprocessing) -> int | None:
+    """To which side a photo may be reduced while it is decoded: what is resized then is twice what is wanted.
+
+    None where it is decoded whole.
+    """
     resize = preprocessing.resize
-    return 2 * (max(resize) if isinstance(resize, tuple) else resize)
+    return None if not preprocessing.reduced_decoding else 2 * (max(resize) if isinstance(resize, tuple) else resize)
 
 
 def _trimmed(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
