@@ -22,6 +22,7 @@ PAGES = (
     "k8s/README.md",
     "docs/architecture.md",
     "docs/adding-a-method.md",
+    "docs/images.md",
     "docs/models.md",
     "docs/methods.md",
 )
