@@ -95,7 +95,7 @@ def test_pixels_that_are_not_numbers_fail_their_image_alone(worker: Worker) -> N
         for method in ("saliency", "grad_cam")
     }
     assert {row.error.detail for row in rows if row.error and row.item in bad} == {
-        "32-bit pixels have no stated range; 8 and 16 bit are read"
+        "a TIFF with floating-point 32-bit samples, which have no stated range, is not read"
     }
 
 

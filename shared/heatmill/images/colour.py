@@ -28,12 +28,14 @@ def to_srgb(colours: Image.Image, stated: Stated) -> tuple[Image.Image, str | No
         colours: L, RGB or CMYK.
         stated: What the file says of them.
     """
-    if stated.profile is None:
-        return colours.convert("RGB"), stated.fault
     try:
-        found = _conversion(stated.profile)
+        return _applied(colours, stated)
     except (ImageCms.PyCMSError, *DAMAGE) as error:
         return colours.convert("RGB"), f"the colour profile cannot be read and was ignored: {in_short(error)}"
+
+
+def _applied(colours: Image.Image, stated: Stated) -> tuple[Image.Image, str | None]:
+    found = None if stated.profile is None else _conversion(stated.profile)
     if found is None:
         return colours.convert("RGB"), stated.fault
     colours = _as(found.mode, colours)

@@ -35,6 +35,8 @@ ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF", "HEIF"})
 # Modes whose numbers a colour profile is about, and what others are brought to, where that is not RGB.
 COLOURS = {"L": "L", "RGB": "RGB", "CMYK": "CMYK", "1": "L"}
 OPAQUE, BITS = 255, 8
+# A photo that is decoded to a fraction still has to be read, which takes time: 400 megapixels some seconds.
+MOST_TIMES = 8
 LEAST_SHARE = 0.001
 
 # Pillow's own pixel check warns through the process-wide warning filters, from any thread, before ours can run. Ours is
@@ -133,13 +135,18 @@ class _Reader:
         if isinstance(image, JpegImageFile) and least is not None:
             image.draft(None, (width * least // shorter, height * least // shorter))
             by = next(by for by in (1, 2, 4, 8) if -(-width // by) == image.width)
-        is_buffered = self._jpeg is not None and self._jpeg.is_buffered
-        pixels = width * height if is_buffered else image.width * image.height
-        if pixels > self._limits.max_pixels:
-            at_once = ", which its scans need at once" if by > 1 and is_buffered else f", decoded to 1/{by}" * (by > 1)
-            limit = f"the limit is {self._limits.max_pixels / 1e6:g} megapixels"
-            raise ImageTooLarge(f"{width} x {height} pixels{at_once}; {limit}")
+        self._check_pixels((width, height), image.width * image.height, by)
         return by
+
+    def _check_pixels(self, size: tuple[int, int], decoded: int, by: int) -> None:
+        whole, limit = size[0] * size[1], self._limits.max_pixels
+        is_buffered = self._jpeg is not None and self._jpeg.is_buffered
+        if (whole if is_buffered else decoded) > limit:
+            how = "" if by == 1 else ", which its scans need at once" if is_buffered else f", decoded to 1/{by}"
+            raise ImageTooLarge(f"{size[0]} x {size[1]} pixels{how}; the limit is {limit / 1e6:g} megapixels")
+        if whole > MOST_TIMES * limit:
+            most = f"the limit of what is read is {MOST_TIMES * limit / 1e6:g} megapixels"
+            raise ImageTooLarge(f"{size[0]} x {size[1]} pixels; {most}, however small it is decoded")
 
     def _note_frames(self, image: Image.Image) -> None:
         if self._tiff is not None:

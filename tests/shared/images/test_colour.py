@@ -37,16 +37,38 @@ def in_profile(image: Image.Image, profile: bytes) -> Image.Image:
 
 def gray_profile(exponent: float) -> bytes:
     """One curve and no primaries."""
+    return icc(b"GRAY", b"XYZ ", b"kTRC", b"curv" + bytes(4) + struct.pack(">IH", 1, round(exponent * 256)))
+
+
+def press_profile(nodes: int = 5) -> bytes:
+    """A table for inks of which cyan takes away half of red only."""
+    steps = np.linspace(0, 1, nodes)
+    cyan, magenta, yellow, black = (part.ravel() for part in np.meshgrid(*[steps] * 4, indexing="ij"))
+    light = np.stack([1 - cyan / 2, 1 - magenta, 1 - yellow], axis=1) * (1 - black[:, None])
+    colours = Image.fromarray((light[None] * 255).round().astype(np.uint8))
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    seen = ImageCms.profileToProfile(colours, srgb, lab, ImageCms.Intent.RELATIVE_COLORIMETRIC, "LAB")
+    assert seen is not None
+    # Of a and b, profiles have 128 for what a picture has 0.
+    table = np.frombuffer(seen.tobytes(), np.uint8).reshape(-1, 3) ^ np.array([0, 128, 128], np.uint8)
+    identity = struct.pack(">9i", *(65536 * (number % 4 == 0) for number in range(9)))
+    head = b"mft1" + bytes(4) + bytes((4, 3, nodes, 0)) + identity
+    return icc(b"CMYK", b"Lab ", b"A2B0", head + bytes(range(256)) * 4 + table.tobytes() + bytes(range(256)) * 3)
+
+
+def icc(space: bytes, connection: bytes, name: bytes, content: bytes) -> bytes:
+    """A profile of one table or curve."""
     tags = {
         b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"g\0" + bytes(78),
         b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
-        b"kTRC": b"curv" + bytes(4) + struct.pack(">IH", 1, round(exponent * 256)),
+        name: content,
     }
     start, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
-    for name, content in tags.items():
-        table += name + struct.pack(">II", start + len(body), len(content))
-        body += content + bytes(-len(content) % 4)
-    head = struct.pack(">I4s4s4s4s4s", start + len(body), b"lcms", b"\2\x10\0\0", b"mntr", b"GRAY", b"XYZ ")
+    for tag, value in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = struct.pack(">I4s4s4s4s4s", start + len(body), b"lcms", b"\2\x10\0\0", kind, space, connection)
     dated = head + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + b"acsp"
     return dated.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + table + body
 
@@ -145,6 +167,18 @@ def test_gray_of_sixteen_bits_and_gray_with_alpha_are_shown_by_their_profile() -
     )
     clear = Image.merge("LA", [Image.fromarray((part >> 8).astype(np.uint8)) for part in np.moveaxis(with_alpha, 2, 0)])
     assert difference(read(encoded(clear, "PNG", icc_profile=gray_profile(1.0))), scene().convert("L")) < LOSSY
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
+def test_inks_are_shown_by_the_profile_of_their_press(image_format: str) -> None:
+    for inks, colour in (
+        ((255, 0, 0, 0), (128, 255, 255)),
+        ((0, 0, 0, 0), (255, 255, 255)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+    ):
+        data = encoded(Image.new("CMYK", (96, 64), inks), image_format, icc_profile=press_profile())
+        assert np.abs(np.subtract(seen(data), colour)).max() <= 3
+        assert "was applied" in read(data).notes[0]
 
 
 def test_gray_with_a_profile_for_rgb_takes_its_curve() -> None:

@@ -116,6 +116,15 @@ def test_the_limit_on_pixels_is_about_what_is_decoded() -> None:
         decode_reduced(data, LIMITS, None)
 
 
+def test_what_is_read_has_a_limit_too() -> None:
+    data = bytearray(encoded(Image.new("L", (8, 8)), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = (30_000).to_bytes(2, "big") * 2
+
+    with pytest.raises(ImageTooLarge, match="30000 x 30000 pixels; the limit of what is read is 400 megapixels"):
+        decode_reduced(bytes(data), LIMITS, 448)
+
+
 def test_a_progressive_jpeg_counts_as_a_whole_since_its_decoder_holds_the_whole() -> None:
     data = encoded(Image.new("L", (12_000, 9_000)), "JPEG", progressive=True)
 
