@@ -70,7 +70,9 @@ def _legend(rows: list[FetchedRow]) -> Iterator[str]:
     if False in signs:
         yield '<span>matters little<i class="magnitude"></i>matters much</span>'
     if True in signs:
-        yield '<span>against the class<i class="signed"></i>for the class</span>'
+        is_value = any(row.target is not None and row.target.probability is None for row in rows)
+        low, high = ("lowers the value", "raises the value") if is_value else ("against the class", "for the class")
+        yield f'<span>{low}<i class="signed"></i>{high}</span>'
 
 
 def _notes(job: Job, rows: list[FetchedRow], left_out: int) -> Iterator[str]:

@@ -62,7 +62,12 @@ class JobMap(Schema):
 
 
 class MapPoint(Schema):
-    """One line of map.jsonl: an item, where it lies, and the class that the model predicts."""
+    """One line of map.jsonl: an item, where it lies, and the class that the model predicts.
+
+    Args:
+        probability: Null where the model is a regression.
+        value: The first value of a regression, whose name is the class; else null.
+    """
 
     item: str
     index: int
@@ -70,4 +75,5 @@ class MapPoint(Schema):
     y: float
     class_index: int
     class_label: str
-    probability: float
+    probability: float | None = None
+    value: float | None = None

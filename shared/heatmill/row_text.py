@@ -7,8 +7,13 @@ FIRST = "completeness_error"
 
 
 def class_text(row: Row) -> str:
-    """The explained class and its probability."""
-    return "" if row.target is None else f"{row.target.label} {row.target.probability:.1%}"
+    """The explained class and its probability, or the explained value."""
+    target = row.target
+    if target is None:
+        return ""
+    if target.probability is not None:
+        return f"{target.label} {target.probability:.1%}"
+    return target.label if target.value is None else f"{target.label} {target.value:.4g}"
 
 
 def checks_text(row: Row) -> str:

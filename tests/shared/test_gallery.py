@@ -120,6 +120,13 @@ def test_the_colours_in_use_are_explained(tmp_path: Path, zero_index: int, legen
     assert [text for text in texts if text in {"matters much", "for the class"}] == [legend]
 
 
+def test_a_regression_s_value_is_told_and_no_probability(tmp_path: Path) -> None:
+    value = Target(index=0, label="age", value=41.3728)
+    page = written(tmp_path, fetched("a", target=value, heatmap=heatmap(128)))
+    assert {"age 41.37", "lowers the value", "raises the value"} <= set(page.texts)
+    assert "for the class" not in page.texts
+
+
 def test_a_large_job_is_cut_and_the_page_says_so(tmp_path: Path) -> None:
     page = written(tmp_path, *(fetched(str(index), index) for index in range(MAX_ITEMS + 3)))
     assert page.tags.count("section") == MAX_ITEMS

@@ -152,7 +152,7 @@ def test_several_classes_of_one_image_come_in_the_order_of_their_probability(wor
     process_shard(worker, job, 0)
 
     rows = [row for row in rows_of(worker, job) if row.method == "grad_cam"]
-    probabilities = [row.target.probability for row in rows if row.target]
+    probabilities = [row.target.probability or 0 for row in rows if row.target]
     assert [row.rank for row in rows] == [0, 1, 2]
     assert probabilities == sorted(probabilities, reverse=True)
     assert len({row.heatmap.key for row in rows if row.heatmap}) == 3

@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     from heatmill_workers.tsne import Layout
 
 VERSIONS = ("heatmill", "opentsne", "scikit-learn", "numpy")
+# A column of nothing but nulls keeps its type.
+COLUMNS = pa.schema(
+    [
+        ("item", pa.string()),
+        ("index", pa.int64()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("class_index", pa.int64()),
+        ("class_label", pa.string()),
+        ("probability", pa.float64()),
+        ("value", pa.float64()),
+    ]
+)
 
 log = structlog.get_logger()
 
@@ -152,6 +165,7 @@ def _point(row: Row, place: Iterable[float]) -> MapPoint:
         class_index=target.index,
         class_label=target.label,
         probability=target.probability,
+        value=target.value,
     )
 
 
@@ -162,7 +176,7 @@ def _rounded(value: float) -> float:
 
 def _parquet(points: Iterable[MapPoint]) -> bytes:
     file = io.BytesIO()
-    table = pa.Table.from_pylist([point.model_dump() for point in points])
+    table = pa.Table.from_pylist([point.model_dump() for point in points], COLUMNS)
     pq.write_table(table, file, compression="zstd")
     return file.getvalue()
 

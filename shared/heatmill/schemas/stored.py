@@ -66,11 +66,16 @@ class CommitHeader(Schema):
 
 
 class Target(Schema):
-    """The class that was explained."""
+    """What was explained: a class, or one value of a regression."""
 
     index: int
     label: str
-    probability: float
+    probability: float | None = Field(
+        None,
+        description="Of independent labels each by itself, so that those of one image need not add up to 1. Null where "
+        "the model is a regression.",
+    )
+    value: float | None = Field(None, description="What a regression says; null where the model tells classes apart.")
 
 
 class StoredFile(Schema):
