@@ -53,6 +53,19 @@ def config_labels(path: Path) -> tuple[str, ...]:
     return tuple(names[index] for index in range(len(names)))
 
 
+def config_problem_type(path: Path) -> str | None:
+    """What the config.json of a transformers model says that it was trained for, such as `regression`; or None.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8")).get("problem_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return None if found is None else str(found)
+
+
 def target_index(labels: tuple[str, ...], target: int | str) -> int:
     """The index of the class that a caller means.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from heatmill.labels import STOCK, config_labels, read_labels, stock_labels
+from heatmill.labels import STOCK, config_labels, config_problem_type, read_labels, stock_labels
 
 # Its weights come with the workers: what demo and submit explain where nothing else is said.
 BUNDLED_MODEL = "efficientnet_lite0"
@@ -27,6 +27,8 @@ MAX_BACKGROUND = 100
 Channels = tuple[float, float, float]
 # What turns a model's outputs into probabilities.
 Activation = Literal["softmax", "sigmoid", "none"]
+# What transformers calls the problem that a model was trained for; of one label a model may say nothing.
+PROBLEM_TYPES: Mapping[str, Activation] = {"multi_label_classification": "sigmoid", "regression": "none"}
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 
 # What a model may have and a method may need, and how a message puts it after "needs".
@@ -153,15 +155,46 @@ def read_models(path: Path) -> tuple[ModelSpec, ...]:
 def spec_labels(spec: ModelSpec) -> tuple[str, ...] | None:
     """The class names that the operator gave, or that lie in a transformers model's folder; or None.
 
+    One name is that of two classes, `not X` and `X`, which a model tells apart by one number; but a regression's value
+    has one name.
+
     Raises:
         ValueError: The file of labels cannot be read.
     """
-    config = Path(spec.builds) / "config.json"
-    if spec.labels is None and spec.loader == "transformers" and config.is_file():
+    names = given_labels(spec)
+    if names is None or len(names) != 1 or "none" in {spec.activation, stated_activation(spec)}:
+        return names
+    # What follows a comma is another name of the same class.
+    return f"not {names[0].partition(',')[0]}", names[0]
+
+
+def given_labels(spec: ModelSpec) -> tuple[str, ...] | None:
+    """The names as they were given: one for a model that has one output.
+
+    Raises:
+        ValueError: The file of labels cannot be read.
+    """
+    config = _config(spec)
+    if spec.labels is None and config is not None:
         return config_labels(config)
     if isinstance(spec.labels, Path) and spec.labels.name in STOCK and not spec.labels.exists():
         return stock_labels(spec.labels.name)
     return read_labels(spec.labels) if isinstance(spec.labels, Path) else spec.labels
+
+
+def stated_activation(spec: ModelSpec) -> Activation | None:
+    """What the config.json of a transformers model's folder says of its outputs, where models.toml says nothing.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    config = None if spec.activation else _config(spec)
+    return None if config is None else PROBLEM_TYPES.get(config_problem_type(config) or "")
+
+
+def _config(spec: ModelSpec) -> Path | None:
+    config = Path(spec.builds) / "config.json"
+    return config if spec.loader == "transformers" and config.is_file() else None
 
 
 def _spec(path: Path, number: int, entry: dict[str, Any]) -> ModelSpec:

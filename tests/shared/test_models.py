@@ -1,10 +1,13 @@
 """An operator's models.toml."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from heatmill.models import Preprocessing, read_models, spec_labels
+from heatmill.catalogue import load_catalogue
+from heatmill.models import ModelSpec, Preprocessing, given_labels, read_models, spec_labels, stated_activation
 
 FULL = """
 [[models]]
@@ -98,3 +101,54 @@ def test_a_wrong_background_or_an_unchecked_uri_is_named(tmp_path: Path, line: s
 
     with pytest.raises(ValueError, match=message):
         read_models(tmp_path / "models.toml")
+
+
+ONE_LABEL: dict[str, Any] = {"name": "scan", "loader": "timm", "labels": ["sick"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, ("not sick", "sick")),
+        ({"activation": "sigmoid"}, ("not sick", "sick")),
+        ({"activation": "none"}, ("sick",)),
+        ({"labels": ["well", "sick"]}, ("well", "sick")),
+        ({"labels": ["tench, Tinca tinca"]}, ("not tench", "tench, Tinca tinca")),
+    ],
+)
+def test_one_label_is_two_classes_unless_it_names_a_value(fields: dict[str, Any], wanted: tuple[str, ...]) -> None:
+    assert spec_labels(ModelSpec.model_validate({**ONE_LABEL, **fields})) == wanted
+
+
+@pytest.mark.parametrize(
+    ("config", "activation", "labels"),
+    [
+        ({"problem_type": "regression"}, "none", ("age",)),
+        ({"problem_type": "multi_label_classification"}, "sigmoid", ("not age", "age")),
+        ({"problem_type": "single_label_classification"}, None, ("not age", "age")),
+        ({"problem_type": None}, None, ("not age", "age")),
+        ({}, None, ("not age", "age")),
+    ],
+)
+def test_a_transformers_folder_says_what_its_outputs_are(
+    tmp_path: Path, config: dict[str, Any], activation: str | None, labels: tuple[str, ...]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "age"}, **config}))
+    spec = ModelSpec(name="age", loader="transformers", architecture=str(tmp_path))
+
+    assert (stated_activation(spec), spec_labels(spec), given_labels(spec)) == (activation, labels, ("age",))
+
+
+def test_what_an_operator_says_of_the_outputs_counts_more_than_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "age"}, "problem_type": "regression"}))
+    spec = ModelSpec(name="age", loader="transformers", architecture=str(tmp_path), activation="sigmoid")
+
+    assert (stated_activation(spec), spec_labels(spec)) == (None, ("not age", "age"))
+
+
+def test_both_classes_of_one_output_can_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text("[[models]]\nname='scan'\nloader='timm'\nlabels=['sick']\n")
+    catalogue = load_catalogue(tmp_path / "models.toml")
+
+    assert catalogue.model("scan").labels == ("not sick", "sick")
+    assert [catalogue.target_index("scan", target) for target in ("not sick", "Sick", 1)] == [0, 1, 1]

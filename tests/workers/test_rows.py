@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import ImageUnreadable, ItemError
-from heatmill.schemas import Item, MethodRequest, Plan, Row
+from heatmill.models import ModelSpec, Preprocessing, spec_labels
+from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.models.loading import prepare
 from heatmill_workers.prepare import Prepared, Unprepared
 from heatmill_workers.rows import Outcome, explain_items
 from tests.workers.processed import counted
-from tests.workers.small import loaded, photos, small_resnet, small_vit
+from tests.workers.small import CPU, loaded, photos, small_resnet, small_vit
 
 BOX = (0.0, 0.0, 64.0, 64.0)
 BOTH = ("saliency", "grad_cam")
@@ -126,6 +128,82 @@ def test_a_model_without_gradients_says_so_for_each_result() -> None:
     errors = [each.error for each in answers if isinstance(each, Row)]
     assert len(errors) == len(answers) == 2
     assert all(error and error.type.endswith("unsupported_operation") for error in errors)
+
+
+class Means(nn.Module):
+    """Puts out the mean of each channel: of images that are one number a channel, those numbers."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, count)
+        nn.init.eye_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values: Tensor = self.last(images.mean((2, 3)))
+        return values
+
+
+def of_means(*labels: str, **fields: Any) -> LoadedModel:
+    spec = ModelSpec(name="means", loader="timm", labels=labels, **fields)
+    built = Built(Means(len(labels)).eval(), Preprocessing(resize=64, crop=64), spec_labels(spec) or ())
+    return prepare(spec, built, CPU)
+
+
+def targets_of(model: LoadedModel, *channels: float, **fields: Any) -> list[Target]:
+    image = torch.tensor(channels, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    item = {key: fields.pop(key) for key in ("target",) if key in fields}
+    answers = list(explain_items(group(image, **item), plan("saliency", **fields), model))
+    assert all(isinstance(each, Outcome) for each in answers), answers
+    return [each.asked.target for each in answers if isinstance(each, Outcome)]
+
+
+def test_a_regression_says_its_values_in_the_model_s_order_and_no_probability() -> None:
+    model = of_means("age", "height", "weight", activation="none")
+
+    assert targets_of(model, 0.5, -7, 3) == [Target(index=0, label="age", value=0.5)]
+    assert targets_of(model, 0.5, -7, 3, top_k=3) == [
+        Target(index=0, label="age", value=0.5),
+        Target(index=1, label="height", value=-7),
+        Target(index=2, label="weight", value=3),
+    ]
+    assert targets_of(model, 0.5, -7, 3, target=2) == [Target(index=2, label="weight", value=3)]
+
+
+def test_independent_labels_have_each_their_own_probability_and_the_most_probable_come_first() -> None:
+    model = of_means("cat", "dog", "bird", activation="sigmoid")
+
+    found = targets_of(model, 0.5, 2, 1, top_k=2)
+
+    assert [target.label for target in found] == ["dog", "bird"]
+    assert [target.probability for target in found] == pytest.approx([0.880797, 0.731059], abs=1e-5)
+
+
+@pytest.mark.parametrize(("logit", "label", "probability"), [(2, "sick", 0.880797), (-3, "not sick", 0.952574)])
+def test_one_output_says_the_class_that_is_more_probable(logit: float, label: str, probability: float) -> None:
+    (found,) = targets_of(of_means("sick"), logit, 0, 0)
+
+    assert (found.label, found.value) == (label, None)
+    assert found.probability == pytest.approx(probability, abs=1e-5)
+
+
+@pytest.mark.parametrize(("activation", "what"), [("none", "values"), ("sigmoid", "classes")])
+def test_a_target_that_there_is_not_says_how_many_there_are(activation: Any, what: str) -> None:
+    images = photos(1)
+
+    rows = list(explain_items(group(images), plan("saliency", top_k=5), of_means("a", "b", "c", activation=activation)))
+
+    details = {row.error.detail for row in rows if isinstance(row, Row) and row.error is not None}
+    assert (len(rows), details) == (5, {f"the model has 3 {what}, from 0 to 2"})
+
+
+def test_a_value_that_is_not_finite_is_an_error() -> None:
+    for activation in ("none", "sigmoid", "softmax"):
+        model = of_means("a", "b", "c", activation=activation)
+        (row,) = explain_items(group(torch.full((1, 3, 64, 64), torch.inf)), plan("saliency"), model)
+        assert isinstance(row, Row)
+        assert row.error is not None
+        assert "not finite" in row.error.detail
 
 
 def test_memory_that_runs_out_while_a_pass_is_kept_halves_the_batch() -> None:

@@ -94,6 +94,7 @@ class Explainer:
         passes: Cost per image and target, in forward passes.
         gradient_of: Where it takes the one gradient that it needs, by `engine.passes.forward_pass`: the pass that
             predicts then serves it too.
+        explains_scores: What it explains are probabilities, or a regression's values; else what the module puts out.
     """
 
     name: str
@@ -105,15 +106,17 @@ class Explainer:
     needs: tuple[Capability, ...]
     passes: Passes
     gradient_of: Origin | None = None
+    explains_scores: bool = False
 
 
-def explains(
+def explains(  # noqa: PLR0913 - the declaration of a method, each by name
     params: type[P],
     *,
     picture: Picture,
     passes: Passes,
     needs: tuple[Capability, ...] = (),
     gradient_of: Origin | None = None,
+    explains_scores: bool = False,
 ) -> Callable[[Callable[[LoadedModel, Tensor, Tensor, P], Attributions]], Explainer]:
     """Make a function a method; see `Explainer` for the arguments."""
 
@@ -128,6 +131,7 @@ def explains(
             needs=needs,
             passes=passes,
             gradient_of=gradient_of,
+            explains_scores=explains_scores,
         )
 
     return decorate

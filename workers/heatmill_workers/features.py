@@ -12,7 +12,8 @@ from heatmill.errors import BadAttribution
 from heatmill.keys import JobId
 from heatmill.schemas import Target
 from heatmill.storage import ObjectMissing, S3Storage
-from heatmill_workers.prediction import Prediction
+from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.prediction import Prediction, target
 from heatmill_workers.prepare import Prepared
 
 
@@ -21,7 +22,7 @@ class Placed:
     """A photo that the job's map will show.
 
     Args:
-        target: The class that the model predicts, whichever is explained.
+        target: The class that the model predicts, whichever is explained; the first value of a regression.
         method: Of the map.
         features: (D,) float32.
         source: What of the model they are.
@@ -34,23 +35,22 @@ class Placed:
     source: str
 
 
-def place(photo: Prepared, method: str, prediction: Prediction, labels: tuple[str, ...]) -> Placed:
+def place(photo: Prepared, method: str, prediction: Prediction, model: LoadedModel) -> Placed:
     """What one photo adds to the map.
 
     Args:
         photo: The photo.
         method: Of the map.
         prediction: Of this photo alone, with features.
-        labels: The model's.
+        model: Any.
 
     Raises:
         BadAttribution: The features are not finite.
     """
     if prediction.features is None or not prediction.features.isfinite().all():
         raise BadAttribution("the model's features of this image are not finite")
-    index = int(prediction.probabilities.argmax())
-    target = Target(index=index, label=labels[index], probability=prediction.probabilities[index].item())
-    return Placed(photo, target, method, prediction.features.numpy(), prediction.source)
+    predicted = target(model, prediction.scores, model.head.ranking(prediction.scores)[0])
+    return Placed(photo, predicted, method, prediction.features.numpy(), prediction.source)
 
 
 def store_features(storage: S3Storage, job: JobId, shard: int, features: Mapping[int, NDArray[np.float32]]) -> None:

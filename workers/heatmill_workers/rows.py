@@ -25,7 +25,7 @@ from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.explainer import Explained, explain, explainer, register
 from heatmill_workers.features import Placed, place
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.prediction import Prediction, predict, predict_with_features, probabilities
+from heatmill_workers.prediction import Prediction, predict, predict_with_features, scores, target
 from heatmill_workers.prepare import Prepared, Recalled, Unprepared
 
 log = structlog.get_logger()
@@ -118,7 +118,7 @@ def _look(photos: Sequence[Prepared], plan: Plan, model: LoadedModel, served: Se
     prediction = _predict(model, images, plan)
     for row, photo in enumerate(photos):
         try:
-            asked = _targets(photo, prediction.probabilities[row], plan.top_k, model.labels)
+            asked = _targets(photo, prediction.scores[row], plan.top_k, model)
             looked.answers.extend(_map_part(photo, prediction[row], plan, model))
         except ItemError as error:
             looked.answers.extend(failed_rows(photo.item, plan, error))
@@ -146,7 +146,7 @@ def _keeping(model: LoadedModel, images: Tensor, served: Sequence[MethodRequest]
 def _predict(model: LoadedModel, images: Tensor, plan: Plan) -> Prediction:
     if plan.makes_map:
         return predict_with_features(model, images)
-    return Prediction(predict(model, images) if model.kept is None else probabilities(model.kept.logits))
+    return Prediction(predict(model, images) if model.kept is None else scores(model, model.kept.logits))
 
 
 def _map_part(photo: Prepared, prediction: Prediction, plan: Plan, model: LoadedModel) -> Iterator[Placed | Row]:
@@ -154,7 +154,7 @@ def _map_part(photo: Prepared, prediction: Prediction, plan: Plan, model: Loaded
     if plan.map is None:
         return
     if plan.makes_map:
-        yield place(photo, plan.map.method, prediction, model.labels)
+        yield place(photo, plan.map.method, prediction, model)
     else:
         yield _failed(photo.item, plan.map.method, 0, MapUnavailable(_reason(plan)))
 
@@ -207,18 +207,20 @@ def _answers(
         return [InternalError(f"{method.name} failed: {type(error).__name__}; the worker's log has the trace")]
 
 
-def _targets(photo: Prepared, probabilities: Tensor, top_k: int, labels: tuple[str, ...]) -> list[Asked]:
-    """The classes of one photo that are explained: its own target, or the most probable ones."""
+def _targets(photo: Prepared, scores: Tensor, top_k: int, model: LoadedModel) -> list[Asked]:
+    """What is explained of one photo: its own target, the most probable classes, or a regression's first values."""
     wanted = photo.item.target
-    if not probabilities.isfinite().all():
+    if not scores.isfinite().all():
         raise BadAttribution("the model's output for this image is not finite")
-    if (top_k if wanted is None else wanted + 1) > len(probabilities):
-        raise TargetUnknown(f"the model has {len(probabilities)} classes, from 0 to {len(probabilities) - 1}")
-    indices = [wanted] if wanted is not None else probabilities.topk(top_k).indices.tolist()
-    return [
-        Asked(photo, rank, Target(index=index, label=labels[index], probability=probabilities[index].item()))
-        for rank, index in enumerate(indices)
-    ]
+    if (top_k if wanted is None else wanted + 1) > len(scores):
+        raise TargetUnknown(_how_many(model))
+    indices = model.head.ranking(scores)[:top_k] if wanted is None else [wanted]
+    return [Asked(photo, rank, target(model, scores, index)) for rank, index in enumerate(indices)]
+
+
+def _how_many(model: LoadedModel) -> str:
+    count, what = len(model.labels), "classes" if model.head.has_probabilities else "values"
+    return f"the model has {count} {what}, from 0 to {count - 1}"
 
 
 def _failed(item: Item, method: str, rank: int, error: HeatmillError, target: Target | None = None) -> Row:

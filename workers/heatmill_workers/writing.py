@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from heatmill.schemas import Row, StoredArray, StoredPicture
 from heatmill.storage import S3Storage
+from heatmill_workers.engine.head import Quantity
+from heatmill_workers.explainer import explainer
 from heatmill_workers.features import Placed, store_features
 from heatmill_workers.heatmaps import encode_array, render
 from heatmill_workers.models.loaded import LoadedModel
@@ -67,9 +69,13 @@ class ResultWriter:
             attribution=attribution,
             checks=dict(explained.checks),
             verdict=explained.verdict,
-            provenance={**self._provenance, "params": method.params},
+            provenance={**self._provenance, "explained": self._quantity(method.name), "params": method.params},
         )
         return self.layout.store(row, files)
+
+    def _quantity(self, method: str) -> Quantity:
+        """What the method's values are shares of."""
+        return self.model.head.scores_are if explainer(method).explains_scores else self.model.head.explains
 
     def _encoded(self, outcome: Outcome) -> tuple[StoredPicture, StoredArray, Files]:
         asked, explained = outcome.asked, outcome.explained

@@ -17,6 +17,7 @@ class ModelFacts(Schema):
     )
     refused: str | None = Field(None, description="Why no method may explain the model.")
     activation: Activation | None = Field(None, description="What turns its outputs into probabilities.")
+    outputs: str = Field("logits", description="What an attribution of one output adds up to: logits, or what else.")
     dtype: str = Field("float32", description="The lowest precision that it computes in.")
     input_dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="The precision that images are handed to it in."

@@ -56,16 +56,17 @@ class _Catch(TorchFunctionMode):
         return out
 
 
-def penultimate(module: nn.Module, images: Tensor) -> Seen:
+def penultimate(module: nn.Module, images: Tensor, channels: int | None = None) -> Seen:
     """Logits and penultimate features of a batch; the model and its output are as without.
 
     Args:
         module: (N, 3, H, W) to logits (N, K).
         images: On the module's device.
+        channels: How many numbers its last layer puts out: K, or 1 where two classes are made of one; None for K.
     """
     with torch.no_grad(), _Catch() as caught:
         logits: Tensor = module(images)
-    head = caught.calls.get(logits.shape[-1])
+    head = caught.calls.get(channels or logits.shape[-1])
     if head is None or len(head.input) != len(images) or len(head.output) != len(images):
         return Seen(logits, logits.float(), "logits")
     return Seen(logits, _pooled(head).float(), "classifier input")

@@ -2,9 +2,10 @@
 
 Ribeiro, Singh, Guestrin: "Why Should I Trust You?": Explaining the Predictions of Any Classifier (2016), equation 1 and
 section 3.4. Segments of the image are hidden at random, and a linear model says how the class's probability (not its
-logit, as the other methods do) depends on which are shown. Segments, draws, weights and ridge are lime_image's.
+logit, as the other methods do), or a regression's value, depends on which are shown. Segments, draws, weights and ridge
+are lime_image's.
 
-The verdict is about that linear model. `r2` is the share of the probability's variance that it explains, and
+The verdict is about that linear model. `r2` is the share of that number's variance that it explains, and
 `standard_error` how far another draw of the samples would move a coefficient: root mean square, relative to the largest
 coefficient. It is "ok" where the first is at least 0.5 and the second at most 0.2. Where hiding changes nothing, as on
 a photo of one colour or with segments of one pixel that their own mean stands in for, the map is blank.
@@ -103,7 +104,7 @@ class Solution:
 PASSES = Passes(base=20, per={"samples": 1}, until={"max_error": {"max_samples": 1}})
 
 
-@explains(Params, picture="signed", passes=PASSES)
+@explains(Params, picture="signed", passes=PASSES, explains_scores=True)
 def lime(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each segment adds to the class's probability when it is shown."""
     scenes = _scenes(model, images, targets, params)
@@ -140,7 +141,7 @@ def _solutions(model: LoadedModel, scenes: Sequence[Scene], params: Params) -> l
     outputs = [torch.empty(0, len(scene.classes), dtype=torch.float64) for scene in scenes]
     unfinished, known = list(range(len(scenes))), 0
     for samples in _rounds(params):
-        fresh = _probabilities(model, [scenes[index] for index in unfinished], range(known, samples))
+        fresh = _scores(model, [scenes[index] for index in unfinished], range(known, samples))
         for index, values in zip(unfinished, fresh, strict=True):
             outputs[index] = torch.cat([outputs[index], values])
             found[index] = _refined(found[index], _solved(scenes[index], outputs[index], params), params)
@@ -173,7 +174,7 @@ def _misses(solution: Solution, params: Params) -> bool:
     return params.max_error is not None and float(solution.measured.checks["standard_error"]) > params.max_error
 
 
-def _probabilities(model: LoadedModel, scenes: Sequence[Scene], samples: range) -> list[Tensor]:
+def _scores(model: LoadedModel, scenes: Sequence[Scene], samples: range) -> list[Tensor]:
     """What the model says of each scene's samples, (samples, K) float64 on the CPU; batches are filled over scenes."""
     if not scenes:
         return []
@@ -184,17 +185,17 @@ def _probabilities(model: LoadedModel, scenes: Sequence[Scene], samples: range) 
     shown = pad_sequence(drawn, batch_first=True).to(images.device)
     classes = pad_sequence([scene.classes for scene in scenes], batch_first=True)
 
-    def probabilities(rows: range) -> Tensor:
+    def score(rows: range) -> Tensor:
         row = torch.arange(rows.start, rows.stop, device=images.device)
         scene, sample = row // len(samples), row % len(samples)
         keep = shown[scene, :, sample].gather(1, segments[scene]).view(-1, 1, *images.shape[2:])
         inputs = torch.where(keep, images[scene], hidden[scene]).contiguous(memory_format=torch.channels_last)
         # Not `inference_mode`: what a module keeps of such a pass could not be differentiated by another thread's.
         with torch.no_grad():
-            logits: Tensor = model.module(inputs)
-        return logits.softmax(1).gather(1, classes[scene])
+            scores = model.head.scores(model.module(inputs))
+        return scores.gather(1, classes[scene])
 
-    batches = in_batches(probabilities, len(scenes) * len(samples), model.batch_sizes, lime.name)
+    batches = in_batches(score, len(scenes) * len(samples), model.batch_sizes, lime.name)
     outputs = torch.split(torch.cat([values for _, values in batches]).double().cpu(), len(samples))
     return [of_scene[:, : len(scene.classes)] for scene, of_scene in zip(scenes, outputs, strict=True)]
 

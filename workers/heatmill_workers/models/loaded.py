@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import ItemError, UnsupportedOperation
-from heatmill.models import CAPABILITIES, Preprocessing
+from heatmill.models import CAPABILITIES, Activation, Preprocessing
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.head import Head
@@ -18,11 +18,16 @@ from heatmill_workers.engine.tokens import Tokens
 
 @dataclass(frozen=True)
 class Built:
-    """What a loader hands back: on the CPU, weights in place, as the loader's library made it."""
+    """What a loader hands back: on the CPU, weights in place, as the loader's library made it.
+
+    Args:
+        activation: What the model's own files say of its outputs; None where they say nothing.
+    """
 
     module: nn.Module
     preprocessing: Preprocessing
     labels: tuple[str, ...]
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,7 @@ class LoadedModel:
     """A classifier in eval mode, parameters frozen, proved; shared between threads and never changed.
 
     Args:
-        module: (N, 3, H, W) float32 to logits (N, K).
+        module: (N, 3, H, W) float32 to (N, K): logits, or what `head` says.
         digest: sha256 of the weights, as loaded.
         labels: K class names.
         cut: Its last spatial map; None where it has none.

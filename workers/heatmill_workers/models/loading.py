@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 
@@ -17,6 +18,7 @@ from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.spatial import Search, search
 from heatmill_workers.engine.tokens import Tokens, find_tokens
 from heatmill_workers.models.adapted import prefix
+from heatmill_workers.models.heads import with_head
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.proof.inputs import NOISE, proof_images
 from heatmill_workers.models.proof.prove import Subject, adapted, laid_out, lay_out, prove, prove_gradients
@@ -63,7 +65,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
 
     Raises:
         ModelUnavailable: It is no classifier of such images, has other classes, or `cam_layer` is wrong.
-        ModelRefused: No method can be right on it.
+        ModelRefused: No method can be right on it, or what it puts out cannot be told.
     """
     module = built.module.eval()
     # One by one: a TorchScript module refuses `requires_grad_`.
@@ -72,14 +74,13 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     weights_digest = digest(module)
     preprocessing = spec.preprocessing or built.preprocessing
     images = proof_images(preprocessing).to(device)
-    subject = Subject(
-        spec, module.to(device), reader(spec.name, spec.output), images, spec_labels(spec) or built.labels
-    )
+    subject = Subject(spec, module.to(device), reader(spec.name, spec.output), images)
+    labels = spec_labels(spec) or built.labels
     key = proof_key(spec, weights_digest, device, proofs.code)
     # A model may draw from torch's random numbers, which are the process'.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _keeping_refusals(spec, key, proofs):
         facts = _facts(subject, key, proofs)
-        run = adapted(subject, facts)
+        run, head = with_head(spec, adapted(subject, facts), laid_out(images, facts), labels, built.activation)
         found, tokens = _looked_into(subject, run, facts)
     model = LoadedModel(
         name=spec.name,
@@ -87,7 +88,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         device=device,
         dtype=getattr(torch, facts.dtype),
         digest=weights_digest,
-        labels=subject.labels,
+        labels=labels,
         preprocessing=preprocessing,
         cut=found.cut,
         tokens=tokens,
@@ -95,10 +96,21 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         opaque=spec.opaque,
         batch_sizes=BatchSizes(device),
         facts=facts,
+        head=head,
     )
-    model = replace(model, facts=facts.model_copy(update={"supports": tuple(sorted(model.supports))}))
+    seen = {"activation": head.activation, "outputs": head.outputs, "supports": tuple(sorted(model.supports))}
+    model = replace(model, facts=facts.model_copy(update=seen))
     proofs.keep(spec, model.facts)
     return model
+
+
+@contextmanager
+def _keeping_refusals(spec: ModelSpec, key: str, proofs: Proofs) -> Iterator[None]:
+    try:
+        yield
+    except ModelRefused as error:
+        proofs.keep(spec, ModelFacts(key=key, refused=str(error)))
+        raise
 
 
 def proof_key(spec: ModelSpec, weights_digest: str, device: torch.device, code: str) -> str:
@@ -113,11 +125,7 @@ def _facts(subject: Subject, key: str, proofs: Proofs) -> ModelFacts:
     if known is not None and known.refused is None:
         lay_out(subject, known)
         return known
-    try:
-        return prove_gradients(subject, prove(subject, key))
-    except ModelRefused as error:
-        proofs.keep(subject.spec, ModelFacts(key=key, refused=str(error)))
-        raise
+    return prove_gradients(subject, prove(subject, key))
 
 
 def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Search, Tokens | None]:

@@ -77,6 +77,13 @@ def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
         raise ModelUnavailable(f"model {spec.name}: the weights are not {spec.builds}'s: {reason}") from error
 
 
+def are_of_one_output(module: nn.Module, weights: WeightsByName) -> bool:
+    """Whether the weights differ from the module's in one thing only: its last layer has two outputs, theirs one."""
+    pairs = [(own, weights[name]) for name, own in module.state_dict().items() if name in weights]
+    unequal = [(own.shape, given.shape) for own, given in pairs if own.shape != given.shape]
+    return bool(unequal) and all(own == (2, *given[1:]) and given[:1] == (1,) for own, given in unequal)
+
+
 def digest(module: nn.Module) -> str:
     """The sha256 over the sorted state dict: names, dtypes, shapes and bytes; of what is no tensor, how it prints."""
     total = hashlib.sha256()

@@ -7,7 +7,7 @@ from typing import Any
 from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
-from heatmill_workers.models.weights import fill, read_weights
+from heatmill_workers.models.weights import are_of_one_output, fill, read_weights
 
 
 def build(spec: ModelSpec) -> Built:
@@ -25,7 +25,10 @@ def build(spec: ModelSpec) -> Built:
     labels = spec_labels(spec) or ()
     if spec.weights:
         module = timm.create_model(spec.builds, num_classes=len(labels))
-        fill(spec, module, read_weights(spec, spec.weights))
+        weights = read_weights(spec, spec.weights)
+        if are_of_one_output(module, weights):
+            module = timm.create_model(spec.builds, num_classes=1)
+        fill(spec, module, weights)
     else:
         # Without num_classes: for another number timm would put random weights into the head.
         module = _downloaded(spec, timm)

@@ -10,7 +10,7 @@ from torch import nn
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
-from heatmill_workers.models.weights import WeightsByName, fill, read_weights
+from heatmill_workers.models.weights import WeightsByName, are_of_one_output, fill, read_weights
 
 # Heads for training; the published weights have them, and eval mode does not use them.
 AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
@@ -31,7 +31,10 @@ def build(spec: ModelSpec) -> Built:
     preprocessing = spec.preprocessing or published_preprocessing(spec.builds)
     labels = spec_labels(spec) or tuple(published.meta["categories"])
     module = architecture(spec.builds, len(labels), preprocessing.input_size[0])
-    fill(spec, module, _adapted(read_weights(spec, spec.weights) if spec.weights else _download(spec)))
+    weights = _adapted(read_weights(spec, spec.weights) if spec.weights else _download(spec))
+    if are_of_one_output(module, weights):
+        module = architecture(spec.builds, 1, preprocessing.input_size[0])
+    fill(spec, module, weights)
     return Built(module, preprocessing, labels)
 
 

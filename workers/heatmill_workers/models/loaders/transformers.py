@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from heatmill.errors import ModelUnavailable
-from heatmill.models import ModelSpec, Preprocessing, spec_labels
+from heatmill.models import PROBLEM_TYPES, ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.weights import fill, read_weights
 
@@ -48,7 +48,12 @@ def build(spec: ModelSpec) -> Built:
         raise ModelUnavailable(f"model {spec.name}: this worker has no transformers; install heatmill[zoo]") from error
     if spec.weights:
         fill(spec, inner, read_weights(spec, spec.weights))
-    return Built(Logits(inner), spec.preprocessing or preprocessing_of(spec, processor), spec_labels(spec) or ())
+    return Built(
+        Logits(inner),
+        spec.preprocessing or preprocessing_of(spec, processor),
+        spec_labels(spec) or (),
+        PROBLEM_TYPES.get(inner.config.problem_type),
+    )
 
 
 def preprocessing_of(spec: ModelSpec, processor: Any) -> Preprocessing:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec
 from heatmill.schemas import ModelFacts
 from heatmill_workers.models.adapted import Needs, adapt
@@ -32,14 +31,12 @@ class Subject:
         module: In eval mode, parameters frozen, on its device; changed in place.
         read: Takes the logits (N, K) out of what it puts out.
         images: (5, C, H, W) float32 on its device, as `proof_images` makes them.
-        labels: K class names.
     """
 
     spec: ModelSpec
     module: nn.Module
     read: Read
     images: Tensor
-    labels: tuple[str, ...]
 
 
 def prove(subject: Subject, key: str) -> ModelFacts:
@@ -62,7 +59,6 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
     runs = Runs(spec.name, adapt(module, read, needs))
     outputs = runs.first(images)
-    _check_classes(spec, outputs, subject.labels)
     wanted = Reference(outputs, tolerance(runs.calls.dtype))
     check_rows(runs, images, wanted)
     facts = ModelFacts(
@@ -136,11 +132,3 @@ def _fold(subject: Subject, facts: ModelFacts, is_same: Callable[[Tensor], bool]
         return 0
     runs, images = Runs(subject.spec.name, adapted(subject, facts)), laid_out(subject.images, facts)
     return fuse(subject.module, lambda: runs(images), is_same, subject.spec.cam_layer)
-
-
-def _check_classes(spec: ModelSpec, outputs: Tensor, labels: tuple[str, ...]) -> None:
-    if outputs.shape[1] != len(labels):
-        raise ModelUnavailable(
-            f"model {spec.name} has {outputs.shape[1]} classes and {len(labels)} labels; "
-            f"correct `labels` in models.toml"
-        )

@@ -1,0 +1,226 @@
+"""What a model ends in, however that is written, and what goes into it."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heatmill_workers.models.proof.activation import FinalActivation, find_final_activation
+
+Ending = Callable[["Net", Tensor], Tensor]
+IMAGES = torch.cat(
+    [torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 3, 12, 12)],
+)
+
+
+class Net(nn.Module):
+    """A convolution, the mean over positions, and two linear layers that an ending may use.
+
+    Args:
+        is_normalised: A layer norm keeps the logits small, however large the images are.
+    """
+
+    def __init__(self, ending: Ending, outputs: int = 4, *, is_normalised: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.trunk, self.first, self.second = nn.Conv2d(3, 8, 3, stride=2), nn.Linear(8, outputs), nn.Linear(8, outputs)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.5, generator=generator)
+        self.norm = nn.LayerNorm(8) if is_normalised else nn.Identity()
+        self.ending = ending
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.ending(self, self.norm(self.trunk(images).relu().mean((2, 3))))
+
+
+def of_logits(function: Callable[[Tensor], Tensor]) -> Ending:
+    return lambda net, features: function(net.first(features))
+
+
+def traced(net: Net) -> nn.Module:
+    with warnings.catch_warnings():
+        # torch says that one should export instead; such files are there all the same.
+        warnings.simplefilter("ignore")
+        return cast(nn.Module, torch.jit.trace(net, IMAGES, check_trace=False))  # type: ignore[no-untyped-call]
+
+
+def exported(net: Net) -> nn.Module:
+    shapes = ({0: torch.export.Dim("images", min=1, max=100)},)
+    return cast(nn.Module, torch.export.export(net, (IMAGES,), dynamic_shapes=shapes).module())
+
+
+def as_it_is(net: Net) -> nn.Module:
+    return net
+
+
+FORMS: list[Callable[[Any], nn.Module]] = [as_it_is, traced, exported]
+
+SOFTMAX: dict[str, Callable[[Tensor], Tensor]] = {
+    "function": lambda z: functional.softmax(z, 1),
+    "by hand": lambda z: z.exp() / z.exp().sum(1, keepdim=True),
+    "from the largest": lambda z: (z - z.amax(1, True)).exp() / (z - z.amax(1, True)).exp().sum(1, keepdim=True),
+    "by logsumexp": lambda z: (z - z.logsumexp(1, keepdim=True)).exp(),
+    "exp of log_softmax": lambda z: z.log_softmax(1).exp(),
+    "over channels": lambda z: z[:, :, None, None].softmax(1).flatten(1),
+    "clamped": lambda z: z.softmax(1).clamp(1e-7, 1 - 1e-7),
+    "in double precision": lambda z: z.double().softmax(1).float(),
+    "in half precision": lambda z: z.bfloat16().softmax(1).float(),
+}
+SIGMOID: dict[str, Callable[[Tensor], Tensor]] = {
+    "function": torch.sigmoid,
+    "special": torch.special.expit,
+    "by hand": lambda z: 1 / (1 + torch.exp(-z)),
+    "by tanh": lambda z: 0.5 * (1 + torch.tanh(z / 2)),
+    "in place": lambda z: z.sigmoid_(),
+    "exp of logsigmoid": lambda z: functional.logsigmoid(z).exp(),
+}
+
+
+def assert_reads_logits(module: nn.Module, found: FinalActivation, logits: Tensor) -> None:
+    assert found.read is not None
+    outputs, values = found.read(module, IMAGES[:1])
+    torch.testing.assert_close(found.before(values, outputs), logits[:1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("is_normalised", [False, True])
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [*(("softmax", function) for function in SOFTMAX.values()), *(("sigmoid", each) for each in SIGMOID.values())],
+    ids=[*(f"softmax {name}" for name in SOFTMAX), *(f"sigmoid {name}" for name in SIGMOID)],
+)
+def test_an_activation_is_found_however_it_is_written(
+    name: str, function: Callable[[Tensor], Tensor], is_normalised: bool
+) -> None:
+    net = Net(of_logits(function), is_normalised=is_normalised)
+
+    with torch.no_grad():
+        found = find_final_activation(net, IMAGES)
+
+        assert found is not None
+        assert found.name == name
+        assert_reads_logits(net, found, Net(of_logits(torch.clone), is_normalised=is_normalised)(IMAGES))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("softmax", SOFTMAX["function"]),
+        ("softmax", SOFTMAX["by hand"]),
+        ("sigmoid", SIGMOID["by hand"]),
+        ("log_softmax", lambda z: z.log_softmax(1)),
+        ("log_softmax", lambda z: (z.softmax(1) + 1e-8).log()),
+        ("log_sigmoid", functional.logsigmoid),
+    ],
+)
+def test_compiled_files_show_theirs_too(
+    form: Callable[[Any], nn.Module], name: str, function: Callable[[Tensor], Tensor]
+) -> None:
+    with torch.no_grad():
+        module = form(Net(of_logits(function)))
+        found = find_final_activation(module, IMAGES)
+
+        assert found is not None
+        assert found.name == name
+        assert_reads_logits(module, found, Net(of_logits(torch.clone))(IMAGES))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("sides", "function"),
+    [
+        ((-1, 1), lambda z: torch.cat([1 - z.sigmoid(), z.sigmoid()], 1)),
+        ((1, -1), lambda z: torch.stack([z[:, 0].sigmoid(), 1 - z[:, 0].sigmoid()], 1)),
+    ],
+)
+def test_two_probabilities_of_one_logit_are_found(
+    form: Callable[[Any], nn.Module], sides: tuple[int, int], function: Callable[[Tensor], Tensor]
+) -> None:
+    with torch.no_grad():
+        module = form(Net(of_logits(function), 1))
+        found = find_final_activation(module, IMAGES)
+
+        assert found is not None
+        assert (found.name, found.sides) == ("sigmoid", sides)
+        logit = Net(of_logits(torch.clone), 1)(IMAGES)
+        assert_reads_logits(module, found, torch.cat([logit * side for side in sides], 1))
+
+
+def both(function: Callable[[Tensor, Tensor], Tensor]) -> Ending:
+    return lambda net, features: function(net.first(features), net.second(features))
+
+
+PROBABILITIES: dict[str, tuple[str, Ending]] = {
+    "mean of softmaxes": ("softmax", both(lambda a, b: (a.softmax(1) + b.softmax(1)) / 2)),
+    "in another order": ("softmax", of_logits(lambda z: z.softmax(1).flip(1))),
+    "smoothed": ("softmax", of_logits(lambda z: 0.9 * z.softmax(1) + 0.1 / 4)),
+    "evidence": ("softmax", of_logits(lambda z: (z.exp() + 1) / (z.exp() + 1).sum(1, keepdim=True))),
+    "mean of sigmoids": ("sigmoid", both(lambda a, b: torch.stack([a.sigmoid(), b.sigmoid()]).mean(0))),
+    "sum of sigmoids": ("sigmoid", both(lambda a, b: (a.sigmoid() + b.sigmoid()) / 2)),
+    "either of two": ("sigmoid", both(lambda a, b: 1 - (1 - a.sigmoid()) * (1 - b.sigmoid()))),
+    "without the background": ("sigmoid", of_logits(lambda z: z.softmax(1)[:, 1:])),
+    "hard": ("sigmoid", of_logits(functional.hardsigmoid)),
+    "clamped": ("sigmoid", of_logits(lambda z: z.clamp(0, 1))),
+}
+
+
+@pytest.mark.parametrize("is_normalised", [False, True])
+@pytest.mark.parametrize("form", [as_it_is, traced])
+@pytest.mark.parametrize("ending", PROBABILITIES)
+def test_probabilities_are_seen_where_no_one_tensor_makes_them(
+    ending: str, form: Callable[[Any], nn.Module], is_normalised: bool
+) -> None:
+    name, function = PROBABILITIES[ending]
+
+    with torch.no_grad():
+        found = find_final_activation(form(Net(function, is_normalised=is_normalised)), IMAGES)
+
+    assert found is not None
+    assert (found.name, found.read) == (name, None)
+
+
+LOGITS: dict[str, Ending] = {
+    "large": of_logits(lambda z: z * 5),
+    "within 0..1 by chance": of_logits(lambda z: 1e-3 * z + 0.5),
+    "rectified": of_logits(functional.relu),
+    "mean of two": both(lambda a, b: (a + b) / 2),
+    "capped": of_logits(lambda z: 30 * torch.tanh(z / 30)),
+    "product": both(torch.mul),
+}
+
+
+@pytest.mark.parametrize("is_normalised", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ending", LOGITS)
+def test_logits_are_no_probabilities_however_small(
+    ending: str, form: Callable[[Any], nn.Module], is_normalised: bool
+) -> None:
+    with torch.no_grad():
+        assert find_final_activation(form(Net(LOGITS[ending], is_normalised=is_normalised)), IMAGES) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("function", [torch.tanh, lambda z: 100 * z.sigmoid(), lambda z: 1 + 9 * z.sigmoid()])
+def test_numbers_between_other_bounds_are_neither(
+    form: Callable[[Any], nn.Module], function: Callable[[Tensor], Tensor]
+) -> None:
+    with torch.no_grad():
+        found = find_final_activation(form(Net(of_logits(function))), IMAGES)
+
+    assert found is not None
+    assert found.name == "bounded"
+
+
+def test_the_images_and_the_random_numbers_of_others_are_left_alone() -> None:
+    net = Net(lambda net, features: net.first(features).softmax(1))
+    net.trunk.register_forward_pre_hook(lambda _, inputs: inputs[0].mul_(2))
+    images, state = IMAGES.clone(), torch.get_rng_state()
+
+    find_final_activation(net, images)
+
+    assert torch.equal(images, IMAGES)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,57 @@
+"""One of the last tensors of a forward pass, read without hooks.
+
+A `TorchFunctionMode` sees every call of torch's public functions that the current thread makes, and keeps copies of the
+last results of one shape. Places are counted from the end, so that a model which computes row by row still has them.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from heatmill.errors import UnsupportedOperation
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where a tensor is in a forward pass.
+
+    Args:
+        shape: Its shape without the dimension of the images.
+        place: How many results of that shape follow.
+    """
+
+    shape: tuple[int, ...]
+    place: int
+
+    def __call__(self, module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the module puts out for images, and that tensor.
+
+        Raises:
+            UnsupportedOperation: There is no such tensor: the model computes otherwise than when it was probed.
+        """
+        with _Keep(torch.Size((len(images), *self.shape)), self.place + 1) as mode:
+            outputs: Tensor = module(images)
+        if len(mode.kept) <= self.place:
+            raise UnsupportedOperation("the model computes differently for different images; its last layer moved")
+        return outputs, mode.kept[0]
+
+
+class _Keep(TorchFunctionMode):
+    def __init__(self, shape: torch.Size, count: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.kept: deque[Tensor] = deque(maxlen=count)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.shape == self.shape and out.dtype.is_floating_point:
+            # The model may go on to change it in place.
+            self.kept.append(out.clone())
+        return out

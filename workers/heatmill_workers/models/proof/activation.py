@@ -1,0 +1,155 @@
+"""Whether a model ends in softmax or in sigmoid, and which tensor goes into that.
+
+What the last operation is called says little: softmax is written by hand, its result is clamped, viewed or averaged.
+So the tensors of the end of a forward pass are tried: the first whose softmax or sigmoid is what the model puts out is
+what goes into it. Where there is none, rows that sum to 1 are probabilities, and numbers within 0..1 are so if that
+follows from the operations (`ranges`). Where only numbers can tell, they must also reach 0 or 1 and stay within.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heatmill_workers.models.proof.intervals import Range
+from heatmill_workers.models.proof.results import PRECISE, Candidate, observe
+
+Name = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "bounded"]
+Read = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+
+FORMS: dict[Name, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda values: values.softmax(1),
+    "sigmoid": torch.sigmoid,
+    "log_softmax": lambda values: values.log_softmax(1),
+    "log_sigmoid": functional.logsigmoid,
+}
+LOGARITHMS = {"log_softmax", "log_sigmoid"}
+# Rounding makes 1e-6; what was rounded to half precision before or behind the activation is off by more.
+CLOSE = 1e-5
+CLOSE_IN_HALF = 1e-2
+# How far the images are scaled to drive the outputs to their bounds.
+FAR = 30
+SATURATED = 0.01
+MOST_POSITIVE = 1e6
+
+
+@dataclass(frozen=True)
+class FinalActivation:
+    """What makes the numbers that a model puts out.
+
+    Args:
+        name: "bounded": they lie between bounds, as those of a tanh or percentages do, and nothing says what they are.
+        read: Runs the module on images, and gives what it puts out and what goes into the activation; None where that
+            was not found.
+        sides: What each output is times what was read, where the two are made of one number: (-1, 1) or (1, -1).
+    """
+
+    name: Name
+    read: Read | None = None
+    sides: tuple[int, int] | None = None
+
+    def before(self, values: Tensor, outputs: Tensor) -> Tensor:
+        """What goes into the activation, float32 (N, K), of the tensor that was read."""
+        if self.sides is None:
+            return values.reshape(outputs.shape).float()
+        one = values.reshape(len(values), 1).float()
+        return torch.cat([one * side for side in self.sides], 1)
+
+    def makes(self, before: Tensor, outputs: Tensor, close: float) -> Tensor:
+        """Whether the activation makes the outputs of what goes into it: (N, K) bool, by probability."""
+        made = FORMS[self.name](before)
+        # Written by hand, the logarithm of a small probability ends somewhere.
+        pair = (made.exp(), outputs.exp()) if self.name in LOGARITHMS else (made, outputs)
+        return torch.isclose(*pair, rtol=1e-3, atol=close, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a model was seen to put out.
+
+    Args:
+        outputs: How many numbers an image: K.
+        final: None where the outputs are logits, or values.
+        is_constant: They are the same for every image.
+    """
+
+    outputs: int
+    final: FinalActivation | None
+    is_constant: bool = False
+
+
+def find_final_activation(module: nn.Module, images: Tensor) -> FinalActivation | None:
+    """The activation that a model ends in; None where its outputs are logits, or values.
+
+    Args:
+        module: (N, 3, H, W) to (N, K), in eval mode; rows do not mix.
+        images: A few, such as (N, 3, H, W) of noise, zeros and photos.
+    """
+    return see_ending(module, images).final
+
+
+def see_ending(module: nn.Module, images: Tensor) -> Ending:
+    """`find_final_activation`, and how many numbers the model puts out, by passes of twice as many images."""
+    seen = observe(module, torch.cat([images, FAR * images]))
+    finite = seen.outputs.isfinite().all(1)
+    outputs = seen.outputs[finite].float()
+    if not len(outputs):
+        return Ending(seen.outputs.shape[1], None)
+    found = next(_matches(seen.candidates, seen.outputs, finite), None) or _told_by_bounds(outputs, seen.range)
+    return Ending(outputs.shape[1], found, is_constant=bool((outputs == outputs[0]).all()))
+
+
+def _matches(candidates: list[Candidate], outputs: Tensor, finite: Tensor) -> Iterator[FinalActivation]:
+    """Activations that make the outputs of one of the tensors, the first tensor first."""
+    wanted = outputs[finite].float()
+    for candidate, name in product(candidates, FORMS):
+        if not _is_informative(wanted, name):
+            continue
+        for sides in _sides(candidate, outputs):
+            found = FinalActivation(name, candidate.read, sides)
+            before = found.before(candidate.values, outputs)[finite]
+            close = CLOSE if candidate.is_precise and outputs.dtype in PRECISE else CLOSE_IN_HALF
+            if found.makes(before, wanted, close).all():
+                yield found
+
+
+def _sides(candidate: Candidate, outputs: Tensor) -> tuple[tuple[int, int] | None, ...]:
+    count = candidate.values.numel() // len(outputs)
+    if count == outputs.shape[1]:
+        return (None,)
+    return ((-1, 1), (1, -1)) if count == 1 and outputs.shape[1] == 2 else ()
+
+
+def _is_informative(outputs: Tensor, name: Name) -> bool:
+    """Whether the outputs tell which activation it is: of one number, softmax is 1; at the bounds, all look alike."""
+    if name in {"softmax", "log_softmax"} and outputs.shape[1] == 1:
+        return False
+    probabilities = outputs.exp() if name in LOGARITHMS else outputs
+    inside = (probabilities > CLOSE) & (probabilities < 1 - SATURATED)
+    return bool(inside.any()) and bool((probabilities < 1 + SATURATED).all())
+
+
+def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | None:
+    """What bounds say of outputs that no tensor of the pass explains."""
+    low, high = float(outputs.min()), float(outputs.max())
+    sums = outputs.sum(1)
+    if outputs.shape[1] > 1 and low >= -(CLOSE_IN_HALF**2) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return FinalActivation("softmax")
+    if known is not None and known.within(0, 1):
+        return FinalActivation("sigmoid")
+    if known is not None and known.attained:
+        return FinalActivation("bounded") if _is_narrow(known) else None
+    if low < 0 or high > 1:
+        return None
+    moves = float(outputs.std(0).max()) > SATURATED if len(outputs) > 1 else False
+    reaches = low < SATURATED or high > 1 - SATURATED
+    return FinalActivation("sigmoid" if moves and reaches else "bounded")
+
+
+def _is_narrow(known: Range) -> bool:
+    """Whether the outputs are no logits: softmax of numbers within -1..1 hardly tells classes apart."""
+    return known.within(-1, 1) or known.within(0, MOST_POSITIVE)

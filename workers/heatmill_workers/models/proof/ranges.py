@@ -1,0 +1,104 @@
+"""Between which bounds a model's outputs lie, whatever the image: `intervals` on one forward pass.
+
+A `TorchFunctionMode` sees each call of the current thread, and applies the rule of its function.
+"""
+
+from collections.abc import Callable, Iterable
+from math import inf, prod
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from heatmill_workers.models.proof.intervals import (
+    ALL,
+    ARITHMETIC,
+    CLAMPS,
+    JOINS,
+    Range,
+    clamp_bounds,
+    range_of,
+)
+
+SHAPED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor"}
+RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson")
+
+
+class Ranges(TorchFunctionMode):
+    """Follows the ranges of what one thread computes."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self._known = WeakTensorKeyDictionary()
+        self._known[images] = ALL
+
+    def of(self, tensor: Tensor) -> Range | None:
+        """The range of a result; None where it has no bounds that are known."""
+        if tensor not in self._known:
+            return None
+        found: Range | None = self._known[tensor]
+        return found
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs, name = kwargs or {}, plain_name(func)
+        # Before the call, which may change its arguments in place.
+        operands = self._operands(name, (args, kwargs.get("input"), kwargs.get("other")))
+        is_constant = self._is_constant(name, (args, list(kwargs.values())))
+        out = func(*args, **kwargs)
+        if is_constant:
+            return out
+        for each in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(each, Tensor):
+                self._known[each] = _range(name, operands, (args, kwargs), each)
+        return out
+
+    def _is_constant(self, name: str, given: Any) -> bool:
+        """Whether the result is the same for every image: made of constants alone, or of a tensor's shape."""
+        if name in SHAPED:
+            return True
+        depends = any(each in self._known for each in _flat(given) if isinstance(each, Tensor))
+        return not depends and not name.startswith(RANDOM)
+
+    def _operands(self, name: str, values: Any) -> list[Range | None]:
+        """The ranges of what a rule reads: only arithmetic reads numbers, and only that and joins read constants."""
+        if name in ARITHMETIC or name in JOINS:
+            found = [self._operand(each) for each in _flat(values)]
+            return found if name in ARITHMETIC else [each for each in found if each is None or not each.is_number]
+        return [self.of(each) for each in _flat(values) if isinstance(each, Tensor) and each in self._known]
+
+    def _operand(self, value: Tensor | float) -> Range | None:
+        if not isinstance(value, Tensor):
+            return Range(value, value, constant=True, is_number=True)
+        if value in self._known:
+            return self.of(value)
+        if value.is_meta or value.is_complex() or not value.numel():
+            return None
+        # Computed by nobody: a parameter, a buffer or a constant.
+        return Range(float(value.min()), float(value.max()), constant=True)
+
+
+def plain_name(func: Callable[..., Any]) -> str:
+    """`softmax` of `Tensor.softmax`, `softmax_` and the `softmax.int` of an exported graph."""
+    return getattr(func, "__name__", "").split(".")[0].strip("_")
+
+
+def _flat(value: Any) -> Iterable[Tensor | float]:
+    """Tensors and numbers, in order; not those of options."""
+    if isinstance(value, Tensor) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for each in value:
+            yield from _flat(each)
+
+
+def _range(name: str, operands: list[Range | None], call: tuple[Any, Any], out: Tensor) -> Range | None:
+    args, kwargs = call
+    if kwargs.get("alpha", 1) != 1:
+        return None
+    bounds = clamp_bounds(name, args[1:], kwargs) if name in CLAMPS else ALL
+    source = args[0] if args else None
+    count = prod(source.shape) / max(prod(out.shape), 1) if isinstance(source, Tensor) else inf
+    return range_of(name, operands, bounds=bounds, count=count)

@@ -1,0 +1,118 @@
+"""The tensors at the end of a forward pass, whether a module runs as Python, as an exported graph or as TorchScript."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from heatmill_workers.engine.tail import Tail
+from heatmill_workers.models.proof.intervals import Range, hull
+from heatmill_workers.models.proof.ranges import Ranges
+from heatmill_workers.models.proof.scripted import Scripted, last_range, last_results
+
+# Behind the logits there are few calls; a hand-written softmax has about five, a mean over crops some more.
+LAST = 64
+LARGEST = 65536
+PRECISE = {torch.float32, torch.float64}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tensor that came up at the end of a pass, and how to read it again."""
+
+    values: Tensor
+    read: Tail | Scripted
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether it was not rounded to half precision."""
+        return self.values.dtype in PRECISE
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Forward passes: what came out, between which bounds, and the last tensors that may make it, in order."""
+
+    outputs: Tensor
+    range: Range | None
+    candidates: list[Candidate]
+
+
+class _Results(TorchFunctionMode):
+    """Copies of the last small results."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images = images
+        self.kept: deque[Tensor] = deque(maxlen=LAST)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        shape = out.shape if isinstance(out, Tensor) and out.dtype.is_floating_point else ()
+        if shape[:1] == (self.images,) and prod(shape) <= LARGEST * self.images:
+            # The model may go on to change it in place.
+            self.kept.append(out.clone())
+        return out
+
+
+def observe(module: nn.Module, images: Tensor) -> Observed:
+    """Run the module on the images, few at a time and without a graph.
+
+    Args:
+        module: (N, 3, H, W) to (N, K).
+        images: Not changed, whatever the module does to its input.
+    """
+    # A device that does not hold two images is rare.
+    starts = range(0, len(images), 2)
+    with torch.no_grad():
+        passes = [_observe(module, images[start : start + 2].clone()) for start in starts]
+    values = [{each.read: each.values for each in one.candidates} for one in passes]
+    # A model that computes differently for other images has fewer in common.
+    common = [read for read in values[0] if all(read in one for one in values)]
+    candidates = [Candidate(torch.cat([one[read] for one in values]), read) for read in common]
+    ranges = [one.range for one in passes if one.range is not None]
+    return Observed(
+        torch.cat([one.outputs for one in passes]),
+        hull(ranges) if len(ranges) == len(passes) else None,
+        candidates,
+    )
+
+
+def _observe(module: nn.Module, images: Tensor) -> Observed:
+    if isinstance(module, torch.jit.ScriptModule):
+        return _observe_script(module, images)
+    with Ranges(images) as ranges, _Results(len(images)) as results:
+        outputs: Tensor = module(images)
+    return Observed(outputs, ranges.of(outputs), _candidates(list(results.kept), outputs))
+
+
+def _candidates(kept: list[Tensor], outputs: Tensor) -> list[Candidate]:
+    """Those with as many numbers as there are outputs, or with one where there are two."""
+    later: Counter[torch.Size] = Counter()
+    found = []
+    for values in reversed(kept):
+        if may_make(values, outputs):
+            found.append(Candidate(values, Tail(tuple(values.shape[1:]), later[values.shape])))
+        later[values.shape] += 1
+    return found[::-1]
+
+
+def may_make(values: Tensor, outputs: Tensor) -> bool:
+    """Whether a tensor has as many numbers as there are outputs, or one where there are two."""
+    if not values.ndim or len(values) != len(outputs) or not values.is_floating_point():
+        return False
+    count = values[0].numel()
+    return count == outputs.shape[1] or (count == 1 and outputs.shape[1] == 2)
+
+
+def _observe_script(module: torch.jit.ScriptModule, images: Tensor) -> Observed:
+    outputs: Tensor = module(images.clone())
+    found = [Candidate(values, read) for values, read in last_results(module, images) if may_make(values, outputs)]
+    return Observed(outputs, last_range(module), found)
