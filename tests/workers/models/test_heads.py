@@ -82,7 +82,7 @@ def names(count: int) -> tuple[str, ...]:
         (4, lambda z: z.softmax(1), {"activation": "softmax"}, Head(), lambda z: z.softmax(1)),
         (4, lambda z: z.softmax(1), {"activation": "none"}, Head("none", "probabilities"), lambda z: z.softmax(1)),
         (4, lambda z: z.softmax(1).flip(1), {}, Head("none", "probabilities"), lambda z: z.softmax(1).flip(1)),
-        (4, lambda z: z.log_softmax(1), {}, Head(), lambda z: z.softmax(1)),
+        (4, lambda z: z.log_softmax(1), {}, Head("softmax", "log-probabilities"), lambda z: z.softmax(1)),
         (4, torch.clone, {"activation": "sigmoid"}, Head("sigmoid"), torch.sigmoid),
         (4, torch.sigmoid, {}, Head("sigmoid"), torch.sigmoid),
         (4, functional.logsigmoid, {}, Head("sigmoid"), torch.sigmoid),
@@ -215,7 +215,7 @@ def test_labels_that_do_not_fit_are_refused(
 
 
 def test_numbers_without_a_dimension_of_classes_are_refused() -> None:
-    with pytest.raises(ModelUnavailable, match=r"puts out \(N,\) numbers"):
+    with pytest.raises(ModelUnavailable, match=r"puts out \(N,\) of float32"):
         loaded(Net(1, lambda z: z[:, 0]), "sick")
 
 

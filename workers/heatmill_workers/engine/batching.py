@@ -147,7 +147,7 @@ def in_batches(compute: Callable[[range], T], rows: int, sizes: BatchSizes, meth
     start = 0
     while start < rows:
         batch = range(start, min(start + sizes.get(method), rows))
-        result = _unless_out_of_memory(partial(sizes.timed, method, len(batch), partial(compute, batch)))
+        result = unless_out_of_memory(partial(sizes.timed, method, len(batch), partial(compute, batch)))
         if result is None:
             sizes.halve(method, len(batch))
             continue
@@ -155,7 +155,8 @@ def in_batches(compute: Callable[[range], T], rows: int, sizes: BatchSizes, meth
         start = batch.stop
 
 
-def _unless_out_of_memory(compute: Callable[[], T]) -> T | None:
+def unless_out_of_memory(compute: Callable[[], T]) -> T | None:
+    """What `compute` returns; None where the device has not enough memory for it."""
     try:
         return compute()
     except torch.cuda.OutOfMemoryError:

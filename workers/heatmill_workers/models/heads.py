@@ -2,8 +2,8 @@
 
 What counts is, in this order: `activation` in models.toml; the `problem_type` of a transformers model's config.json;
 what the model is seen to end in; one output is the logit of one of two classes; anything else is logits of softmax.
-Where a model ends in an activation, what goes into it is explained, if it can be read: near 0 and 1 a probability
-hardly changes, whatever the image shows.
+Where a model ends in softmax or sigmoid, what goes into it is explained, if it can be read: near 0 and 1 a probability
+hardly changes, whatever the image shows. Log-probabilities are logits as they are.
 """
 
 from collections.abc import Iterator
@@ -139,12 +139,13 @@ def _of_logits(
 
 def _of_activated(module: nn.Module, ending: Ending, final: FinalActivation) -> tuple[nn.Module, Head]:
     one = ending.outputs == 1
+    if final.name == "log_softmax":
+        # They are logits as well, and what the model's own library differentiates.
+        return module, Head("softmax", "log-probabilities")
     if final.read is not None:
         before = BeforeActivation(module, final)
         wrapped = TwoClasses(before, is_probability=False) if one else before
         return wrapped, Head(KINDS[final.name], one_output=one)
-    if final.name == "log_softmax":
-        return module, Head("softmax", "log-probabilities")
     return TwoClasses(module, is_probability=True) if one else module, Head("none", "probabilities", one)
 
 

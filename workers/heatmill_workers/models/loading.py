@@ -5,16 +5,18 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heatmill.errors import ModelRefused, ModelUnavailable
 from heatmill.model_records import entry_digest
-from heatmill.models import ModelSpec, spec_labels
+from heatmill.models import Activation, ModelSpec, spec_labels
 from heatmill.schemas import ModelFacts
-from heatmill_workers.engine.batching import BatchSizes
+from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
+from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.spatial import Search, search
 from heatmill_workers.engine.tokens import Tokens, find_tokens
 from heatmill_workers.models.adapted import prefix
@@ -80,7 +82,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     # A model may draw from torch's random numbers, which are the process'.
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _keeping_refusals(spec, key, proofs):
         facts = _facts(subject, key, proofs)
-        run, head = with_head(spec, adapted(subject, facts), laid_out(images, facts), labels, built.activation)
+        run, head = _with_head(subject, facts, labels, built.activation)
         found, tokens = _looked_into(subject, run, facts)
     model = LoadedModel(
         name=spec.name,
@@ -126,6 +128,17 @@ def _facts(subject: Subject, key: str, proofs: Proofs) -> ModelFacts:
         lay_out(subject, known)
         return known
     return prove_gradients(subject, prove(subject, key))
+
+
+def _with_head(
+    subject: Subject, facts: ModelFacts, labels: tuple[str, ...], stated: Activation | None
+) -> tuple[nn.Module, Head]:
+    """By all proof images together, or by noise alone where memory does not suffice for them."""
+
+    def found(images: Tensor) -> tuple[nn.Module, Head]:
+        return with_head(subject.spec, adapted(subject, facts), laid_out(images, facts), labels, stated)
+
+    return unless_out_of_memory(partial(found, subject.images)) or found(subject.images[NOISE : NOISE + 1])
 
 
 def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Search, Tokens | None]:

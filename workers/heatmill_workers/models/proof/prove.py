@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from heatmill.models import ModelSpec
 from heatmill.schemas import ModelFacts
+from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.fusing import fuse
 from heatmill_workers.models.proof.comparison import Reference, tolerance
-from heatmill_workers.models.proof.gradients import check_gradients, quantised_layer
+from heatmill_workers.models.proof.gradients import Differentiability, check_gradients, quantised_layer
 from heatmill_workers.models.proof.memory_layout import set_layout, try_channels_last
 from heatmill_workers.models.proof.precision import convert, find_precision
 from heatmill_workers.models.proof.rows import check_rows
@@ -57,7 +59,7 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     precision = find_precision(module, images[:1], DTYPES[spec.dtype])
     # Its integers are scaled by the range of the whole batch.
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
-    runs = Runs(spec.name, adapt(module, read, needs))
+    runs = _runs(subject, adapt(module, read, needs))
     outputs = runs.first(images)
     wanted = Reference(outputs, tolerance(runs.calls.dtype))
     check_rows(runs, images, wanted)
@@ -80,8 +82,10 @@ def prove_gradients(subject: Subject, facts: ModelFacts) -> ModelFacts:
     Raises:
         ModelRefused: An image's gradient depends on the other images of its batch.
     """
-    allowed = tolerance(DTYPES[facts.dtype])
-    found = check_gradients(subject.spec.name, adapted(subject, facts), laid_out(subject.images, facts), allowed)
+    images, allowed = laid_out(subject.images, facts), tolerance(DTYPES[facts.dtype])
+    check = partial(check_gradients, subject.spec.name, adapted(subject, facts), images, allowed)
+    # A device that has no memory for two rows cannot be handed an image twice either.
+    found = unless_out_of_memory(check) or Differentiability()
     return facts.model_copy(update={"gradient_fault": found.fault, "two_rows": found.two_rows})
 
 
@@ -113,11 +117,16 @@ def laid_out(images: Tensor, facts: ModelFacts) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last if facts.channels_last else torch.contiguous_format)
 
 
+def _runs(subject: Subject, forward: nn.Module) -> Runs:
+    # All of them together, unless memory ends.
+    return Runs(subject.spec.name, forward, BatchSizes(subject.images.device, fixed=len(subject.images)))
+
+
 def _at_its_fastest(subject: Subject, facts: ModelFacts, wanted: Reference) -> ModelFacts:
     """Lay convolutions channels-last and fold batch norms, where the outputs stay what they were."""
 
     def run(memory_format: torch.memory_format) -> Tensor:
-        runs = Runs(subject.spec.name, adapted(subject, facts.model_copy(update={"channels_last": True})))
+        runs = _runs(subject, adapted(subject, facts.model_copy(update={"channels_last": True})))
         return runs(subject.images.contiguous(memory_format=memory_format))
 
     channels_last = try_channels_last(subject.module, run, wanted.is_met)
@@ -130,5 +139,5 @@ def _at_its_fastest(subject: Subject, facts: ModelFacts, wanted: Reference) -> M
 def _fold(subject: Subject, facts: ModelFacts, is_same: Callable[[Tensor], bool]) -> int:
     if subject.spec.opaque:
         return 0
-    runs, images = Runs(subject.spec.name, adapted(subject, facts)), laid_out(subject.images, facts)
+    runs, images = _runs(subject, adapted(subject, facts)), laid_out(subject.images, facts)
     return fuse(subject.module, lambda: runs(images), is_same, subject.spec.cam_layer)

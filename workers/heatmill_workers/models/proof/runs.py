@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.models.proof.calls import Calls
 
 # What modules raise on a size or a batch that they were not built for.
@@ -23,6 +24,7 @@ class Runs:
     Args:
         name: Of the model, for messages.
         forward: The operator's module, adapted.
+        sizes: How many images go through the device together.
 
     Attributes:
         writes: Whether a run changed the images that it was given.
@@ -31,6 +33,7 @@ class Runs:
 
     name: str
     forward: Callable[[Tensor], Tensor]
+    sizes: BatchSizes
     writes: bool = False
     calls: Calls = field(default_factory=Calls)
 
@@ -39,7 +42,10 @@ class Runs:
         given = images.clone(memory_format=torch.preserve_format)
         states = _states()
         with torch.no_grad(), self.calls:
-            outputs = self.forward(given)
+            passes = in_batches(
+                lambda rows: self.forward(given[rows.start : rows.stop]), len(given), self.sizes, "proof"
+            )
+            outputs = torch.cat([outputs for _, outputs in passes])
         moved = (name for name, state in _states().items() if state != states[name])
         self.calls.draws += [name for name in moved if name not in self.calls.draws]
         self.writes |= not torch.equal(given, images)
