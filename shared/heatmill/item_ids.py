@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import chain, count
 
 from heatmill.errors import InvalidRequest
-from heatmill.printable import has_controls, printable
+from heatmill.printable import has_controls, is_utf8, printable
 from heatmill.schemas import MAX_ID_LENGTH
 
 # Of the id of an item that fails for its name: the end of the name, and room for a number.
@@ -53,12 +53,3 @@ def check_distinct(named: Iterable[tuple[str | None, str]]) -> None:
         if known in origins:
             raise InvalidRequest(f"two images have the id {known!r}: {origins[known]} and {told}; ids must differ")
         origins[known] = told
-
-
-def is_utf8(text: str) -> bool:
-    """Whether it can be sent as UTF-8: Python reads a file's name of other bytes as half characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from heatmill.errors import InvalidRequest
-from heatmill.item_ids import free_id, is_utf8, name_fault
-from heatmill.printable import printable
+from heatmill.item_ids import free_id, name_fault
+from heatmill.printable import is_utf8, printable
 from heatmill.schemas import MAX_IMAGE_LENGTH, ItemRequest
 
 # Stands for an image that is not stored: not yet, or never.

@@ -172,8 +172,10 @@ def _fields(line: bytes) -> dict[str, Any]:
 
 def _given_id(fields: Mapping[str, Any]) -> str:
     """The id that a line gives; empty where it gives none, or none that can be one."""
+    given = fields.get("id")
     try:
-        return ITEM_ID.validate_python(fields.get("id"))
+        # A number is no id, and yet shows which line it is.
+        return ITEM_ID.validate_python(str(given) if type(given) is int else given)
     except ValidationError:
         return ""
 
