@@ -150,6 +150,25 @@ def test_a_line_that_repeats_an_id_fails_and_names_the_earlier_line(
         assert list_uri(name, items[cut]) == items[cut + 1 :]
 
 
+def test_a_plan_is_held_while_lines_are_read_again(
+    storage: S3Storage, sources: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cancelled(Exception):
+        """Nobody wants the plan any more."""
+
+    def cancelled() -> None:
+        raise Cancelled
+
+    job = accept(storage, source={"uri": f"s3://{sources}/{manifest(storage, sources, *[{'image': UPLOAD}] * 9)}"})
+    rules = SourceRules("default", (f"s3://{sources}/",), storage.bucket)
+    listed = items_of(Listing(storage, rules, load_catalogue(), cancelled), load_request(storage, job))
+    monkeypatch.setattr("heatmill_workers.sources.SKIPPED_AT_A_TIME", 4)
+    everything = list(listed(None))
+    assert len(everything) == 9
+    with pytest.raises(Cancelled):
+        list(listed(everything[5]))
+
+
 def test_a_repeated_id_names_lines_as_an_editor_counts_them(
     storage: S3Storage, sources: str, list_uri: ListUri
 ) -> None:

@@ -144,7 +144,8 @@ def _send(control: Control, waiting: dict[JobId, JobProgress], capacity: int, tu
 def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str) -> Plan:
     settings = control.settings
     rules = SourceRules(job.tenant, settings.source_prefixes, settings.bucket)
-    list_items = items_of(Listing(control.storage, rules, control.catalogue), accepted)
+    still_wanted = partial(_still_wanted, control, job, token)
+    list_items = items_of(Listing(control.storage, rules, control.catalogue, still_wanted), accepted)
 
     def watched(after: Item | None) -> Iterator[Item]:
         items = list_items(after)
@@ -152,7 +153,7 @@ def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str)
             if item.index >= MAX_JOB_ITEMS:
                 raise SourceUnreadable(f"the source lists more than {MAX_JOB_ITEMS:,} items")
             if item.index % accepted.shard_items == 0:
-                _still_wanted(control, job, token)
+                still_wanted()
             yield item
 
     return write_plan(control.storage, job, accepted, _readable(watched))

@@ -24,6 +24,8 @@ from heatmill.storage import S3Storage
 from heatmill_workers.line_ids import LineIds
 
 MAX_LINE_BYTES = 16 * 1024
+# Lines that are read again between two looks at whether the plan is still ours to write: less than a second's.
+SKIPPED_AT_A_TIME = 4096
 ITEM_ID: TypeAdapter[str] = TypeAdapter(ItemId)
 
 
@@ -44,11 +46,16 @@ CheckLine = Callable[[int, bytes], LineItem]
 
 @dataclass(frozen=True)
 class Listing:
-    """What listing a source takes."""
+    """What listing a source takes.
+
+    Args:
+        still_wanted: Called now and then while lines are read that were listed before; what it raises ends the listing.
+    """
 
     storage: S3Storage
     rules: SourceRules
     catalogue: Catalogue
+    still_wanted: Callable[[], None] = lambda: None
 
 
 def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
@@ -67,7 +74,7 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
     if source.resolved_format == "prefix":
         return partial(_prefix_items, opened, name)
     check = partial(_line_item, listing, accepted.request.model)
-    return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after)
+    return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after, listing.still_wanted)
 
 
 def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterator[Item]:
@@ -109,7 +116,9 @@ def _key_item(index: int, name: str, image: str) -> Item:
     return Item(index=index, id=shown, image=image, error=as_problem(InvalidItem(fault)))
 
 
-def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None) -> Iterator[Item]:
+def _manifest_items(
+    lines: Iterator[bytes], check: CheckLine, after: Item | None, still_wanted: Callable[[], None]
+) -> Iterator[Item]:
     """One item per line that is not blank; a bad line, or one that repeats an id, is an item that has failed already.
 
     All lines are read, whatever was listed before, so that the same line fails each time.
@@ -121,6 +130,8 @@ def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None
             item = _claimed(check(index, line), number, ids)
             if index >= first:
                 yield item
+            elif index % SKIPPED_AT_A_TIME == 0:
+                still_wanted()
 
 
 def _claimed(line: LineItem, number: int, ids: LineIds) -> Item:
