@@ -11,7 +11,7 @@ from heatmill.images import png, tiff
 from heatmill.images.colour import to_srgb
 from heatmill.images.damage import DAMAGE
 from heatmill.images.gray import faintness, scaled_gray
-from heatmill.images.heif import readable_formats
+from heatmill.images.heif import ignored_turn, readable_formats
 from heatmill.images.jpeg import JpegFacts, jpeg_facts, zeros_inside
 from heatmill.images.photo import ImageLimits, JpegDecoder, JpegWarning, Photo
 from heatmill.images.recognised import recognised
@@ -153,6 +153,7 @@ class _Reader:
             self._notes += self._tiff.notes
         elif image.format in ANIMATED and (count := int(getattr(image, "n_frames", 1))) > 1:
             self._notes.append(f"frame {image.tell() + 1} of {count} was read; the other frames are left out")
+        self._notes += [note] if (note := ignored_turn(image, self._data)) else []
         if image.mode == "CMYK" and self._jpeg is not None and "adobe" not in image.info:
             self._notes.append("the file does not say whether its CMYK values are inverted; they were read as if so")
 
@@ -169,9 +170,15 @@ class _Reader:
             self._notes.append(note)
         if self._png is not None and not self._png.is_whole:
             self._notes.append("the file is damaged: it ends before its end marker")
-        if image.mode.startswith("I;16") and not (self._tiff and self._tiff.states_range):
+        if self._is_wide():
             self._notes += [note] if (note := faintness(image)) else []
         return image if self._tiff is None else tiff.adjusted(image, self._tiff)
+
+    def _is_wide(self) -> bool:
+        """Whether values have 16 bits and the file does not say that it uses fewer."""
+        if self._tiff is not None:
+            return self._tiff.bits == 16 and not self._tiff.states_range
+        return self._png is not None and self._png.bits == 16
 
     def _colours_and_alpha(self, image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         """L, RGB or CMYK, and how opaque each pixel is, where the file says so."""

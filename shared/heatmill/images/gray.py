@@ -19,7 +19,10 @@ def scaled_gray(image: Image.Image, black: float = 0, white: float = WHITE) -> I
 
 def faintness(image: Image.Image) -> str | None:
     """A note where the values of a 16-bit picture use so few bits that there is next to nothing to see."""
-    highest = image.convert("I").getextrema()[1]
-    if isinstance(highest, (int, float)) and highest < FAINT:
+    wide = image.mode.startswith("I;16")
+    # Of colours, the upper bytes were read.
+    extrema, unit = (image.convert("I").getextrema(), 1) if wide else (image.convert("L").getextrema(), 257)
+    highest = extrema[1] * unit if isinstance(extrema[1], (int, float)) else WHITE
+    if highest < FAINT:
         return f"the 16-bit values reach {highest:g} of {WHITE}, so that the picture has hardly any contrast"
     return None

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from PIL import AvifImagePlugin
+from PIL import AvifImagePlugin, Image
 
 from heatmill.image_types import FORMATS
 
@@ -19,3 +19,11 @@ def readable_formats() -> tuple[str, ...]:
         return FORMATS
     register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     return (*FORMATS, "HEIF")
+
+
+def ignored_turn(image: Image.Image, data: bytes) -> str | None:
+    """A note where EXIF says that a HEIC is turned; by ISO/IEC 23008-12 the file's own properties alone count."""
+    stated = image.info.get("original_orientation") if image.format == "HEIF" else None
+    if stated in {None, 1} or b"irot" in data or b"imir" in data:
+        return None
+    return f"EXIF's orientation {stated} was ignored: in HEIC the file's own rotation counts, and it has none"

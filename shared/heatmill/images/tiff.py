@@ -98,10 +98,14 @@ class TiffFacts:
     notes: tuple[str, ...]
 
     @property
+    def bits(self) -> int:
+        """Of a sample."""
+        return int(_one(self.tags, BITS, 1))
+
+    @property
     def states_range(self) -> bool:
         """Whether black and white are other values than those that the bits allow."""
-        bits = int(_one(self.tags, BITS, 1))
-        return bits == 12 or _range(self.tags, bits) != (0, 2**bits - 1)
+        return _range(self.tags, self.bits) != (0, 2**self.bits - 1)
 
 
 def read_facts(data: bytes) -> TiffFacts | None:

@@ -18,6 +18,7 @@ from tests.shared.images.pictures import (
     mask,
     on_white,
     packed,
+    png,
     read,
     scene,
     tiff,
@@ -106,6 +107,15 @@ def test_twelve_bits_in_sixteen_that_are_not_stated_are_told() -> None:
     (note,) = read(gray_tiff(gray() >> 4, 16, {PHOTOMETRIC: [BLACK_IS_ZERO]})).notes
 
     assert "of 65535" in note
+    assert "hardly any contrast" in note
+
+
+def test_colours_of_twelve_bits_in_sixteen_that_are_not_stated_are_told() -> None:
+    values = np.asarray(scene()).astype(np.uint16) * 16
+    for order in "<>":
+        (note,) = read(colour_tiff(values, {PHOTOMETRIC: [RGB]}, order)).notes
+        assert "hardly any contrast" in note
+    (note,) = read(png(values, 16, 2)).notes
     assert "hardly any contrast" in note
 
 
