@@ -50,7 +50,7 @@ def explained(folder: Path, photo: bytes, cells: int, *, reduces: bool) -> NDArr
     tensor, box = preprocess_photo(read, preprocessing)
     red = (tensor[0] - tensor[2]).clamp(min=0).numpy()
     side = 224 // cells
-    attribution = red.reshape(cells, side, cells, side).mean(axis=(1, 3))[None] * 3
+    attribution: NDArray[np.float32] = red.reshape(cells, side, cells, side).mean(axis=(1, 3))[None] * 3
     picture, array = render(attribution, "positive", (224, 224)), encode_array(attribution)
     (folder / "a.npy").write_bytes(array.npy)
     (folder / "a.png").write_bytes(picture.png)
