@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from heatmill.errors import ImageUnreadable
 from heatmill.images.gray import scaled_gray
+from heatmill.images.tiff_damage import check_blocks
 from heatmill.images.tiff_tags import (
     BITS,
     COEFFICIENTS,
@@ -124,6 +125,7 @@ def read_facts(data: bytes) -> TiffFacts | None:
     (tags,) = pages
     if reason := refusal(tags):
         raise ImageUnreadable(f"a TIFF with {reason} is not read")
+    check_blocks(tags)
     others = [_one(page, SUBFILE, 0) for page in islice(directories(data), 1, None)]
     full = [kind for kind in others if not int(kind) & REDUCED_VERSION]
     return TiffFacts(tags, tuple(_left_out(tags, full)))

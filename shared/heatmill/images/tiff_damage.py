@@ -10,16 +10,54 @@ from io import BytesIO
 
 from PIL import Image
 
+from heatmill.errors import ImageUnreadable
 from heatmill.images.damage import DAMAGE
 from heatmill.images.jpeg import zeros_inside
 from heatmill.images.photo import JpegDecoder, JpegWarning
-from heatmill.images.tiff_tags import COMPRESSION, JPEG_TABLES, STRIPS, TILES, Tags
+from heatmill.images.tiff_tags import (
+    COMPRESSION,
+    HEIGHT,
+    JPEG_TABLES,
+    PLANAR,
+    ROWS_PER_STRIP,
+    SAMPLES,
+    STRIPS,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILES,
+    WIDTH,
+    Tags,
+)
 
 DEFLATE, JPEG = frozenset({8, 32946}), 7
+SEPARATE = 2
 # Of what is decompressed to look at its checksum, so much lies in memory.
 PIECE = 1 << 20
 # A block of pixels that grows by more is not followed to its end.
 MOST_GROWTH = 1 << 28
+
+
+def check_blocks(tags: Tags) -> None:
+    """Look whether each strip or tile is there; Pillow leaves black, or other bytes of the file, where one is not.
+
+    Raises:
+        ImageUnreadable: One is not.
+    """
+    places = tags.get(STRIPS[0], ()) or tags.get(TILES[0], ())
+    width, height = (int(tags.get(tag, (0,))[0]) for tag in (WIDTH, HEIGHT))
+    if not places or not width or not height:
+        # Pillow says what is wrong.
+        return
+    if STRIPS[0] in tags:
+        expected = -(-height // max(int(tags.get(ROWS_PER_STRIP, (height,))[0]), 1))
+    else:
+        across, down = (max(int(tags.get(tag, (1,))[0]), 1) for tag in (TILE_WIDTH, TILE_HEIGHT))
+        expected = -(-width // across) * -(-height // down)
+    if tags.get(PLANAR, (1,))[0] == SEPARATE:
+        expected *= int(tags.get(SAMPLES, (1,))[0])
+    missing = expected - sum(1 for place in places[:expected] if place > 0)
+    if missing:
+        raise ImageUnreadable(f"the image is damaged: {missing} of its {expected} blocks of pixels are missing")
 
 
 def damage(data: bytes, tags: Tags, decode_jpeg: JpegDecoder | None) -> str | None:

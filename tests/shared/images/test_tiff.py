@@ -282,3 +282,16 @@ def test_a_cameras_raw_file_is_not_taken_for_its_thumbnail() -> None:
         read(negative)
     with pytest.raises(ImageUnreadable, match=r"raw data \(Canon CR2\)"):
         read(b"II*\0\x10\0\0\0CR\2\0" + bytes(8))
+
+
+@pytest.mark.parametrize("compression", [RAW, DEFLATE])
+def test_a_strip_that_is_missing_is_damage(compression: int) -> None:
+    data = gray_tiff(gray() >> 8, 8, {PHOTOMETRIC: [BLACK_IS_ZERO], COMPRESSION: [compression]})
+    entry = data.index((273).to_bytes(2, "little") + b"\4\0\2\0\0\0") + 8
+    second = int.from_bytes(data[entry : entry + 4], "little") + 4
+    rows = data.index((278).to_bytes(2, "little") + b"\3\0") + 8
+
+    with pytest.raises(ImageUnreadable, match="1 of its 2 blocks of pixels are missing"):
+        read(data[:second] + bytes(4) + data[second + 4 :])
+    with pytest.raises(ImageUnreadable, match="2 of its 4 blocks of pixels are missing"):
+        read(data[:rows] + (HEIGHT // 4).to_bytes(4, "little") + data[rows + 4 :])
