@@ -59,7 +59,8 @@ class BeforeActivation(_Around):
         # A pair of tensors, as DeepLIFT's, is compared by the rules of its own.
         if type(outputs) is Tensor and not outputs.is_meta:
             with torch.no_grad():
-                if not self.final.makes(before, outputs.float(), CLOSE_IN_HALF).all():
+                # Also true of NaN, which an image may make.
+                if (self.final.errors(before, outputs.float()) > CLOSE_IN_HALF).any():
                     raise UnsupportedOperation("the model computes differently for different images; its head moved")
         return before
 
@@ -177,9 +178,9 @@ def _check_final(spec: ModelSpec, ending: Ending, final: FinalActivation, activa
     if final.name == "bounded":
         if activation is None:
             raise ModelRefused(
-                f"model {spec.name} puts out numbers that stay between bounds, and it cannot be told whether they are "
-                f'probabilities; set `activation` in models.toml: "softmax" or "sigmoid" makes probabilities of them, '
-                f'"none" takes them as values'
+                f"model {spec.name} puts out numbers that stay between bounds or never change their sign, and it cannot be "
+                f'told whether they are probabilities; set `activation` in models.toml: "softmax" or "sigmoid" makes '
+                f'probabilities of them, "none" takes them as values'
             )
         return
     if activation and KINDS[final.name] != activation and final.sides is None:

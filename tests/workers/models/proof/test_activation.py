@@ -215,6 +215,60 @@ def test_numbers_between_other_bounds_are_neither(
     assert found.name == "bounded"
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("function", [torch.exp, functional.softplus, functional.relu])
+def test_one_number_that_is_never_negative_is_no_logit(
+    form: Callable[[Any], nn.Module], function: Callable[[Tensor], Tensor]
+) -> None:
+    with torch.no_grad():
+        found = find_final_activation(form(Net(of_logits(function), 1)), IMAGES)
+
+    assert found is not None
+    assert found.name == "bounded"
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, lambda z: z.softmax(1)])
+def test_small_logits_are_told_from_those_that_they_are_made_of(function: Callable[[Tensor], Tensor]) -> None:
+    def small(z: Tensor) -> Tensor:
+        return function((z * 1e-5) / 3)
+
+    net = Net(of_logits(small), 4)
+    with torch.no_grad():
+        found = find_final_activation(net, IMAGES)
+
+        assert found is not None
+        assert found.read is not None
+        outputs, values = found.read(net, IMAGES)
+        logits = Net(of_logits(torch.clone))(IMAGES) * 1e-5 / 3
+        torch.testing.assert_close(found.before(values, outputs), logits, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, lambda z: z.softmax(1)])
+def test_what_a_certain_model_ends_in_is_found(function: Callable[[Tensor], Tensor]) -> None:
+    net = Net(of_logits(lambda z: function(-20 - z.abs()) if function is torch.sigmoid else function(60 * z)))
+
+    with torch.no_grad():
+        found = find_final_activation(net, IMAGES)
+
+    assert found is not None
+    assert found.read is not None
+
+
+class OnlyPhotos(Net):
+    """Refuses images that no photo makes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.abs().max() < 10
+        return super().forward(images)
+
+
+def test_a_model_that_refuses_strange_images_is_seen_on_the_others() -> None:
+    found = find_final_activation(OnlyPhotos(of_logits(torch.sigmoid)), IMAGES)
+
+    assert found is not None
+    assert found.name == "sigmoid"
+
+
 def test_the_images_and_the_random_numbers_of_others_are_left_alone() -> None:
     net = Net(lambda net, features: net.first(features).softmax(1))
     net.trunk.register_forward_pre_hook(lambda _, inputs: inputs[0].mul_(2))

@@ -35,6 +35,8 @@ CLOSE_IN_HALF = 1e-2
 FAR = 30
 SATURATED = 0.01
 MOST_POSITIVE = 1e6
+SMALLEST = 1e-30
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class FinalActivation:
     """What makes the numbers that a model puts out.
 
     Args:
-        name: "bounded": they lie between bounds, as those of a tanh or percentages do, and nothing says what they are.
+        name: "bounded": they lie between bounds, as those of a tanh, percentages or a count do, and nothing says what
+            they are.
         read: Runs the module on images, and gives what it puts out and what goes into the activation; None where that
             was not found.
         sides: What each output is times what was read, where the two are made of one number: (-1, 1) or (1, -1).
@@ -59,12 +62,13 @@ class FinalActivation:
         one = values.reshape(len(values), 1).float()
         return torch.cat([one * side for side in self.sides], 1)
 
-    def makes(self, before: Tensor, outputs: Tensor, close: float) -> Tensor:
-        """Whether the activation makes the outputs of what goes into it: (N, K) bool, by probability."""
+    def errors(self, before: Tensor, outputs: Tensor) -> Tensor:
+        """By how much what the activation makes differs from the outputs, (N, K), as probabilities."""
         made = FORMS[self.name](before)
         # Written by hand, the logarithm of a small probability ends somewhere.
-        pair = (made.exp(), outputs.exp()) if self.name in LOGARITHMS else (made, outputs)
-        return torch.isclose(*pair, rtol=1e-3, atol=close, equal_nan=True)
+        made, outputs = (made.exp(), outputs.exp()) if self.name in LOGARITHMS else (made, outputs)
+        # Of an image that makes NaN of everything nothing can be said.
+        return (made - outputs).abs().masked_fill(outputs.isnan() & made.isnan(), 0)
 
 
 @dataclass(frozen=True)
@@ -94,27 +98,38 @@ def find_final_activation(module: nn.Module, images: Tensor) -> FinalActivation 
 
 def see_ending(module: nn.Module, images: Tensor) -> Ending:
     """`find_final_activation`, and how many numbers the model puts out, on the images and on two scaled ones."""
-    seen = observe(module, torch.cat([images, FAR * images[:2]]))
+    try:
+        seen = observe(module, torch.cat([images, FAR * images[:2]]))
+    except (AssertionError, ValueError, RuntimeError):
+        # A model may refuse images that are unlike photos.
+        seen = observe(module, images)
     finite = seen.outputs.isfinite().all(1)
     outputs = seen.outputs[finite].float()
     if not len(outputs):
         return Ending(seen.outputs.shape[1], None)
-    found = next(_matches(seen.candidates, seen.outputs, finite), None) or _told_by_bounds(outputs, seen.range)
+    matches = list(_matches(seen.candidates, seen.outputs, finite))
+    found = _first_of_the_best(matches) if matches else _told_by_bounds(outputs, seen.range)
     return Ending(outputs.shape[1], found, is_constant=bool((outputs == outputs[0]).all()))
 
 
-def _matches(candidates: list[Candidate], outputs: Tensor, finite: Tensor) -> Iterator[FinalActivation]:
-    """Activations that make the outputs of one of the tensors, the first tensor first."""
+def _matches(candidates: list[Candidate], outputs: Tensor, finite: Tensor) -> Iterator[tuple[float, FinalActivation]]:
+    """Activations that make the outputs of one of the tensors, in their order, and how far they miss."""
     wanted = outputs[finite].float()
-    for candidate, name in product(candidates, FORMS):
-        if not _is_informative(wanted, name):
-            continue
+    names = [name for name in FORMS if _is_possible(wanted, name)]
+    for candidate, name in product(candidates, names):
+        close = CLOSE if candidate.is_precise and outputs.dtype in PRECISE else CLOSE_IN_HALF
         for sides in _sides(candidate, outputs):
             found = FinalActivation(name, candidate.read, sides)
             before = found.before(candidate.values, outputs)[finite]
-            close = CLOSE if candidate.is_precise and outputs.dtype in PRECISE else CLOSE_IN_HALF
-            if found.makes(before, wanted, close).all():
-                yield found
+            error = float(found.errors(before, wanted).max())
+            if error <= close and _is_evidence(FORMS[name](before), wanted, name):
+                yield error, found
+
+
+def _first_of_the_best(matches: list[tuple[float, FinalActivation]]) -> FinalActivation:
+    """Small logits look alike whatever they are divided by; what was shifted only is as good."""
+    least = min(error for error, _ in matches)
+    return next(found for error, found in matches if error <= max(2 * least, ROUNDING))
 
 
 def _sides(candidate: Candidate, outputs: Tensor) -> tuple[tuple[int, int] | None, ...]:
@@ -124,13 +139,20 @@ def _sides(candidate: Candidate, outputs: Tensor) -> tuple[tuple[int, int] | Non
     return ((-1, 1), (1, -1)) if count == 1 and outputs.shape[1] == 2 else ()
 
 
-def _is_informative(outputs: Tensor, name: Name) -> bool:
-    """Whether the outputs tell which activation it is: of one number, softmax is 1; at the bounds, all look alike."""
+def _is_possible(outputs: Tensor, name: Name) -> bool:
+    """Whether all outputs may be probabilities, or their logarithms; the softmax of one number is always 1."""
     if name in {"softmax", "log_softmax"} and outputs.shape[1] == 1:
         return False
     probabilities = outputs.exp() if name in LOGARITHMS else outputs
-    inside = (probabilities > CLOSE) & (probabilities < 1 - SATURATED)
-    return bool(inside.any()) and bool((probabilities < 1 + SATURATED).all())
+    return bool((probabilities < 1 + SATURATED).all() and (probabilities > -SATURATED).all())
+
+
+def _is_evidence(made: Tensor, wanted: Tensor, name: Name) -> bool:
+    """Whether the outputs tell tensors apart: at 0 and 1 all look alike, but for how small a number is."""
+    made, wanted = (made.exp(), wanted.exp()) if name in LOGARITHMS else (made, wanted)
+    inside = (wanted > CLOSE) & (wanted < 1 - SATURATED)
+    small = (wanted > SMALLEST) & (wanted <= CLOSE) & torch.isclose(made, wanted, rtol=SATURATED, atol=0)
+    return bool((inside | small).any())
 
 
 def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | None:
@@ -142,7 +164,7 @@ def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | N
     if known is not None and known.within(0, 1):
         return FinalActivation("sigmoid")
     if known is not None and known.attained:
-        return FinalActivation("bounded") if _is_narrow(known) else None
+        return FinalActivation("bounded") if _is_narrow(known, outputs.shape[1]) else None
     if low < 0 or high > 1:
         return None
     moves = float(outputs.std(0).max()) > SATURATED if len(outputs) > 1 else False
@@ -150,6 +172,11 @@ def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | N
     return FinalActivation("sigmoid" if moves and reaches else "bounded")
 
 
-def _is_narrow(known: Range) -> bool:
-    """Whether the outputs are no logits: softmax of numbers within -1..1 hardly tells classes apart."""
+def _is_narrow(known: Range, outputs: int) -> bool:
+    """Whether the outputs are no logits: softmax of numbers within -1..1 hardly tells classes apart.
+
+    One number that is never negative would be a class that is never less probable than the other.
+    """
+    if outputs == 1 and (known.low >= 0 or known.high <= 0):
+        return True
     return known.within(-1, 1) or known.within(0, MOST_POSITIVE)
