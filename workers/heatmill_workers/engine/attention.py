@@ -35,13 +35,15 @@ class Capture(TorchFunctionMode):
 
     Attributes:
         maps: (N, heads, queries, keys) of each call in order; None for attention of another form.
-        grids: (rows, columns) of the spatial maps that were there before the first attention.
+        outputs: What of each call is in the graph, in a pass that is differentiated: its map, or else its result.
+        grids: (rows, columns) of the spatial maps that there may have been before the first attention.
     """
 
     def __init__(self, *, differentiable: bool = False) -> None:
         super().__init__()
         self.differentiable = differentiable
         self.maps: list[Tensor | None] = []
+        self.outputs: list[Tensor] = []
         self.grids: list[tuple[int, int]] = []
         self._unconfirmed: Tensor | None = None
 
@@ -54,8 +56,8 @@ class Capture(TorchFunctionMode):
         if func is functional.multi_head_attention_forward:
             return self._multi_head(args, kwargs)
         name = getattr(func, "__name__", "")
-        if name in PRODUCTS:
-            self._confirm(args[0])
+        if name in PRODUCTS and len(args) > 1:
+            self._confirm(args[0], args[1])
         out = func(*args, **kwargs)
         if isinstance(out, Tensor):
             self._look(name, out)
@@ -67,18 +69,24 @@ class Capture(TorchFunctionMode):
             self._keep(None, out)
             self._unconfirmed = self._differentiable(out)
         elif out.ndim == 4 and not self.maps:
-            self.grids.append((out.shape[2], out.shape[3]))
+            self.grids += [(out.shape[2], out.shape[3]), (out.shape[1], out.shape[2])]
 
-    def _confirm(self, factor: object) -> None:
+    def see(self, attention: Tensor, values: Tensor) -> None:
+        """Called with each attention that can be seen, and the values (N, heads, keys, width) that it weights."""
+
+    def _confirm(self, factor: object, values: Tensor) -> None:
         """What a softmax put out is attention once it is multiplied with the values; dropout makes an alias of it."""
         known = self._unconfirmed
         if known is None or not isinstance(factor, Tensor) or factor.ndim != 4:
             return
         if (factor.shape, factor.data_ptr()) == (known.shape, known.data_ptr()):
             self.maps[-1], self._unconfirmed = known, None
+            self.see(known, values)
 
     def _keep(self, attention: Tensor | None, out: Tensor) -> Tensor:
         self.maps.append(attention)
+        if self.differentiable:
+            self.outputs.append(out if attention is None else attention)
         self._unconfirmed = None
         return out
 
@@ -98,7 +106,9 @@ class Capture(TorchFunctionMode):
         return self._weighted(_attention(query, key, attn_mask, kwargs.get("scale")), value)
 
     def _weighted(self, attention: Tensor, value: Tensor) -> Tensor:
-        return self._keep(self._differentiable(attention), attention) @ value
+        kept = self._keep(self._differentiable(attention), attention)
+        self.see(kept, value)
+        return kept @ value
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         bound = MULTI_HEAD.bind(*args, **kwargs)

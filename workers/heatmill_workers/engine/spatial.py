@@ -38,6 +38,8 @@ from heatmill_workers.engine.introspection.locality import (
 )
 from heatmill_workers.engine.introspection.mixing import has_grid_after, mixer
 
+__all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
+
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 # How many maps are tried, the last one first.
 TRIED = 8
@@ -255,14 +257,16 @@ def _readings(module: nn.Module, image: Tensor, shapes: Mapping[int, torch.Size]
     if image.is_meta or not shapes:
         return dict.fromkeys(shapes, CHANNELS_FIRST)
     height, width = image.shape[2:]
+    images = composites((height, width), image.device)
     # Two at a time: a large model may have no memory for more.
-    pairs = [_kept(module, pair, shapes) for pair in composites((height, width), image.device).split(2)]
+    pairs = [_kept(module, pair, shapes) for pair in torch.split(images, 2)]
     kept = set.intersection(*map(set, pairs))
     return {call: read(torch.cat([pair[call] for pair in pairs])) for call in kept}
 
 
 def _kept(module: nn.Module, images: Tensor, shapes: Mapping[int, torch.Size]) -> dict[int, Tensor]:
-    with torch.no_grad(), _Keep(shapes) as seen:
+    seen = _Keep(shapes)
+    with torch.no_grad(), seen:
         module(images)
     return seen.maps
 

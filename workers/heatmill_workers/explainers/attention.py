@@ -31,7 +31,7 @@ def attention(model: LoadedModel, images: Tensor, targets: Tensor, params: Param
         batch = slice(rows.start, rows.stop)
         with torch.no_grad():
             _, maps = attention_maps(model.module, images[batch], tokens)
-            return on_the_grid(maps[-1].mean(1), tokens)
+            return on_the_grid(maps[-1].float().mean(1), tokens)
 
     batches = in_batches(last_layer, len(images), model.batch_sizes, attention.name)
     return Attributions(torch.cat([values for _, values in batches]))

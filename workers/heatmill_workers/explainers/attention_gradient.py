@@ -35,7 +35,9 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
             logits, maps = attention_maps(model.module, images[batch], tokens, differentiable=True)
             found = gradients(select(differentiable(logits), targets[batch]).sum(), maps)
         with torch.no_grad():
-            return on_the_grid(_relevance(maps, found), tokens)
+            # A model may compute in another precision.
+            layers, slopes = ([each.float() for each in kept] for kept in (maps, found))
+            return on_the_grid(_relevance(layers, tuple(slopes)), tokens)
 
     batches = in_batches(weighted, len(images), model.batch_sizes, attention_gradient.name)
     return Attributions(torch.cat([values for _, values in batches]))

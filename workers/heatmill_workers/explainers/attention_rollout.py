@@ -31,7 +31,7 @@ def attention_rollout(model: LoadedModel, images: Tensor, targets: Tensor, param
         batch = slice(rows.start, rows.stop)
         with torch.no_grad():
             _, maps = attention_maps(model.module, images[batch], tokens)
-            return on_the_grid(_rollout(maps), tokens)
+            return on_the_grid(_rollout([layer.float() for layer in maps]), tokens)
 
     batches = in_batches(rolled_out, len(images), model.batch_sizes, attention_rollout.name)
     return Attributions(torch.cat([values for _, values in batches]))

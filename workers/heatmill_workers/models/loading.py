@@ -18,7 +18,7 @@ from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.spatial import Search, search
-from heatmill_workers.engine.tokens import Tokens, find_tokens
+from heatmill_workers.engine.tokens import TokenSearch, search_tokens
 from heatmill_workers.models.adapted import prefix
 from heatmill_workers.models.heads import with_head
 from heatmill_workers.models.loaded import Built, LoadedModel
@@ -83,7 +83,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _keeping_refusals(spec, key, proofs):
         facts = _facts(subject, key, proofs)
         run, head = _with_head(subject, facts, labels, built.activation)
-        found, tokens = _looked_into(subject, run, facts)
+        found, attention = _looked_into(subject, run, facts)
     model = LoadedModel(
         name=spec.name,
         module=run,
@@ -93,8 +93,8 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         labels=labels,
         preprocessing=preprocessing,
         cut=found.cut,
-        tokens=tokens,
-        missing=_reasons(found, facts),
+        tokens=attention.tokens,
+        missing=_reasons(found, attention, facts),
         opaque=spec.opaque,
         batch_sizes=BatchSizes(device),
         facts=facts,
@@ -141,24 +141,25 @@ def _with_head(
     return unless_out_of_memory(partial(found, subject.images)) or found(subject.images[NOISE : NOISE + 1])
 
 
-def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Search, Tokens | None]:
+def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tuple[Search, TokenSearch]:
     """The spatial layer and the attention, of a model that can be looked into and differentiated."""
     spec = subject.spec
     if spec.opaque or facts.gradient_fault:
-        return Search(None), None
+        return Search(None), TokenSearch(None)
     # Not of zeros, from which a network without biases takes no gradient anywhere.
     image = laid_out(subject.images[NOISE : NOISE + 1], facts)
     cam_layer = spec.cam_layer and prefix(module, subject.module) + spec.cam_layer
     try:
-        return search(module, image, cam_layer), find_tokens(module, image)
+        return search(module, image, cam_layer), search_tokens(module, image)
     except ValueError as error:
         raise ModelUnavailable(f"model {spec.name}: `cam_layer` in models.toml: {error}") from error
 
 
-def _reasons(found: Search, facts: ModelFacts) -> dict[str, str]:
+def _reasons(found: Search, attention: TokenSearch, facts: ModelFacts) -> dict[str, str]:
     """Why the model lacks what methods may need."""
     fault = facts.gradient_fault
-    return {"gradients": fault, "operations": fault, "spatial layer": found.reason or fault, "attention": fault}
+    looked_for = {"spatial layer": found.reason or fault, "attention": attention.reason or fault}
+    return {"gradients": fault, "operations": fault, **looked_for}
 
 
 def _loader(spec: ModelSpec) -> Callable[[ModelSpec], Built]:

@@ -129,17 +129,17 @@ def test_an_ensemble_that_prepares_the_image_itself_has_no_one_layer(prepare: Ca
     assert "the image itself" in nothing.reason
 
 
-def filtered(net: Net, maps: Tensor) -> Tensor:
+def filtered(net: Net, maps: Tensor) -> Any:
     last = maps.permute(0, 2, 3, 1)
     spectrum = torch.fft.rfft2(last, dim=(1, 2)) * torch.linspace(0.2, 1, 3).view(1, 1, 3, 1)
     return (last + torch.fft.irfft2(spectrum, s=GRID, dim=(1, 2))).flatten(1, 2)
 
 
-def gated(net: Net, tokens: Tensor) -> Tensor:
+def gated(net: Net, tokens: Tensor) -> Any:
     return tokens * (1 + 1e-6 * net.positions(tokens))
 
 
-def crossed(net: Net, maps: Tensor) -> Tensor:
+def crossed(net: Net, maps: Tensor) -> Any:
     return maps + net.across(maps) + net.down(maps.transpose(2, 3)).transpose(2, 3)
 
 
@@ -152,7 +152,7 @@ def convolved(net: Net, tokens: Tensor) -> Tensor:
 
 
 # From a map (N, width, 4, 4) to tokens (N, 16, width).
-MIXERS: dict[str, Callable[[Net, Tensor], Tensor]] = {
+MIXERS: dict[str, Callable[[Net, Tensor], Any]] = {
     "a linear layer": lambda net, maps: (maps.flatten(2) + net.positions(maps.flatten(2))).mT,
     "a gate that is nearly open": lambda net, maps: gated(net, maps.flatten(2)).mT,
     "a product": lambda net, maps: (
@@ -164,7 +164,7 @@ MIXERS: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "rows and columns": lambda net, maps: crossed(net, maps).flatten(2).mT,
     "a recurrent layer": lambda net, maps: net.recurrent(maps.flatten(2).mT)[0] + maps.flatten(2).mT,
     "the mean of all tokens": lambda net, maps: (maps.flatten(2) + maps.flatten(2).mean(2, keepdim=True)).mT,
-    "a layer over everything": lambda net, maps: maps.flatten(2).mT + maps.flatten(1).cumsum(1).unflatten(1, (16, -1)),
+    "a layer over everything": lambda net, maps: maps.flatten(2).mT + maps.flatten(1).cumsum(1).view(len(maps), 16, -1),
 }
 
 
@@ -198,7 +198,7 @@ def test_weights_are_as_they_were_after_the_search() -> None:
         assert value.equal(before[name])
 
 
-def squeezed(net: Net, maps: Tensor) -> Tensor:
+def squeezed(net: Net, maps: Tensor) -> Any:
     gates = net.layer(maps.mean((2, 3))).sigmoid()
     return maps * gates[..., None, None]
 

@@ -133,10 +133,10 @@ class _Disturb(_Exchange):
 
 def _first_mixer(module: nn.Module, images: Tensor, cut: Cut) -> str | None:
     for change in (_Exchange(cut), _Disturb(cut)):
-        with torch.no_grad(), change as seen:
+        with torch.no_grad(), change:
             module(images)
-        if seen.mixer:
-            return seen.mixer
+        if change.mixer:
+            return change.mixer
     return None
 
 
