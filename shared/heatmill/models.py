@@ -29,6 +29,7 @@ Channels = tuple[float, float, float]
 Activation = Literal["softmax", "sigmoid", "none"]
 # What transformers calls the problem that a model was trained for; of one label a model may say nothing.
 PROBLEM_TYPES: Mapping[str, Activation] = {"multi_label_classification": "sigmoid", "regression": "none"}
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 
 # What a model may have and a method may need, and how a message puts it after "needs".
@@ -58,12 +59,31 @@ class Preprocessing(BaseModel):
 
     resize: Size = Field(256, description="Length of the shorter side in pixels, or (height, width).")
     crop: Size = Field(224, description="Side of the centre crop in pixels, or (height, width).")
-    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="Always antialiased.")
-    mean: Channels = Field((0.485, 0.456, 0.406), description="Per channel, for pixels in 0..1.")
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field((0.229, 0.224, 0.225), description="Per channel.")
+    fit: Literal["stretch", "cover"] = Field(
+        "stretch",
+        description="How (height, width) of `resize` is met: each side by itself, or both sides by one factor, so that "
+        "the photo covers them.",
+    )
+    crop_rounding: Literal["even", "down"] = Field(
+        "even",
+        description="Where the crop begins if half a pixel is left over: at the even pixel, as torchvision, or before "
+        "it, as transformers.",
+    )
+    interpolation: Interpolation = Field("bilinear", description="Pillow's filters, antialiased except for nearest.")
+    channel_order: Literal["RGB", "BGR"] = Field("RGB", description="In which order the model reads the colours.")
+    mean: Channels = Field((0.485, 0.456, 0.406), description="Per channel in the model's order, for pixels in 0..1.")
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        (0.229, 0.224, 0.225), description="Per channel in the model's order."
+    )
     reduced_decoding: bool = Field(
         True, description="Decode a JPEG to 1/2, 1/4 or 1/8 of its size where that is twice `resize` or more."
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.fit == "cover" and isinstance(self.resize, int):
+            raise ValueError("`fit` needs `resize` as (height, width)")
+        return self
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -55,6 +55,10 @@ def test_an_entry_is_read_and_its_paths_start_at_the_files_folder(tmp_path: Path
         ("[[models]]\nname='A b'\nloader='bundled'", r"models\[0\]\.name"),
         ("[[models]]\nname='a'\nloader='bundled'\nwieghts='x'", r"models\[0\]\.wieghts"),
         ("[[models]]\nname='a'\nloader='bundled'\nsha256='x'", r"models\[0\]\.sha256"),
+        (
+            "[[models]]\nname='a'\nloader='bundled'\npreprocessing={fit='cover'}",
+            r"models\[0\]\.preprocessing: .*`fit` needs `resize` as \(height, width\)",
+        ),
         ("[[models]]\nname='a'\nloader='bundled'\n" * 2, "two models are called 'a'"),
         ("[[model]]\nname='a'", "unknown key 'model'"),
         ("[[models]", "models.toml: "),

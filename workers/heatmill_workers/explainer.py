@@ -2,7 +2,7 @@
 
 Shapes and types, the same for every explainer:
 
-    images        (N, 3, H, W)  float32, normalised for the model, on its device, channels_last
+    images        (N, 3, H, W)  float32, normalised for the model, its order of colours, on its device, channels_last
     targets       (N,)          int64, the class to explain of each image, on the same device
     attributions  (N, C, h, w)  float32, signed, finite; C is 3 or 1; (h, w) may be coarser than (H, W)
 
@@ -181,6 +181,7 @@ def explain(
     Returns:
         One entry per image, in order: its answer or its error. Where the method cannot be right on this model
         (`UnsupportedOperation`), or not even one image fits the device (`ItemTooLargeForDevice`), each has that error.
+        Three channels of an answer are red, green and blue, also where the model reads BGR.
 
     Raises:
         UnknownMethod: There is no such method.
@@ -201,7 +202,7 @@ def explain(
     _check_shape(known, images, found)
     measured = found.measured or [Measured()] * len(images)
     # Channels last, a picture takes twice as long to draw.
-    maps = found.values.contiguous().cpu().numpy()
+    maps = _in_rgb(model, found.values).contiguous().cpu().numpy()
     return [_item(known, one, of) for one, of in zip(maps, measured, strict=True)]
 
 
@@ -248,6 +249,12 @@ def _check_shape(known: Explainer, images: Tensor, found: Attributions) -> None:
     shape = tuple(found.values.shape)
     if len(shape) != 4 or shape[0] != len(images) or shape[1] not in {1, 3} or found.values.dtype != torch.float32:
         raise ValueError(f"{known.name} returned {found.values.dtype} {shape} for {len(images)} images")
+
+
+def _in_rgb(model: LoadedModel, values: Tensor) -> Tensor:
+    """The channels in the photo's order, which a model that reads BGR does not have."""
+    reads_blue_first = model.preprocessing.channel_order == "BGR" and values.shape[1] == 3
+    return values.flip(1) if reads_blue_first else values
 
 
 def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured | ItemError) -> Explained | ItemError:

@@ -37,6 +37,47 @@ def test_it_is_torchvisions_preset(size: tuple[int, int], resize: int, crop: int
     torch.testing.assert_close(tensor, preset(photo(*size)), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(640, 480), (301, 500), (97, 61), (30, 400)])
+def test_a_photo_covers_both_sides_by_one_factor(size: tuple[int, int]) -> None:
+    covering = Preprocessing(resize=(60, 90), fit="cover", crop=(60, 90), mean=(0, 0, 0), std=(1, 1, 1))
+
+    tensor, (left, top, right, bottom) = preprocess(photo(*size), covering)
+
+    assert tensor.shape == (3, 60, 90)
+    assert (right - left) / (bottom - top) == pytest.approx(1.5, rel=0.03)
+    assert min(size[0] - (right - left), size[1] - (bottom - top)) == pytest.approx(0, abs=1)
+
+
+def test_a_crop_that_is_half_a_pixel_aside_begins_as_the_library_has_it() -> None:
+    """167 - 64 leaves 51.5 pixels at either side: torchvision begins at 52, transformers at 51."""
+    even, down = (
+        preprocess(photo(167, 64), Preprocessing.model_validate({"resize": 64, "crop": 64, "crop_rounding": each}))
+        for each in ("even", "down")
+    )
+
+    assert (even[1][0], down[1][0]) == (52, 51)
+    torch.testing.assert_close(even[0][:, :, :-1], down[0][:, :, 1:])
+
+
+@pytest.mark.parametrize("name", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
+def test_every_filter_of_pillow_has_its_name(name: str) -> None:
+    ours = Preprocessing.model_validate(
+        {"resize": [40, 50], "crop": [40, 50], "interpolation": name, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    )
+
+    tensor, _ = preprocess(photo(301, 203), ours)
+
+    pillow = photo(301, 203).resize((50, 40), getattr(Image.Resampling, name.upper()))
+    torch.testing.assert_close(tensor, torch.from_numpy(np.asarray(pillow) / np.float32(255)).permute(2, 0, 1))
+
+
+def test_where_single_pixels_are_picked_a_photo_is_not_reduced() -> None:
+    picking, data = Preprocessing(resize=64, crop=64, interpolation="nearest"), io.BytesIO()
+    photo(2048, 2048).save(data, "JPEG")
+
+    assert decode_reduced(data.getvalue(), LIMITS, least_side(picking)).reduced_by == 1
+
+
 def test_the_box_is_the_middle_of_the_photo() -> None:
     _, box = preprocess(photo(600, 400), Preprocessing(resize=256, crop=224))
 

@@ -21,7 +21,7 @@ KERNEL_SIZE, MAX_DISTANCE, RATIO = 4, 200, 0.2
 
 
 def as_photos(images: Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """What normalised images show, (N, H, W, 3).
+    """What normalised images show, (N, H, W, 3), in RGB.
 
     Args:
         images: (N, 3, H, W) float32, as `preprocess` makes them.
@@ -29,7 +29,8 @@ def as_photos(images: Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]
     """
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     pixels = (images.cpu() * std + mean) * 255
-    photos: NDArray[np.uint8] = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    colours = pixels.flip(1) if preprocessing.channel_order == "BGR" else pixels
+    photos: NDArray[np.uint8] = colours.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return photos
 
 

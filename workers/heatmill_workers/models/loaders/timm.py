@@ -1,5 +1,6 @@
 """Any classifier of timm, by timm's name of it."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from math import floor
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.oracle import require_agreement
 from heatmill_workers.models.weights import are_of_one_output, fill, read_weights
 
 
@@ -32,8 +34,7 @@ def build(spec: ModelSpec) -> Built:
     else:
         # Without num_classes: for another number timm would put random weights into the head.
         module = _downloaded(spec, timm)
-    config = timm.data.resolve_model_data_config(module)
-    return Built(module, spec.preprocessing or _preprocessing(spec, config), labels)
+    return Built(module, spec.preprocessing or _preprocessing(spec, timm, module), labels)
 
 
 def _downloaded(spec: ModelSpec, timm: Any) -> Any:
@@ -46,21 +47,38 @@ def _downloaded(spec: ModelSpec, timm: Any) -> Any:
         ) from error
 
 
-def _preprocessing(spec: ModelSpec, config: dict[str, Any]) -> Preprocessing:
+def _preprocessing(spec: ModelSpec, timm: Any, module: Any) -> Preprocessing:
     """What timm evaluates the model with.
 
     Raises:
         ModelUnavailable: Something that `Preprocessing` cannot say.
     """
-    _, height, width = config["input_size"]
-    known = config["crop_mode"] in {"center", "squash"} and config["interpolation"] in {"bilinear", "bicubic"}
-    if not known or (height != width and config["crop_mode"] == "center"):
-        raise ModelUnavailable(f"model {spec.name}: timm prepares images unusually; set `preprocessing` in models.toml")
+    config = timm.data.resolve_model_data_config(module)
+    process = timm.data.create_transform(**config, is_training=False)
+    return require_agreement(spec, "timm.data.create_transform", process, of_config(spec, config))
+
+
+def of_config(spec: ModelSpec, config: Mapping[str, Any]) -> Preprocessing:
+    """What timm's settings of a model say.
+
+    Raises:
+        ModelUnavailable: Something that `Preprocessing` cannot say.
+    """
+    channels, height, width = config["input_size"]
+    if channels != 3:
+        raise ModelUnavailable(f"model {spec.name} reads images of {channels} channels; photos have 3")
+    if config["crop_mode"] == "border":
+        raise ModelUnavailable(
+            f"model {spec.name}: timm shows it the whole photo in a border of its mean colour (`crop_mode` border), "
+            f"which heatmill cannot; write [models.preprocessing] in models.toml"
+        )
     resized = floor(height / config["crop_pct"]), floor(width / config["crop_pct"])
+    stretched, square = config["crop_mode"] == "squash", resized[0] == resized[1]
     return Preprocessing(
-        resize=resized if config["crop_mode"] == "squash" else resized[0],
+        resize=resized[0] if square and not stretched else resized,
+        fit="stretch" if square or stretched else "cover",
         crop=(height, width),
         interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
     )

@@ -10,6 +10,7 @@ from torch import nn
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.oracle import require_agreement
 from heatmill_workers.models.weights import WeightsByName, are_of_one_output, fill, read_weights
 
 # Heads for training; the published weights have them, and eval mode does not use them.
@@ -27,9 +28,8 @@ def build(spec: ModelSpec) -> Built:
     """
     if spec.builds not in names():
         raise ModelUnavailable(f"model {spec.name}: torchvision has no classifier {spec.builds!r}; see `architecture`")
-    published = _published(spec.builds)
-    preprocessing = spec.preprocessing or published_preprocessing(spec.builds)
-    labels = spec_labels(spec) or tuple(published.meta["categories"])
+    preprocessing = spec.preprocessing or _checked_preprocessing(spec)
+    labels = spec_labels(spec) or tuple(published(spec.builds).meta["categories"])
     module = architecture(spec.builds, len(labels), preprocessing.input_size[0])
     weights = _adapted(read_weights(spec, spec.weights) if spec.weights else _download(spec))
     if are_of_one_output(module, weights):
@@ -64,7 +64,7 @@ def architecture(name: str, classes: int, side: int) -> nn.Module:
 
 def published_preprocessing(name: str) -> Preprocessing:
     """What torchvision's default weights were evaluated with."""
-    preset = _published(name).transforms()
+    preset = published(name).transforms()
     return Preprocessing(
         resize=preset.resize_size[0],
         crop=preset.crop_size[0],
@@ -74,7 +74,13 @@ def published_preprocessing(name: str) -> Preprocessing:
     )
 
 
-def _published(name: str) -> Any:
+def _checked_preprocessing(spec: ModelSpec) -> Preprocessing:
+    weights = published(spec.builds)
+    return require_agreement(spec, str(weights), weights.transforms(), published_preprocessing(spec.builds))
+
+
+def published(name: str) -> Any:
+    """Torchvision's entry of the default weights: their address, preprocessing and labels."""
     return torchvision.models.get_model_weights(name).DEFAULT
 
 
@@ -88,7 +94,7 @@ def _adapted(weights: WeightsByName) -> WeightsByName:
 
 def _download(spec: ModelSpec) -> WeightsByName:
     try:
-        weights: WeightsByName = _published(spec.builds).get_state_dict(
+        weights: WeightsByName = published(spec.builds).get_state_dict(
             progress=False, check_hash=True, weights_only=True, map_location="cpu"
         )
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

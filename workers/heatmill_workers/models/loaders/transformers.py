@@ -3,20 +3,35 @@
 Code that lies beside the weights is not run, and pickles are not read.
 """
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import product
 from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
 from heatmill.errors import ModelUnavailable
-from heatmill.models import PROBLEM_TYPES, ModelSpec, Preprocessing, spec_labels
+from heatmill.models import PROBLEM_TYPES, Interpolation, ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.loaders.timm import of_config
+from heatmill_workers.models.oracle import (
+    Disagreement,
+    Process,
+    agreeing,
+    colours,
+    output_size,
+    require_agreement,
+    unsuitable,
+)
 from heatmill_workers.models.weights import fill, read_weights
 
 # PIL's numbers, which image processors store.
-INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
-# From this size on ConvNeXt's processor does not crop.
-CONVNEXT_UNCROPPED = 384
+FILTERS: Mapping[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# LeViT's processor resizes the shorter side to so many times its `size`.
+LEVIT_RATIO = 256 / 224
+# As transformers chooses by itself, and Pillow's, which has filters that torchvision lacks.
+BACKENDS = (None, "pil")
 
 
 class Logits(nn.Module):
@@ -43,48 +58,133 @@ def build(spec: ModelSpec) -> Built:
         ModelUnavailable: transformers is not installed, the model cannot be had, or is no whole image classifier.
     """
     try:
-        inner, processor = _loaded(spec)
+        library: Any = import_module("transformers")
     except ImportError as error:
         raise ModelUnavailable(f"model {spec.name}: this worker has no transformers; install heatmill[zoo]") from error
+    inner = _loaded(spec, library)
+    _check_channels(spec, inner)
     if spec.weights:
         fill(spec, inner, read_weights(spec, spec.weights))
-    return Built(
-        Logits(inner),
-        spec.preprocessing or preprocessing_of(spec, processor),
-        spec_labels(spec) or (),
-        PROBLEM_TYPES.get(inner.config.problem_type),
-    )
+    preprocessing = spec.preprocessing or preprocessing_of(spec, _processors(spec, library))
+    activation = PROBLEM_TYPES.get(inner.config.problem_type)
+    return Built(Logits(inner), preprocessing, spec_labels(spec) or (), activation)
 
 
-def preprocessing_of(spec: ModelSpec, processor: Any) -> Preprocessing:
-    """What the model's image processor does.
+def preprocessing_of(spec: ModelSpec, processors: Iterable[Any]) -> Preprocessing:
+    """What the model's image processor does, as it was seen to do it.
+
+    Args:
+        spec: For the message.
+        processors: The same by several backends; the first counts that works.
 
     Raises:
         ModelUnavailable: Something that `Preprocessing` cannot say.
     """
-    try:
-        resize, crop = _sizes(processor)
-        return Preprocessing(
-            resize=resize,
+    refusals = []
+    for processor in processors:
+        try:
+            return _measured(spec, processor)
+        except Disagreement as error:
+            refusals.append(unsuitable(spec, type(processor).__name__, f"{error}{_hint(processor)}"))
+    raise refusals[0]
+
+
+def _measured(spec: ModelSpec, processor: Any) -> Preprocessing:
+    config = getattr(processor, "data_config", None)
+    if config is not None:
+        # A model of timm's in transformers' clothes.
+        return require_agreement(spec, type(processor).__name__, _process(processor), of_config(spec, config))
+    process = _process(processor)
+    crop = output_size(process)
+    seen = colours(process, _declared(processor))
+    candidates = (
+        Preprocessing(
+            **geometry,
             crop=crop,
-            interpolation=INTERPOLATIONS[int(processor.resample)],
-            mean=tuple(processor.image_mean) if processor.do_normalize else (0, 0, 0),
-            std=tuple(processor.image_std) if processor.do_normalize else (1, 1, 1),
+            crop_rounding=rounding,
+            interpolation=filter_,
+            channel_order=seen.channel_order,
+            mean=seen.mean,
+            std=seen.std,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelUnavailable(
-            f"model {spec.name}: its image processor prepares images unusually; set `preprocessing` in models.toml"
-        ) from error
+        for geometry, filter_ in product(_geometries(processor), _filters(processor))
+        # Without a crop nothing is left over.
+        for rounding in (("even",) if geometry["resize"] == crop else ("down", "even"))
+    )
+    return agreeing(process, candidates)
 
 
-def _loaded(spec: ModelSpec) -> tuple[Any, Any]:
-    """The classifier, and its image processor unless the operator has a word on preprocessing."""
-    library: Any = import_module("transformers")
+def _hint(processor: Any) -> str:
+    """What is likely to be the reason."""
+    size = getattr(processor, "size", None) or {}
+    if not getattr(processor, "do_resize", True):
+        return " (its do_resize is false)"
+    if size.get("longest_edge") or size.get("max_height"):
+        return " (its size bounds the longer side)"
+    return ""
+
+
+def _process(processor: Any) -> Process:
+    def process(picture: Image.Image) -> Tensor:
+        made: Mapping[str, Any] = processor(picture, return_tensors="pt")
+        if "pixel_values" not in made:
+            raise Disagreement(f"makes {' and '.join(sorted(made))} of a photo, and no pixel_values")
+        if len(made["pixel_values"]) != 1:
+            raise Disagreement(f"makes {len(made['pixel_values'])} images of one photo")
+        tensor: Tensor = made["pixel_values"][0]
+        return tensor
+
+    return process
+
+
+def _geometries(processor: Any) -> list[Mapping[str, Any]]:
+    """The ways in which processors of this library resize, by the settings that this one has."""
+    size = getattr(processor, "size", None) or {}
+    edge, pair = size.get("shortest_edge") or size.get("height"), (size.get("height"), size.get("width"))
+    ways: list[Any] = [pair if all(pair) else edge]
+    if ratio := getattr(processor, "crop_pct", None):
+        # Of ConvNeXt, which from 384 pixels on does not crop, and of PoolFormer.
+        ways += [int(edge / ratio), (edge, edge)] if edge else []
+    if edge:
+        ways.append(int(LEVIT_RATIO * edge))
+    found: list[Mapping[str, Any]] = [{"resize": way} for way in ways if way]
+    if short := getattr(processor, "resize_short", None):
+        # Of PP-LCNet.
+        found.insert(0, {"resize": (short, short), "fit": "cover"})
+    return found
+
+
+def _filters(processor: Any) -> Sequence[Interpolation]:
+    """The one that its settings name, by Pillow's number or by name; else any."""
+    resample = getattr(processor, "resample", None)
+    named = getattr(resample, "value", resample)
+    return tuple(name for number, name in FILTERS.items() if named in {number, name}) or tuple(FILTERS.values())
+
+
+def _declared(processor: Any) -> tuple[Sequence[float], Sequence[float]] | None:
+    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    return (mean, std) if isinstance(mean, Sequence) and isinstance(std, Sequence) else None
+
+
+def _processors(spec: ModelSpec, library: Any) -> Iterator[Any]:
+    for backend in BACKENDS:
+        try:
+            yield library.AutoImageProcessor.from_pretrained(spec.builds, backend=backend)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ModelUnavailable(
+                f"model {spec.name}: transformers finds no image processor for {spec.builds} "
+                f"({type(error).__name__}: {reason}); put its preprocessor_config.json there, or write "
+                f"[models.preprocessing] in models.toml"
+            ) from error
+
+
+def _loaded(spec: ModelSpec, library: Any) -> Any:
+    """The classifier."""
     auto = library.AutoModelForImageClassification
     try:
-        processor = None if spec.preprocessing else library.AutoImageProcessor.from_pretrained(spec.builds)
         if spec.weights:
-            return auto.from_config(library.AutoConfig.from_pretrained(spec.builds)), processor
+            return auto.from_config(library.AutoConfig.from_pretrained(spec.builds))
         inner, report = auto.from_pretrained(spec.builds, use_safetensors=True, output_loading_info=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -95,23 +195,10 @@ def _loaded(spec: ModelSpec) -> tuple[Any, Any]:
     # transformers only warns, and goes on with random weights.
     if missing := sorted(str(name) for name in report["missing_keys"]):
         raise ModelUnavailable(f"model {spec.name}: {spec.builds} has no weights for {missing[0]}")
-    return inner, processor
+    return inner
 
 
-def _sizes(processor: Any) -> tuple[Any, Any]:
-    """Resize and crop; a size is (height, width) or a shorter side."""
-    resize = _size(processor.size)
-    ratio = getattr(processor, "crop_pct", None)
-    if ratio is not None:
-        return (int(resize / ratio), resize) if resize < CONVNEXT_UNCROPPED else ((resize, resize), resize)
-    if getattr(processor, "do_center_crop", None):
-        return resize, _size(processor.crop_size)
-    if isinstance(resize, int):
-        raise ValueError("images of different shapes, which make no batch")  # noqa: TRY004 - it is a wrong value
-    return resize, resize
-
-
-def _size(size: Any) -> Any:
-    if size.get("shortest_edge"):
-        return int(size["shortest_edge"])
-    return int(size["height"]), int(size["width"])
+def _check_channels(spec: ModelSpec, inner: Any) -> None:
+    channels = getattr(inner.config, "num_channels", 3)
+    if channels != 3:
+        raise ModelUnavailable(f"model {spec.name} reads images of {channels} channels; photos have 3")
