@@ -171,6 +171,8 @@ def _processors(spec: ModelSpec, library: Any) -> Iterator[Any]:
         try:
             yield library.AutoImageProcessor.from_pretrained(spec.builds, backend=backend)
         except Exception as error:
+            if backend is not None:
+                return
             reason = str(error).partition("\n")[0]
             raise ModelUnavailable(
                 f"model {spec.name}: transformers finds no image processor for {spec.builds} "
