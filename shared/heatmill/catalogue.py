@@ -24,6 +24,8 @@ from heatmill.models import CAPABILITIES, ModelSpec, read_models, spec_labels
 NAMES_IN_A_MESSAGE = 10
 # Their architectures are in models.json.
 LOADERS_OF_STOCK = frozenset({"bundled", "torchvision"})
+# What a model's `baseline` is called where methods ask for it.
+PARAMS_OF_BASELINE = ("baseline", "masker")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ class Model:
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Params that this model sets where a job does not, for the methods that have them."""
-        return {"background": list(self.spec.background)} if self.spec.background else {}
+        baseline, background = self.spec.baseline, self.spec.background
+        found: dict[str, Any] = dict.fromkeys(PARAMS_OF_BASELINE, baseline) if baseline else {}
+        return found | ({"background": list(background)} if background else {})
 
     @property
     def operators(self) -> frozenset[str]:
@@ -140,7 +144,7 @@ class Catalogue:
     def resolve_params(
         self, method: str, params: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
     ) -> dict[str, Any]:
-        """The params with their defaults filled in: the given ones, then the method's own.
+        """The params with their defaults filled in: the model's where they are the method's to have, then its own.
 
         Raises:
             UnknownMethod: There is no such method.
@@ -152,9 +156,9 @@ class Catalogue:
             errors: list[dict[str, object]] = [_pointed(fault, schema) for fault in faults]
             raise InvalidRequest(f"params of {method}: {errors[0]['detail']}", errors)
         properties: Mapping[str, Any] = schema["properties"]
-        values = {
-            name: params.get(name, defaults.get(name, field.get("default"))) for name, field in properties.items()
-        }
+        # A method of somebody's own may mean something else by the same name.
+        chosen = {name: value for name, value in defaults.items() if _has(schema, name, value)} | dict(params)
+        values = {name: chosen.get(name, field.get("default")) for name, field in properties.items()}
         # JSON Schema counts 50.0 as an integer; one spelling keeps cache keys equal.
         return {name: int(value) if _is_integer(properties[name], value) else value for name, value in values.items()}
 
@@ -207,6 +211,10 @@ def load_catalogue(models_toml: Path | None = None, methods_file: Path | None = 
     return Catalogue(tuple(sorted(methods.values(), key=lambda method: method.name)), tuple(models))
 
 
+def _has(schema: Mapping[str, Any], param: str, value: Any) -> bool:
+    return param in schema["properties"] and Draft202012Validator(schema).is_valid({param: value})
+
+
 def _read_methods(path: Path) -> list[Method]:
     try:
         return [_method(entry) for entry in json.loads(path.read_text("utf-8"))]
@@ -229,7 +237,7 @@ def _method(entry: dict[str, Any]) -> Method:
 
 def _stock_model(entry: dict[str, Any]) -> Model:
     height, width = entry["input_size"]
-    spec = ModelSpec(name=entry["name"], loader=entry["loader"])
+    spec = ModelSpec(name=entry["name"], loader=entry["loader"], baseline=entry.get("baseline"))
     names = labels.stock_labels(entry["labels"])
     return Model(spec.name, spec, (height, width), names, frozenset(entry["supports"]))
 
@@ -241,6 +249,7 @@ def _added_model(spec: ModelSpec, stock: Mapping[str, Model]) -> Model:
     if like is None or like.spec.loader != spec.loader:
         raise ValueError(_nothing_called(f"{spec.loader} architecture", spec.builds, stock))
     size = spec.preprocessing.input_size if spec.preprocessing else like.input_size
+    spec = spec.model_copy(update={"baseline": spec.baseline or like.spec.baseline})
     supports = like.supports or frozenset()
     capabilities = supports | {"spatial layer"} if spec.cam_layer else supports
     return Model(spec.name, spec, size, spec_labels(spec) or like.labels, capabilities)

@@ -12,6 +12,8 @@ from heatmill.labels import STOCK, config_labels, config_problem_type, read_labe
 # Its weights come with the workers: what demo and submit explain where nothing else is said.
 BUNDLED_MODEL = "efficientnet_lite0"
 
+# What an image may be compared with.
+Baseline = Literal["mean", "black", "white", "blur"]
 # What SHAP compares an image with: a name, or an image by its URI.
 BackgroundEntry = Annotated[
     str,
@@ -122,6 +124,11 @@ class ModelSpec(BaseModel):
         None, description="What turns the model's outputs into probabilities; found when the model is loaded if absent."
     )
     preprocessing: Preprocessing | None = Field(None, description="In place of the loader's own.")
+    baseline: Baseline | None = Field(
+        None,
+        description="What integrated_gradients and deep_lift compare with, and what hides regions in partition_shap, "
+        "where a job does not say.",
+    )
     background: Annotated[tuple[BackgroundEntry, ...], Field(min_length=1, max_length=MAX_BACKGROUND)] | None = Field(
         None, description="What SHAP compares with where a job does not say: names or s3:// URIs of images."
     )

@@ -4,6 +4,8 @@ from heatmill.schemas import Row
 
 # The check that the verdict is about; the others say how it was come by.
 FIRST = "completeness_error"
+# What the model says of what the image is compared with.
+BASELINE = ("baseline_class", "baseline_probability")
 
 
 def class_text(row: Row) -> str:
@@ -18,8 +20,8 @@ def class_text(row: Row) -> str:
 
 def checks_text(row: Row) -> str:
     """The verdict, and the measurements behind it; or why there is no result."""
-    others = (_check(name, value) for name, value in row.checks.items() if name != FIRST)
-    return ", ".join(filter(None, (verdict_text(row), *others)))
+    others = (_check(name, value) for name, value in row.checks.items() if name not in {FIRST, *BASELINE})
+    return ", ".join(filter(None, (verdict_text(row), *others, _baseline_text(row))))
 
 
 def verdict_text(row: Row) -> str:
@@ -34,6 +36,11 @@ def notes_text(row: Row) -> str:
     """How many notes there are on the reading of the image."""
     count = len(row.image.notes) if row.image else 0
     return "" if not count else f"{count} note{'s' * (count > 1)} on the image"
+
+
+def _baseline_text(row: Row) -> str:
+    label, probability = (row.checks.get(name) for name in BASELINE)
+    return f"the baseline is {label} {probability:.1%}" if isinstance(probability, float | int) else ""
 
 
 def _check(name: str, value: object) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,36 @@ def test_defaults_are_filled_in() -> None:
     assert STOCK.resolve_params("integrated_gradients", {}) == defaults
     assert STOCK.resolve_params("integrated_gradients", {"steps": 7}) == {**defaults, "steps": 7}
     assert STOCK.resolve_params("saliency", {}) == {}
+
+
+def test_a_models_own_baseline_stands_where_the_job_names_none(tmp_path: Path) -> None:
+    entry = "[[models]]\nname='{}'\nloader='torchvision'\narchitecture='resnet18'\n"
+    catalogue = with_models(tmp_path, f"{entry.format('a')}baseline='white'\n{entry.format('b')}background=['blur']\n")
+    defaults = catalogue.model("a").defaults
+
+    def resolved(method: str, name: str, **params: str) -> object:
+        return STOCK.resolve_params(method, params, defaults)[name]
+
+    assert resolved("integrated_gradients", "baseline") == resolved("deep_lift", "baseline") == "white"
+    assert resolved("partition_shap", "masker") == "white"
+    assert resolved("deep_lift", "baseline", baseline="mean") == "mean"
+    assert resolved("lime", "hide") == "mean"
+    assert catalogue.model("b").defaults == {"background": ["blur"]}
+
+
+def test_a_methods_own_param_of_the_same_name_is_left_alone() -> None:
+    number = {"type": "object", "properties": {"baseline": {"type": "number", "default": 0.5}}}
+    method = replace(STOCK.method("saliency"), name="own", params=number)
+
+    assert Catalogue((method,), ()).resolve_params("own", {}, {"baseline": "black"}) == {"baseline": 0.5}
+
+
+def test_digits_are_compared_with_black_paper_and_an_operators_digits_too(tmp_path: Path) -> None:
+    entry = "[[models]]\nname='{}'\nloader='bundled'\narchitecture='digits_vit'\n"
+    catalogue = with_models(tmp_path, f"{entry.format('mine')}{entry.format('grey')}baseline='mean'\n")
+
+    baselines = [catalogue.model(name).defaults["baseline"] for name in ("digits_vit", "mine", "grey")]
+    assert baselines == ["black", "black", "mean"]
 
 
 def test_a_models_own_background_stands_where_the_job_names_none(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_what_was_left_out_of_an_image_is_told_below_its_photo(tmp_path: Path) -
     assert "as the model saw it; page 1 of 2 was read; a <b> profile" in page.texts
 
 
+def test_what_the_model_takes_the_baseline_for_is_said_in_words(tmp_path: Path) -> None:
+    checks = {"logit_difference": 3.2, "baseline_class": "jigsaw puzzle", "baseline_probability": 0.3123}
+    target = Target(index=1, label="espresso", probability=0.843)
+
+    page = written(tmp_path, fetched("cup.png", target=target, checks=checks, verdict="ok", files={"heatmap": "x.png"}))
+
+    assert "ok, logit difference 3.2, the baseline is jigsaw puzzle 31.2%" in page.texts
+
+
 def test_nothing_of_a_caller_becomes_part_of_the_page(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'&"
     label = Target(index=1, label=evil, probability=0.5)

@@ -4,10 +4,12 @@ Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks (2017), proposi
 logit on the image less that on the baseline.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from heatmill_workers.explainer import Measured
+from heatmill_workers.explainer import Checks, Measured
 
 TOLERATED_ERROR = 0.05
 # Below it the relative error says nothing: the logit hardly differs from the baseline's, and there is nothing to share
@@ -29,16 +31,19 @@ def completeness(total: float, difference: float, **checks: float | int | str) -
     return Measured(found, "ok" if precise else "imprecise")
 
 
-def measure(values: Tensor, differences: Tensor, **checks: float | int | str) -> list[Measured]:
+def measure(
+    values: Tensor, differences: Tensor, own: Sequence[Checks] = (), **checks: float | int | str
+) -> list[Measured]:
     """`completeness` of each image of a batch.
 
     Args:
         values: (N, C, h, w).
         differences: (N,).
+        own: What else was found out of each image.
         checks: The same for every image.
     """
     totals = values.sum((1, 2, 3), dtype=torch.float64).tolist()
     return [
-        completeness(total, difference, **checks)
-        for total, difference in zip(totals, differences.tolist(), strict=True)
+        completeness(total, difference, **checks, **of_image)
+        for total, difference, of_image in zip(totals, differences.tolist(), own or [{}] * len(totals), strict=True)
     ]

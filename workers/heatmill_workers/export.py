@@ -80,7 +80,10 @@ def _method(method: Explainer) -> Entry:
 
 def _bundled_model(name: str) -> Entry:
     model = load(ModelSpec(name=name, loader="bundled"), torch.device("cpu"))
-    return _model(model.name, "bundled", model.preprocessing, model.supports) | {"labels": bundled.LABELS[name]}
+    own: Entry = {"labels": bundled.LABELS[name]}
+    if name in bundled.BASELINES:
+        own["baseline"] = bundled.BASELINES[name]
+    return _model(model.name, "bundled", model.preprocessing, model.supports) | own
 
 
 def _torchvision_model(name: str) -> Entry:

@@ -1,12 +1,16 @@
 """The bundled ViT for digits: it is the file that the training script wrote, and it learned to read."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor
+from torch.nn import functional
 
 from heatmill.catalogue import load_catalogue
 from heatmill.models import ModelSpec
@@ -86,3 +90,40 @@ def test_training_takes_a_step_and_writes_what_it_measured(monkeypatch: pytest.M
 
     with safe_open(path, "pt") as file:
         assert 0 <= float(file.metadata()["accuracy"]) <= 1
+
+
+def kept_by_worst_first(maps: Tensor, images: Tensor, targets: Tensor) -> float:
+    """How much more of the class is left if the patches go onto black paper from the last rank up than from the first.
+
+    The mean over 16 steps, from 1 (the ranks are perfect) to -1; by chance it is 0.
+    """
+    ranks = maps.flatten(1).argsort(1, descending=True).argsort(1)
+    left = []
+    for gone in range(4, 64, 4):
+        for removed in (ranks >= 64 - gone, ranks < gone):
+            pixels = removed.view(-1, 1, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3)
+            with torch.no_grad():
+                scores = model().head.scores(model().module(torch.where(pixels, -1.0, images)))
+            left.append(scores.gather(1, targets[:, None]).mean())
+    last_first, first_first = torch.stack(left).view(-1, 2).mean(0)
+    return float(last_first - first_first)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("integrated_gradients", {"steps": 16}), ("deep_lift", {}), ("partition_shap", {"max_evals": 64})],
+)
+def test_against_black_paper_pixels_are_ranked_better_than_by_brightness(method: str, params: dict[str, Any]) -> None:
+    images, targets = held_out()[0][:32], held_out()[1][:32]
+
+    def faithfulness(given: Mapping[str, Any]) -> float:
+        answers = explain(method, model(), images, targets, given)
+        maps = torch.stack([torch.tensor(each.attribution).sum(0) for each in answers if isinstance(each, Explained)])
+        return kept_by_worst_first(functional.avg_pool2d(maps, 4), images, targets)
+
+    catalogue = load_catalogue()
+    chosen = catalogue.resolve_params(method, params, catalogue.model(digits.NAME).defaults)
+    brightness = kept_by_worst_first(functional.avg_pool2d(images.mean(1), 4), images, targets)
+    grey = faithfulness({**chosen, **dict.fromkeys(set(chosen) & {"baseline", "masker"}, "mean")})
+
+    assert faithfulness(chosen) > brightness + 0.15 > grey + 0.15

@@ -1,7 +1,7 @@
 """What an image is compared with: a photo that shows nothing, or one of a set. All in the model's normalised space."""
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill_workers.engine.hiding import blurred, plain
 from heatmill_workers.models.loaded import LoadedModel
 
-Baseline = Literal["mean", "black", "white", "blur"]
-DESCRIPTION = "an image of the dataset's mean colour, black, white, or the photo itself, blurred"
+MEAN = "the colour that the model's preprocessing calls `mean` (the dataset's own, or mid-grey where that is 0.5)"
+DESCRIPTION = f"an image of {MEAN}, black, white, or the photo itself, blurred"
 BACKGROUND = f"Any of: {DESCRIPTION}; or images by their upload:// or s3:// URIs, made as large as the model's photos."
 
 # Of the image's side: nothing that a classifier knows is left, but the colours are where they were.
@@ -46,6 +46,49 @@ def stacked(baselines: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
         shared = torch.stack([baseline[0] for baseline in baselines])
         return shared.unsqueeze(1).expand(-1, len(rows), -1, -1, -1)
     return torch.stack([baseline[rows] for baseline in baselines])
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says of each image's baseline.
+
+    Args:
+        classes: (N,) int64, the class of which it is surest.
+        probabilities: (N,), of that class.
+    """
+
+    classes: Tensor
+    probabilities: Tensor
+
+
+def answers(model: LoadedModel, outputs: Tensor) -> Answers:
+    """What a model's outputs on baselines say.
+
+    Args:
+        model: Whose head tells probabilities.
+        outputs: (N, K), expanded where all images share a baseline.
+    """
+    rows = outputs[:1] if outputs.stride(0) == 0 else outputs
+    probabilities, classes = model.head.scores(rows.detach()).max(1)
+    return Answers(classes.expand(len(outputs)), probabilities.expand(len(outputs)))
+
+
+def baseline_checks(model: LoadedModel, said: Sequence[Answers]) -> list[dict[str, str | float]]:
+    """The checks of each image: class and probability of the baseline of which the model is surest.
+
+    Args:
+        model: Its values have no class and no probability where it is a regression.
+        said: Of each baseline of a set.
+    """
+    classes = torch.stack([each.classes for each in said])
+    surest = torch.stack([each.probabilities for each in said]).max(0)
+    of_surest = classes.gather(0, surest.indices.unsqueeze(0))[0]
+    if not model.head.has_probabilities:
+        return [{} for _ in surest.values]
+    return [
+        {"baseline_class": model.labels[index], "baseline_probability": probability}
+        for index, probability in zip(of_surest.tolist(), surest.values.tolist(), strict=True)
+    ]
 
 
 def _entry(model: LoadedModel, images: Tensor, entry: str) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import input_gradients, target_logits
+from heatmill_workers.engine.gradients import input_gradients
 from heatmill_workers.models.loaded import LoadedModel
 
 
@@ -58,15 +58,14 @@ def path_attributions(model: LoadedModel, images: Tensor, targets: Tensor, path:
     return total
 
 
-def logits_on(model: LoadedModel, images: Tensor, targets: Tensor) -> Tensor:
-    """Each image's target logit, (N,), in batches, without a graph; one pass where all rows are one image."""
-    if len(images) > 1 and images.stride(0) == 0:
+def outputs_on(model: LoadedModel, images: Tensor) -> Tensor:
+    """Each image's logits, (N, K), in batches, without a graph; one pass, expanded, where all rows are one image."""
+
+    def outputs(rows: range) -> Tensor:
         with torch.no_grad():
-            shared: Tensor = model.module(images[:1].contiguous(memory_format=torch.channels_last))
-        return shared[0, targets]
+            made: Tensor = model.module(images[rows.start : rows.stop].contiguous(memory_format=torch.channels_last))
+        return made
 
-    def logits(rows: range) -> Tensor:
-        batch = slice(rows.start, rows.stop)
-        return target_logits(model.module, images[batch], targets[batch])
-
-    return torch.cat([values for _, values in in_batches(logits, len(images), model.batch_sizes, "predict")])
+    if len(images) > 1 and images.stride(0) == 0:
+        return outputs(range(1)).expand(len(images), -1)
+    return torch.cat([values for _, values in in_batches(outputs, len(images), model.batch_sizes, "predict")])

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
+from heatmill.models import Baseline
 from heatmill_workers.completeness import measure
-from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
+from heatmill_workers.engine.baselines import DESCRIPTION, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -29,5 +30,5 @@ class Params(BaseModel):
 def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel's difference from a blank image adds to the class score."""
     baselines = background(model, images, [params.baseline])
-    values, differences = deep_attributions(model, images, targets, baselines)
-    return Attributions(values, measure(values, differences))
+    values, differences, checks = deep_attributions(model, images, targets, baselines)
+    return Attributions(values, measure(values, differences, checks))

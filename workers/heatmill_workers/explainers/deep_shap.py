@@ -30,5 +30,5 @@ class Params(BaseModel):
 def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)
-    values, differences = deep_attributions(model, images, targets, baselines)
-    return Attributions(values, measure(values, differences, background=len(baselines)))
+    values, differences, checks = deep_attributions(model, images, targets, baselines)
+    return Attributions(values, measure(values, differences, checks, background=len(baselines)))

@@ -30,8 +30,9 @@ from torch import Tensor
 from heatmill.catalogue import Passes
 from heatmill.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
-from heatmill_workers.engine.baselines import BACKGROUND, background, stacked
-from heatmill_workers.engine.paths import Path, logits_on, path_attributions
+from heatmill_workers.engine.baselines import BACKGROUND, answers, background, baseline_checks, stacked
+from heatmill_workers.engine.gradients import select
+from heatmill_workers.engine.paths import Path, outputs_on, path_attributions
 from heatmill_workers.explainer import Attributions, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -73,10 +74,12 @@ PASSES = Passes(
 def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)
-    starts = torch.stack([logits_on(model, each, targets) for each in baselines])
-    ends = logits_on(model, images, targets)
+    outputs = [outputs_on(model, each) for each in baselines]
+    starts = torch.stack([select(each, targets) for each in outputs])
+    ends = select(outputs_on(model, images), targets)
     # Against the whole background set: the error is that of the random points, and of baselines that were not drawn.
     differences = ends - starts.mean(0)
+    checks = baseline_checks(model, [answers(model, each) for each in outputs])
     generator = torch.Generator().manual_seed(params.seed)
     values, measured = torch.zeros_like(images), [Measured()] * len(images)
     rows, known = list(range(len(images))), 0
@@ -85,7 +88,7 @@ def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: P
         fresh = path_attributions(model, images[rows], targets[rows], path)
         values[rows] += (fresh - values[rows]) * (count / (known + count))
         known += count
-        together = measure(values[rows], differences[rows], samples=known)
+        together = measure(values[rows], differences[rows], [checks[row] for row in rows], samples=known)
         for row, one in zip(rows, together, strict=True):
             measured[row] = one
         if known > count:

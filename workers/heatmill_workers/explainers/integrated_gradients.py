@@ -6,6 +6,7 @@ of the logit, proposition 1) is measured on every image, because 50 steps, the u
 `max_error` the images that miss it get as many steps again, and again, where the logit bends: see `engine/refining.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from heatmill.catalogue import Passes
+from heatmill.models import Baseline
 from heatmill_workers.completeness import SMALLEST_DIFFERENCE, completeness
-from heatmill_workers.engine.baselines import DESCRIPTION, Baseline, background
-from heatmill_workers.engine.paths import Path, logits_on, path_attributions
+from heatmill_workers.engine.baselines import DESCRIPTION, answers, background, baseline_checks
+from heatmill_workers.engine.gradients import select
+from heatmill_workers.engine.paths import Path, outputs_on, path_attributions
 from heatmill_workers.engine.refining import KEPT_BYTES, Gap, Trail, cut, places, sample, settle, trail, weighted
-from heatmill_workers.explainer import Attributions, Measured, explains
+from heatmill_workers.explainer import Attributions, Checks, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel
 
 
@@ -53,28 +56,31 @@ class Paths:
         images: (N, 3, H, W).
         targets: (N,) int64.
         logits: The target's logit on each baseline and on each image, (2, N).
+        checks: What the model says of each baseline.
     """
 
     starts: Tensor
     images: Tensor
     targets: Tensor
     logits: Tensor
+    checks: Sequence[Checks]
 
     def __getitem__(self, rows: slice) -> "Paths":
-        return Paths(self.starts[rows], self.images[rows], self.targets[rows], self.logits[:, rows])
+        return Paths(self.starts[rows], self.images[rows], self.targets[rows], self.logits[:, rows], self.checks[rows])
 
     def measure(self, row: int, values: Tensor, steps: int) -> Measured:
         """The completeness error of one image's attribution."""
         start, end = self.logits[:, row].tolist()
-        return completeness(float(values.sum(dtype=torch.float64)), end - start, steps=steps)
+        return completeness(float(values.sum(dtype=torch.float64)), end - start, steps=steps, **self.checks[row])
 
 
 @explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
 def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     (starts,) = background(model, images, [params.baseline])
-    logits = torch.stack([logits_on(model, starts, targets), logits_on(model, images, targets)])
-    paths = Paths(starts, images, targets, logits)
+    outputs = outputs_on(model, starts)
+    logits = torch.stack([select(outputs, targets), select(outputs_on(model, images), targets)])
+    paths = Paths(starts, images, targets, logits, baseline_checks(model, [answers(model, outputs)]))
     if params.max_error is None:
         values = path_attributions(model, images, targets, _path(params.steps, starts[None]))
         return Attributions(values, [paths.measure(row, each, params.steps) for row, each in enumerate(values)])

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from heatmill.catalogue import Passes
 from heatmill_workers.completeness import completeness
+from heatmill_workers.engine.baselines import MEAN, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.hiding import blurred, plain
 from heatmill_workers.engine.owen import Box, Node, Shown, masks, owen_values
@@ -40,7 +41,7 @@ class Params(BaseModel):
 
     masker: Literal["blur", "mean", "black", "grey", "white"] = Field(
         "blur",
-        description="What hides a region: the image blurred over 4/7 of its sides, the mean colour, or a level.",
+        description=f"What hides a region: the image blurred over 4/7 of its sides, {MEAN}, or a level.",
     )
     max_evals: int = Field(500, ge=4, le=20000, description="Images with some regions hidden; each costs a pass.")
 
@@ -57,10 +58,13 @@ def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: 
     players = [(int(image), int(of)) for image, of in zip(owner, column, strict=True)]
     nodes = _play([owen_values(whole, params.max_evals) for _ in players], players, outputs)
     values = torch.stack([_spread(of_row, whole) for of_row in nodes])
+    checks = baseline_checks(
+        model, [answers(model, torch.stack([outputs.of_hidden[row] for row in range(len(distinct))]))]
+    )
     measured = []
     for (image, of), total in zip(players, values.sum((1, 2, 3), dtype=torch.float64), strict=True):
         difference = outputs.known[image, (whole,)][of] - outputs.known[image, ()][of]
-        measured.append(completeness(float(total), difference))
+        measured.append(completeness(float(total), difference, **checks[image]))
     return Attributions(values, measured)
 
 
@@ -73,6 +77,7 @@ class _Outputs:
         hidden: (M, 3, H, W), what is seen where nothing is shown.
         classes: (M, K), padded.
         known: The logits of an image's classes, by image and mask.
+        of_hidden: All logits of an image with everything hidden, by image.
     """
 
     model: LoadedModel
@@ -80,6 +85,7 @@ class _Outputs:
     hidden: Tensor
     classes: Tensor
     known: dict[tuple[int, Shown], list[float]] = field(default_factory=dict)
+    of_hidden: dict[int, Tensor] = field(default_factory=dict)
 
     def learn(self, wanted: Iterable[tuple[int, Shown]]) -> None:
         """Ask the model for what is not known yet, in full batches over all images."""
@@ -99,6 +105,7 @@ class _Outputs:
         inputs = torch.where(shown, self.images[image], self.hidden[image])
         with torch.no_grad():
             logits: Tensor = self.model.module(inputs.contiguous(memory_format=torch.channels_last))
+        self.of_hidden.update({key[0]: row for key, row in zip(keys, logits, strict=True) if not key[1]})
         return logits.gather(1, self.classes[image])
 
 

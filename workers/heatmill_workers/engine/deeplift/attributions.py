@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
+from heatmill_workers.engine.baselines import Answers, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
-from heatmill_workers.engine.deeplift.multipliers import multipliers
+from heatmill_workers.engine.deeplift.multipliers import multipliers_and_outputs
 from heatmill_workers.engine.gradients import target_logits
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -21,8 +22,10 @@ _COMPARED: WeakSet[nn.Module] = WeakSet()
 
 def deep_attributions(
     model: LoadedModel, images: Tensor, targets: Tensor, baselines: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, list[dict[str, str | float]]]:
     """Means over each image's baselines: of multiplier x (image - baseline), (N, 3, H, W); of the logit's change, (N,).
+
+    Beside them what the model says of each image's baselines.
 
     Args:
         model: Any whose operations have rules.
@@ -34,23 +37,27 @@ def deep_attributions(
         UnsupportedOperation: The model computes something that has no rule, or something else on pairs.
     """
 
-    def shares(rows: range) -> tuple[Tensor, Tensor]:
+    def shares(rows: range) -> tuple[Tensor, Tensor, list[dict[str, str | float]]]:
         batch = slice(rows.start, rows.stop)
         known = Convolutions() if len(baselines) > 1 else None
         total, change = torch.zeros_like(images[batch]), torch.zeros(len(rows), device=images.device)
+        said: list[Answers] = []
         for each in baselines:
-            found, moved = multipliers(model.module, images[batch], each[batch], targets[batch], known)
+            found, moved, outputs = multipliers_and_outputs(
+                model.module, images[batch], each[batch], targets[batch], known
+            )
             if model.module not in _COMPARED:
                 _compare(model, images[batch], each[batch], targets[batch], moved)
             total += found * (images[batch] - each[batch])
             change += moved
+            said.append(answers(model, outputs))
         _COMPARED.add(model.module)
-        return total / len(baselines), change / len(baselines)
+        return total / len(baselines), change / len(baselines), baseline_checks(model, said)
 
     # A row takes as long as there are baselines.
     batches = in_batches(shares, len(images), model.batch_sizes, f"deep, {len(baselines)} baselines")
-    values, changes = zip(*(found for _, found in batches), strict=True)
-    return torch.cat(values), torch.cat(changes)
+    values, changes, checks = zip(*(found for _, found in batches), strict=True)
+    return torch.cat(values), torch.cat(changes), [each for of_batch in checks for each in of_batch]
 
 
 def _compare(model: LoadedModel, images: Tensor, baselines: Tensor, targets: Tensor, changes: Tensor) -> None:

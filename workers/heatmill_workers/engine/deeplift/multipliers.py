@@ -28,6 +28,18 @@ def multipliers(
         UnsupportedOperation: The model computes something that has no rule; the message names it. Or its logits have
             no gradient.
     """
+    found, change, _ = multipliers_and_outputs(module, images, baselines, targets, known)
+    return found, change
+
+
+def multipliers_and_outputs(
+    module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, known: Convolutions | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`multipliers`, and the logits of the baselines, (N, K).
+
+    Raises:
+        UnsupportedOperation: As `multipliers` does.
+    """
     with differentiating():
         leaf = images.detach().requires_grad_()
         pair = Pair(leaf, _own(baselines, images))
@@ -43,7 +55,7 @@ def multipliers(
             if not changed_in_place(error):
                 raise
             raise UnsupportedOperation(f"the model changes in place what it has computed with: {error}") from error
-    return found, chosen.detach() - select(of_baselines, targets)
+    return found, chosen.detach() - select(of_baselines, targets), of_baselines
 
 
 def _own(baselines: Tensor, images: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from heatmill_workers.models.weights import fill, read_weights
 
 # Name to the list of labels.
 LABELS = {BUNDLED_MODEL: "imagenet", digits.NAME: "digits"}
+# Name to what its images are compared with, where it is not what the method chooses.
+BASELINES = {digits.NAME: digits.BASELINE}
 
 
 def build(spec: ModelSpec) -> Built:
