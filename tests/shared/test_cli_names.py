@@ -253,3 +253,10 @@ def test_an_argument_that_is_not_there_is_told_without_its_control_characters(he
 
 def test_a_uri_of_nothing_is_left_to_the_service() -> None:
     assert [item.image for item in read_inputs(["foo://", "bar://x"]).items] == ["foo://", "bar://x"]
+
+
+def test_a_uri_that_cannot_be_an_id_fails_alone() -> None:
+    uris = ["s3://bucket/a.png", f"s3://bucket/{'d' * 600}.png", "s3://bucket/new\nline.png"]
+    items = read_inputs(uris).items
+    assert [item.image for item in items if item.error is None] == uris[:1]
+    assert [item.id for item in items if item.error] == ["..." + uris[1][-480:], r"s3://bucket/new\nline.png"]

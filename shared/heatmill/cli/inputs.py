@@ -14,8 +14,8 @@ from pydantic import JsonValue, ValidationError
 from heatmill.cli.folders import left_out_text, read_folder
 from heatmill.errors import InvalidRequest
 from heatmill.image_types import IMAGE_TYPES, ending
-from heatmill.item_ids import check_distinct
-from heatmill.local_items import file_items
+from heatmill.item_ids import check_distinct, name_fault, shown_id
+from heatmill.local_items import NOT_STORED, file_items
 from heatmill.manifest_lines import read_line
 from heatmill.printable import printable
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
@@ -74,8 +74,7 @@ def read_inputs(arguments: Sequence[str]) -> Inputs:
         if _is_manifest(argument):
             named += _read_manifest(Path(argument), is_alone=is_alone)
         elif is_uri(argument):
-            name = argument.rstrip("/").rpartition("/")[2] if is_alone else argument
-            named.append((_item({"id": name, "image": argument}, argument), argument))
+            named.append((_uri_item(argument, is_alone=is_alone), argument))
     try:
         check_distinct((item.id, origin) for item, origin in named)
     except InvalidRequest as error:
@@ -202,6 +201,13 @@ def _file_items(files: Sequence[_File]) -> list[ItemRequest]:
         return file_items((file.name, file.path) for file in files)
     except InvalidRequest as error:
         raise _wrong(str(error)) from error
+
+
+def _uri_item(uri: str, *, is_alone: bool) -> ItemRequest:
+    name = uri.rstrip("/").rpartition("/")[2] if is_alone else uri
+    if (fault := name_fault(name)) is not None:
+        return _item({"id": shown_id(name), "image": NOT_STORED, "error": fault}, uri)
+    return _item({"id": name, "image": uri}, uri)
 
 
 def _read_manifest(path: Path, *, is_alone: bool) -> list[tuple[ItemRequest, str]]:
