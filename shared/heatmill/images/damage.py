@@ -4,10 +4,11 @@ import struct
 import zlib
 
 # 390,000 files with flipped bytes gave OSError, ValueError, SyntaxError and, where warnings are errors, UserWarning;
-# RuntimeError is AVIF's and HEIF's; the others are in its issue tracker.
+# RuntimeError is AVIF's and HEIF's, AssertionError a PNG's without a palette; the others are in its issue tracker.
 DAMAGE = (
     OSError,
     RuntimeError,
+    AssertionError,
     EOFError,
     ValueError,
     SyntaxError,

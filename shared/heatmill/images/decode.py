@@ -9,10 +9,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from heatmill.errors import ImageTooLarge, ImageUnreadable
 from heatmill.images import png, tiff
 from heatmill.images.colour import to_srgb
-from heatmill.images.damage import DAMAGE
+from heatmill.images.damage import DAMAGE, in_short
 from heatmill.images.gray import faintness, scaled_gray
 from heatmill.images.heif import ignored_turn, readable_formats
-from heatmill.images.jpeg import JpegFacts, jpeg_facts, zeros_inside
+from heatmill.images.jpeg import JpegFacts, jpeg_facts, lacks_scans, zeros_inside
 from heatmill.images.photo import ImageLimits, JpegDecoder, JpegWarning, Photo
 from heatmill.images.recognised import recognised
 from heatmill.images.stated import stated_colours
@@ -35,7 +35,7 @@ ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF", "HEIF"})
 # Modes whose numbers a colour profile is about, and what others are brought to, where that is not RGB.
 COLOURS = {"L": "L", "RGB": "RGB", "CMYK": "CMYK", "1": "L"}
 OPAQUE, BITS = 255, 8
-# A photo that is decoded to a fraction still has to be read, which takes time: 400 megapixels some seconds.
+# A photo that is decoded to a fraction still has to be read, which takes time: a second for 400 megapixels.
 MOST_TIMES = 8
 LEAST_SHARE = 0.001
 
@@ -87,7 +87,7 @@ def decode_reduced(
     except MemoryError as error:
         raise ImageTooLarge("decoding needs more memory than there is") from error
     except DAMAGE as error:
-        raise ImageUnreadable(f"the image is damaged: {error}") from error
+        raise ImageUnreadable(f"the image is damaged: {in_short(error)}") from error
 
 
 class _Reader:
@@ -158,21 +158,31 @@ class _Reader:
             self._notes.append("the file does not say whether its CMYK values are inverted; they were read as if so")
 
     def _loaded(self, image: Image.Image) -> Image.Image:
+        if isinstance(image, JpegImageFile):
+            return self._loaded_jpeg(image)
+        image.load()
+        if self._png is not None:
+            png.check_rows(self._data, self._png, image)
+            self._notes += png.notes(self._png, image)
+        if self._is_wide():
+            self._notes += [note] if (note := faintness(image)) else []
+        if self._tiff is None:
+            return image
+        self._notes += [note] if (note := damage(self._data, self._tiff.tags, self._decode_jpeg)) else []
+        return tiff.adjusted(image, self._tiff)
+
+    def _loaded_jpeg(self, image: Image.Image) -> Image.Image:
         if zeros_inside(self._data):
             self._notes.append("the file is damaged: zeros stand where compressed pixels were")
-        if isinstance(image, JpegImageFile) and self._decode_jpeg is not None:
+        if lacks_scans(self._data):
+            self._notes.append("the file is damaged: the last scans are missing, so that the picture is coarser")
+        if self._decode_jpeg is not None:
             try:
                 return self._decode_jpeg(self._data, image)
             except JpegWarning as warning:
                 self._notes.append(f"the file is damaged; the decoder's warning: {warning}")
         image.load()
-        if self._tiff is not None and (note := damage(self._data, self._tiff.tags, self._decode_jpeg)):
-            self._notes.append(note)
-        if self._png is not None and not self._png.is_whole:
-            self._notes.append("the file is damaged: it ends before its end marker")
-        if self._is_wide():
-            self._notes += [note] if (note := faintness(image)) else []
-        return image if self._tiff is None else tiff.adjusted(image, self._tiff)
+        return image
 
     def _is_wide(self) -> bool:
         """Whether values have 16 bits and the file does not say that it uses fewer."""

@@ -15,6 +15,7 @@ TABLES, END, SCAN = 0xC4, 0xD9, 0xDA
 SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # A disk or a network that loses bytes leaves zeros. So many of them stand for three blocks of pixels at least.
 ZEROS = bytes(64)
+COEFFICIENTS = 64
 # Above it are the tables of AC coefficients.
 AC = 0x10
 
@@ -69,6 +70,22 @@ def zeros_inside(data: bytes) -> bool:
             if data.find(ZEROS, position, stop) >= 0 and not _may_be_zeros(content, first, frame):
                 return True
     return False
+
+
+def lacks_scans(data: bytes) -> bool:
+    """Whether a progressive JPEG ends before all bits of all coefficients: decoders show a coarser picture."""
+    missing: dict[tuple[int, int], int] = {}
+    for marker, content, _ in _segments(data):
+        if marker in FRAMES:
+            if marker not in PROGRESSIVE:
+                return False
+            missing = {(component, place): 1 for component in content[6::3] for place in range(COEFFICIENTS)}
+        if marker == SCAN:
+            count = content[0]
+            first, last, bits = content[1 + 2 * count : 4 + 2 * count]
+            for component in content[1 : 1 + 2 * count : 2]:
+                missing |= {(component, place): bits & 15 for place in range(first, last + 1)}
+    return any(missing.values())
 
 
 def _may_be_zeros(scan: bytes, first: dict[int, int], frame: int) -> bool:

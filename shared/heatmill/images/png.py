@@ -11,9 +11,14 @@ from heatmill.errors import ImageUnreadable
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END, PIXELS, TRANSPARENT = b"IEND", b"IDAT", b"tRNS"
-KEPT = frozenset({b"IHDR", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", TRANSPARENT})
-# Colour types.
-GRAY, RGB = 0, 2
+KEPT = frozenset({b"IHDR", b"PLTE", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", TRANSPARENT})
+# Colour types, and how many samples a pixel of each has.
+GRAY, RGB, PALETTE = 0, 2, 3
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Where each pass of an interlaced picture begins, and its steps.
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# Of what is decompressed to be counted, so much lies in memory.
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,20 @@ class PngFacts:
         return self.chunks[b"IHDR"][9]
 
     @property
+    def colours(self) -> int:
+        """How many the palette has."""
+        return len(self.chunks.get(b"PLTE", b"")) // 3
+
+    @property
+    def stream_bytes(self) -> int:
+        """Of all rows, each with the number of its filter, as they are compressed."""
+        width, height = (int.from_bytes(self.chunks[b"IHDR"][place : place + 4], "big") for place in (0, 4))
+        bits = self.bits * CHANNELS.get(self.colour_type, 1)
+        passes = ADAM7 if self.chunks[b"IHDR"][12] else ((0, 0, 1, 1),)
+        sizes = [(-((x - width) // dx), -((y - height) // dy)) for x, y, dx, dy in passes]
+        return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+
+    @property
     def has_wide_transparent_colour(self) -> bool:
         """One RGB colour of 16 bits is transparent; Pillow reads 8 bits of it."""
         return self.bits == 16 and self.colour_type == RGB and len(self.chunks.get(TRANSPARENT, b"")) >= 6
@@ -59,6 +78,40 @@ def read_facts(data: bytes) -> PngFacts | None:
         if name in KEPT:
             chunks.setdefault(name, bytes(content))
     return PngFacts(chunks, name == END) if len(chunks.get(b"IHDR", b"")) == 13 else None
+
+
+def check_rows(data: bytes, facts: PngFacts, image: Image.Image) -> None:
+    """Look whether the pixels of all rows are there: Pillow leaves zeros where the stream ends with fewer.
+
+    Args:
+        data: The file.
+        facts: What it states.
+        image: As loaded. Where its last rows hold something, the stream is not decompressed a second time.
+
+    Raises:
+        ImageUnreadable: They are not.
+    """
+    last = (image.crop((0, row, image.width, row + 1)) for row in range(max(image.height - 2, 0), image.height))
+    if all(row.tobytes().strip(b"\0") for row in last):
+        return
+    inflate, count = zlib.decompressobj(), 0
+    for name, content, _ in _chunks(data):
+        left = bytes(content) if name == PIXELS else b""
+        while left and not inflate.eof:
+            count += len(inflate.decompress(left, PIECE))
+            left = inflate.unconsumed_tail
+    if count < facts.stream_bytes:
+        raise ImageUnreadable(
+            f"the image is damaged: {count:,} of the {facts.stream_bytes:,} bytes of its pixels are there"
+        )
+
+
+def notes(facts: PngFacts, image: Image.Image) -> Iterator[str]:
+    """What a loaded picture lacks."""
+    if not facts.is_whole:
+        yield "the file is damaged: it ends before its end marker"
+    if facts.colour_type == PALETTE and any(image.histogram()[facts.colours : 256]):
+        yield "the file is damaged: some pixels have a colour that its palette lacks"
 
 
 def transparent_value(facts: PngFacts, value: int) -> int:

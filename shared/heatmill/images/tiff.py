@@ -169,9 +169,10 @@ def adjusted(image: Image.Image, facts: TiffFacts) -> Image.Image:
 
 def _wrong_format(tags: Tags) -> str | None:
     kinds = {int(kind) for kind in tags.get(SAMPLE_FORMAT, ())} - {1}
-    if kinds:
-        return f"{FORMATS.get(min(kinds), 'unknown')} {_bits_text(tags)}samples, which have no stated range,"
-    return None
+    if not kinds:
+        return None
+    samples = f"{FORMATS.get(min(kinds), 'unknown')} {int(_one(tags, BITS, 1))}-bit samples"
+    return samples if SAMPLE_HIGHEST in tags else f"{samples}, which have no stated range,"
 
 
 def _wrong_depth(tags: Tags, photometric: int) -> str | None:
@@ -292,7 +293,3 @@ def _one(tags: Tags, tag: int, absent: Number) -> Number:
 
 def _extra(tags: Tags) -> tuple[int, ...]:
     return tuple(int(value) for value in tags.get(EXTRA_SAMPLES, ()))
-
-
-def _bits_text(tags: Tags) -> str:
-    return f"{int(_one(tags, BITS, 1))}-bit "

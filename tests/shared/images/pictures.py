@@ -92,11 +92,17 @@ def png(values: Samples, bits: int, colour_type: int, *chunks: tuple[bytes, byte
     """A PNG of samples (rows, columns) or (rows, columns, channels), with chunks before its pixels."""
     rows = values.reshape(len(values), -1)
     lines = [row.astype(">u2").tobytes() for row in rows] if bits == 16 else [packed(row[None], bits) for row in rows]
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, colour_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + line for line in lines))
-    all_chunks = ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in all_chunks)
+    header = png_header(values.shape[1], values.shape[0], bits, colour_type)
+    return header + b"".join(png_chunk(*chunk) for chunk in (*chunks, (b"IDAT", pixels), (b"IEND", b"")))
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def png_header(width: int, height: int, bits: int, colour_type: int, *, interlaced: bool = False) -> bytes:
+    """The start of a PNG."""
+    content = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", content)
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """With its length and its checksum."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

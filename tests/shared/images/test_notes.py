@@ -1,6 +1,7 @@
 """What of a file is left out or changed is told, and nothing else is."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from tests.shared.images.pictures import (
     on_white,
     packed,
     png,
+    png_chunk,
+    png_header,
     read,
     scene,
 )
@@ -138,6 +141,56 @@ def test_a_png_whose_pixels_have_a_wrong_checksum_is_damaged() -> None:
 
     with pytest.raises(ImageUnreadable, match="damaged: the checksum"):
         read(bytes(data))
+
+
+def test_a_png_of_too_few_rows_is_damaged() -> None:
+    whole, header = png(np.asarray(scene()), 8, 2), png_header(WIDTH, HEIGHT, 8, 2)
+
+    with pytest.raises(ImageUnreadable, match=r"damaged: 18,496 of the 36,992 bytes of its pixels are there"):
+        read(png_header(WIDTH, HEIGHT * 2, 8, 2) + whole[len(header) :])
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("bits", "colour_type", "channels"), [(8, 2, 3), (1, 0, 1), (16, 0, 1), (8, 4, 2), (16, 6, 4)])
+@pytest.mark.parametrize("size", [(33, 7), (3, 2), (1, 1)])
+def test_the_pixels_of_a_black_png_are_counted(
+    size: tuple[int, int], bits: int, colour_type: int, channels: int, interlaced: bool
+) -> None:
+    steps = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    pixels, count = np.zeros(size[::-1]), 0
+    for x, y, across, down in steps if interlaced else [(0, 0, 1, 1)]:
+        rows, columns = pixels[y::down, x::across].shape
+        count += rows * (1 + (columns * bits * channels + 7) // 8) if columns else 0
+    header = png_header(*size, bits, colour_type, interlaced=interlaced)
+
+    assert read(header + png_chunk(b"IDAT", zlib.compress(bytes(count))) + png_chunk(b"IEND", b"")).size == size
+    with pytest.raises(ImageUnreadable, match="damaged"):
+        read(header + png_chunk(b"IDAT", zlib.compress(bytes(count - 1))) + png_chunk(b"IEND", b""))
+
+
+def test_a_png_with_black_rows_at_its_end_is_whole() -> None:
+    for mode in ("RGB", "L", "1", "P", "RGBA"):
+        assert read(encoded(Image.new(mode, (33, 7)), "PNG")).size == (33, 7)
+
+
+def test_a_colour_that_the_palette_lacks_is_told() -> None:
+    values = np.asarray(scene().convert("L")) // 32
+
+    assert read(png(values, 8, 3, (b"PLTE", bytes(range(24))))).notes == ()
+    (note,) = read(png(values, 8, 3, (b"PLTE", bytes(range(9))))).notes
+    assert "palette lacks" in note
+    with pytest.raises(ImageUnreadable):
+        read(png(values, 8, 3))
+
+
+@pytest.mark.parametrize("scans", [1, 3])
+def test_a_progressive_jpeg_whose_last_scans_are_missing_is_told(scans: int) -> None:
+    data = encoded(scene(), "JPEG", progressive=True)
+    starts = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+
+    assert read(data).notes == ()
+    (note,) = read(data[: starts[scans]] + b"\xff\xd9").notes
+    assert "last scans are missing" in note
 
 
 def test_a_png_without_its_end_is_told() -> None:
