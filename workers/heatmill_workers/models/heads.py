@@ -178,9 +178,9 @@ def _check_final(spec: ModelSpec, ending: Ending, final: FinalActivation, activa
     if final.name == "bounded":
         if activation is None:
             raise ModelRefused(
-                f"model {spec.name} puts out numbers that stay between bounds or never change their sign, and it cannot "
-                f'be told whether they are probabilities; set `activation` in models.toml: "softmax" or "sigmoid" makes '
-                f'probabilities of them, "none" takes them as values'
+                f"model {spec.name} puts out numbers that stay between bounds or never change their sign; "
+                f"whether they are probabilities cannot be told; set `activation` in models.toml: "
+                f'"softmax" or "sigmoid" makes probabilities of them, "none" takes them as values'
             )
         return
     if activation and KINDS[final.name] != activation and final.sides is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill_workers.models.proof.activation import FinalActivation, find_final_activation
+from tests.workers.small import architecture
 
 Ending = Callable[["Net", Tensor], Tensor]
 IMAGES = torch.cat(
@@ -204,7 +205,10 @@ def test_logits_are_no_probabilities_however_small(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("function", [torch.tanh, lambda z: 100 * z.sigmoid(), lambda z: 1 + 9 * z.sigmoid()])
+@pytest.mark.parametrize(
+    "function",
+    [torch.tanh, lambda z: 100 * z.sigmoid(), lambda z: 1 + 9 * z.sigmoid(), lambda z: z.softmax(1).log2()],
+)
 def test_numbers_between_other_bounds_are_neither(
     form: Callable[[Any], nn.Module], function: Callable[[Tensor], Tensor]
 ) -> None:
@@ -213,6 +217,19 @@ def test_numbers_between_other_bounds_are_neither(
 
     assert found is not None
     assert found.name == "bounded"
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+@pytest.mark.parametrize("form", [as_it_is, exported])
+def test_cosines_are_logits_only_if_they_are_scaled(form: Callable[[Any], nn.Module], is_scaled: bool) -> None:
+    def cosines(net: Net, features: Tensor) -> Tensor:
+        found = functional.linear(functional.normalize(features), functional.normalize(net.first.weight))
+        return 30 * found if is_scaled else found
+
+    with torch.no_grad():
+        found = find_final_activation(form(Net(cosines)), IMAGES)
+
+    assert (found and found.name) == (None if is_scaled else "bounded")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -252,6 +269,22 @@ def test_what_a_certain_model_ends_in_is_found(function: Callable[[Tensor], Tens
 
     assert found is not None
     assert found.read is not None
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
+        *("mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"),
+        *("swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32"),
+    ],
+)
+def test_published_architectures_put_out_logits(name: str) -> None:
+    side = 299 if name == "inception_v3" else 224
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+    assert find_final_activation(architecture(name, side).eval(), images) is None
 
 
 class OnlyPhotos(Net):

@@ -157,19 +157,31 @@ def _is_evidence(made: Tensor, wanted: Tensor, name: Name) -> bool:
 
 def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | None:
     """What bounds say of outputs that no tensor of the pass explains."""
-    low, high = float(outputs.min()), float(outputs.max())
-    sums = outputs.sum(1)
-    if outputs.shape[1] > 1 and low >= -(CLOSE_IN_HALF**2) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    if _sums_to_1(outputs):
         return FinalActivation("softmax")
     if known is not None and known.within(0, 1):
         return FinalActivation("sigmoid")
+    is_of_other_base = any(_sums_to_1(base**outputs) for base in (2, 10))
+    if is_of_other_base or (known is not None and _is_narrow(known, outputs.shape[1])):
+        return FinalActivation("bounded")
     if known is not None and known.attained:
-        return FinalActivation("bounded") if _is_narrow(known, outputs.shape[1]) else None
+        return None
+    return _told_by_numbers(outputs)
+
+
+def _told_by_numbers(outputs: Tensor) -> FinalActivation | None:
+    low, high = float(outputs.min()), float(outputs.max())
     if low < 0 or high > 1:
         return None
     moves = float(outputs.std(0).max()) > SATURATED if len(outputs) > 1 else False
     reaches = low < SATURATED or high > 1 - SATURATED
     return FinalActivation("sigmoid" if moves and reaches else "bounded")
+
+
+def _sums_to_1(outputs: Tensor) -> bool:
+    sums = outputs.sum(1)
+    is_positive = bool((outputs > -(CLOSE_IN_HALF**2)).all())
+    return is_positive and outputs.shape[1] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def _is_narrow(known: Range, outputs: int) -> bool:

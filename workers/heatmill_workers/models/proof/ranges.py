@@ -16,11 +16,14 @@ from heatmill_workers.models.proof.intervals import (
     ARITHMETIC,
     CLAMPS,
     JOINS,
+    UNIT_AROUND_ZERO,
     Range,
     clamp_bounds,
     range_of,
 )
 
+PRODUCTS = {"linear", "matmul", "mm"}
+LENGTH_IS_1 = 1e-3
 SHAPED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor"}
 RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson")
 
@@ -50,6 +53,9 @@ class Ranges(TorchFunctionMode):
         out = func(*args, **kwargs)
         if is_constant:
             return out
+        if name in PRODUCTS and _are_cosines(args):
+            self._known[out] = UNIT_AROUND_ZERO
+            return out
         for each in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(each, Tensor):
                 self._known[each] = _range(name, operands, (args, kwargs), each)
@@ -78,6 +84,19 @@ class Ranges(TorchFunctionMode):
             return None
         # Computed by nobody: a parameter, a buffer or a constant.
         return Range(float(value.min()), float(value.max()), constant=True)
+
+
+def _are_cosines(args: tuple[Any, ...]) -> bool:
+    """Whether a product is that of vectors of length 1 with others: of (N, D) with (K, D), or with (D, K)."""
+    if len(args) < 2 or any(not isinstance(each, Tensor) or each.ndim != 2 for each in args[:2]):
+        return False
+    if len(args) > 2 and args[2] is not None:
+        return False
+    rows, others = args[:2]
+    if rows.shape[1] != others.shape[-1] and rows.shape[1] != others.shape[0]:
+        return False
+    lengths = [rows.norm(dim=1), others.norm(dim=1 if rows.shape[1] == others.shape[1] else 0)]
+    return all(bool(((each - 1).abs() < LENGTH_IS_1).all()) for each in lengths)
 
 
 def plain_name(func: Callable[..., Any]) -> str:
