@@ -131,6 +131,21 @@ def test_two_classes_by_softmax_inside_can_be_certain() -> None:
     assert predict(model, IMAGES).max() > 0.999
 
 
+def as_two(z: Tensor) -> Tensor:
+    return torch.cat([1 - z.sigmoid(), z.sigmoid()], 1)
+
+
+def test_two_probabilities_of_one_logit_are_explained_at_that() -> None:
+    value, model = loaded(Net(1), "sick", activation="none"), loaded(Net(1, as_two), "well", "sick")
+
+    second = torch.sigmoid(logits(1))
+    torch.testing.assert_close(predict(model, IMAGES), torch.cat([1 - second, second], 1))
+    for target, sign in ((0, -1), (1, 1)):
+        np.testing.assert_allclose(
+            found(model, "deep_lift", target), sign * found(value, "deep_lift", 0), rtol=1e-4, atol=1e-6
+        )
+
+
 def found(model: LoadedModel, method: str, target: int) -> np.ndarray[Any, Any]:
     answers = explain(method, model, IMAGES, torch.full((3,), target), METHODS[method])
     assert all(isinstance(each, Explained) for each in answers), answers
@@ -227,8 +242,9 @@ def test_a_model_keeps_the_names_of_its_parts_and_its_digest() -> None:
     assert model.digest == digest(Net(1))
 
 
-def test_the_features_are_those_before_the_last_layer_of_one_output() -> None:
-    model = loaded(Net(1, torch.sigmoid), "sick")
+@pytest.mark.parametrize("function", [torch.clone, torch.sigmoid, as_two, functional.hardsigmoid])
+def test_the_features_are_those_before_the_last_layer_of_one_output(function: Callable[[Tensor], Tensor]) -> None:
+    model = loaded(Net(1, function), "well", "sick")
 
     prediction = predict_with_features(model, IMAGES)
 

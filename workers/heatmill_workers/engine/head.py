@@ -26,7 +26,7 @@ class Head:
         activation: What turns logits into probabilities; "none" where they are probabilities or values already.
         outputs: "logits", "log-probabilities", "probabilities", or the "values" of a regression, which have no
             probability.
-        one_output: The operator's own module puts out one number, of which two classes were made.
+        one_output: Its two classes are made of one number, which its last layer puts out.
     """
 
     activation: Activation = "softmax"

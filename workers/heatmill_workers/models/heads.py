@@ -146,7 +146,7 @@ def _of_activated(module: nn.Module, ending: Ending, final: FinalActivation) -> 
     if final.read is not None:
         before = BeforeActivation(module, final)
         wrapped = TwoClasses(before, is_probability=False) if one else before
-        return wrapped, Head(KINDS[final.name], one_output=one)
+        return wrapped, Head(KINDS[final.name], one_output=one or final.sides is not None)
     return TwoClasses(module, is_probability=True) if one else module, Head("none", "probabilities", one)
 
 
