@@ -20,7 +20,7 @@ from heatmill_workers.models.loaders import timm as timm_loader
 from heatmill_workers.models.loaders import torchvision as torchvision_loader
 from heatmill_workers.models.loaders.transformers import preprocessing_of
 from heatmill_workers.models.loading import load, prepare
-from heatmill_workers.models.oracle import Disagreement, agreeing, colours, require_agreement
+from heatmill_workers.models.oracle import Disagreement, agreeing, colours, processed, require_agreement
 from heatmill_workers.models.preprocessing import preprocess
 from tests.workers.small import CPU, LABELS, architecture
 from tests.workers.vits import of_transformers
@@ -138,6 +138,19 @@ def test_a_processor_of_somebodys_own_is_known_by_what_it_does() -> None:
     )
 
 
+class SmallAtFirst(WithoutSettings):
+    """One that makes large photos smaller before all else, in another way."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda photo: photo)
+
+    def __call__(self, image: Image.Image, return_tensors: str) -> dict[str, Tensor]:
+        """The photo at 64 x 64."""
+        image = image.copy()
+        image.thumbnail((640, 640), Image.Resampling.NEAREST)
+        return super().__call__(image, return_tensors)
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
@@ -152,6 +165,7 @@ def test_a_processor_of_somebodys_own_is_known_by_what_it_does() -> None:
         (WithoutSettings(lambda photo: (photo - photo.mean()) / photo.std()), "not finite"),
         (WithoutSettings(lambda photo: photo / photo.amax()), "not finite"),
         (WithoutSettings(lambda photo: photo - photo.mean() / 2), "goes by the brightness of the whole photo"),
+        (SmallAtFirst(), "otherwise"),
         (processor("Perceiver"), "resizes, crops or colours photos otherwise than its settings say"),
         (processor("TextNet"), "which make no batch"),
         (processor("ViT", do_resize=False), r"make no batch \(its do_resize is false\)"),
@@ -236,7 +250,11 @@ def test_what_timm_does_is_done(size: tuple[int, int, int], mode: str, interpola
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"crop_mode": "border"}, "border of its mean colour"), ({"input_size": (1, 64, 64)}, "images of 1 channels")],
+    [
+        ({"crop_mode": "border"}, "border of its mean colour"),
+        ({"input_size": (1, 64, 64)}, "images of 1 channels"),
+        ({"interpolation": "random"}, r"interpolation = 'random'.*\[models.preprocessing\]"),
+    ],
 )
 def test_what_timm_does_and_heatmill_cannot_is_refused(settings: dict[str, Any], message: str) -> None:
     config = {**TIMM, "crop_mode": "center", "interpolation": "bicubic", **settings}
@@ -268,7 +286,7 @@ def test_a_tensor_of_another_size_is_no_agreement() -> None:
     process = timm.data.create_transform(**TIMM, is_training=False)
 
     with pytest.raises(Disagreement, match="makes 64 x 64 and 64 x 64 pixels of two photos"):
-        agreeing(process, [Preprocessing(resize=64, crop=60)])
+        agreeing(processed(process), [Preprocessing(resize=64, crop=60)])
 
 
 def test_declared_numbers_are_kept_digit_by_digit_only_if_they_are_true() -> None:

@@ -10,7 +10,7 @@ from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill_workers.engine.hiding import blurred, plain
 from heatmill_workers.models.loaded import LoadedModel
 
-MEAN = "the colour that the model's preprocessing calls `mean` (the dataset's own, or mid-grey where that is 0.5)"
+MEAN = "the colour that the model's preprocessing calls `mean` (the data set's own, mid-grey if it is 0.5, black if 0)"
 DESCRIPTION = f"an image of {MEAN}, black, white, or the photo itself, blurred"
 BACKGROUND = f"Any of: {DESCRIPTION}; or images by their upload:// or s3:// URIs, made as large as the model's photos."
 

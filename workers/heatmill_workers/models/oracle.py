@@ -25,8 +25,8 @@ Process = Callable[[Image.Image], Tensor]
 
 # In grey levels of 255, of a picture's pixels: their mean difference, and what all but one in a thousand keep to. The
 # same filter in Pillow, in torchvision on bytes and on floats, on these pictures at 32 to 512 pixels: at most 0.33 and
-# 3.5, since bytes are rounded on the way. Faults: 0.6 and 10.7 (bilinear without antialiasing, hardly reduced), 2.3 and
-# 12 (Lanczos for bicubic), 5.1 and 111 (a crop one pixel aside).
+# 3.5, since bytes are rounded on the way. The smallest faults: 2.3 and 12 (Lanczos for bicubic), 5 and 43 (a crop one
+# pixel aside), 8 and 28 (without antialiasing).
 LARGEST_MEAN, LARGEST_USUAL = 0.8, 5.0
 USUAL = 0.999
 # Of one step of 255, for what should lie on a line from black to white.
@@ -60,7 +60,7 @@ def require_agreement(spec: ModelSpec, name: str, process: Process, preprocessin
         ModelUnavailable: They differ.
     """
     try:
-        return agreeing(process, [preprocessing])
+        return agreeing(processed(process), [preprocessing])
     except Disagreement as error:
         raise unsuitable(spec, name, str(error)) from error
 
@@ -73,21 +73,33 @@ def unsuitable(spec: ModelSpec, name: str, what_it_does: str) -> ModelUnavailabl
     )
 
 
-def agreeing(process: Process, candidates: Iterable[Preprocessing]) -> Preprocessing:
+def processed(process: Process) -> list[Tensor]:
+    """What the processor makes of each of `pictures`, (3, H, W) float32.
+
+    Raises:
+        Disagreement: Something else.
+    """
+    return [_processed(process, picture) for picture in pictures()]
+
+
+def agreeing(made: Sequence[Tensor], candidates: Iterable[Preprocessing]) -> Preprocessing:
     """The first candidate that makes the processor's tensors, but for the rounding of resampling.
+
+    Args:
+        made: What `processed` returned.
+        candidates: In the order of preference.
 
     Raises:
         Disagreement: None does.
     """
-    wanted = [(picture, _processed(process, picture)) for picture in pictures()]
     nearest = float("inf")
     for candidate in candidates:
-        distance = _largest_distance(wanted, candidate)
+        distance = _largest_distance(made, candidate)
         if distance <= LARGEST_MEAN:
             return candidate
         nearest = min(nearest, distance)
     if nearest == float("inf"):
-        sizes = " and ".join(f"{made.shape[2]} x {made.shape[1]}" for _, made in wanted[:2])
+        sizes = " and ".join(f"{each.shape[2]} x {each.shape[1]}" for each in made[:2])
         raise Disagreement(f"makes {sizes} pixels of two photos, which its settings do not say")
     raise Disagreement(
         "resizes, crops or colours photos otherwise than its settings say: heatmill's tensors by these settings are "
@@ -95,13 +107,16 @@ def agreeing(process: Process, candidates: Iterable[Preprocessing]) -> Preproces
     )
 
 
-def output_size(process: Process) -> tuple[int, int]:
+def output_size(made: Sequence[Tensor]) -> tuple[int, int]:
     """Height and width of what the processor makes of any photo.
 
+    Args:
+        made: What `processed` returned.
+
     Raises:
-        Disagreement: Photos of different shapes come out in different shapes, or no image comes out.
+        Disagreement: Photos of different shapes come out in different shapes.
     """
-    shapes = [tuple(_processed(process, picture).shape[1:]) for picture in pictures()]
+    shapes = [tuple(each.shape[1:]) for each in made]
     if len(set(shapes)) > 1:
         (height, width), (other_height, other_width) = sorted(set(shapes))[:2]
         raise Disagreement(
@@ -147,12 +162,14 @@ def colours(process: Process, declared: tuple[Sequence[float], Sequence[float]] 
 
 @cache
 def pictures() -> tuple[Image.Image, ...]:
-    """Noise lying and standing, a photo, and a strip of it; sides are prime, so that no resized pixel is a tie.
+    """Noise, a photo, a strip of it, one smaller and one larger; sides are prime, so that no resized pixel is a tie.
 
     The noise keeps clear of black and white, where filters that overshoot are cut off at different times.
     """
     photo = Image.open(str(files("skimage") / "data/coffee.png")).convert("RGB")
-    return _noise(331, 449), photo.crop((0, 0, 599, 397)), _noise(61, 47), photo.crop((0, 100, 599, 297))
+    whole, strip = photo.crop((0, 0, 599, 397)), photo.crop((0, 100, 599, 297))
+    large = Image.blend(photo.resize((1601, 1201)), _noise(1601, 1201), 0.5)
+    return _noise(331, 449), whole, strip, _noise(61, 47), large
 
 
 def _noise(width: int, height: int) -> Image.Image:
@@ -182,11 +199,11 @@ def _processed(process: Process, picture: Image.Image) -> Tensor:
     return made.detach().cpu().float()
 
 
-def _largest_distance(wanted: Iterable[tuple[Image.Image, Tensor]], candidate: Preprocessing) -> float:
+def _largest_distance(made: Sequence[Tensor], candidate: Preprocessing) -> float:
     """Of all pictures, or of the first that says that it is not this candidate."""
     largest = 0.0
-    for picture, made in wanted:
-        largest = max(largest, _distance(picture, made, candidate))
+    for picture, tensor in zip(pictures(), made, strict=True):
+        largest = max(largest, _distance(picture, tensor, candidate))
         if largest > LARGEST_MEAN:
             break
     return largest

@@ -5,6 +5,8 @@ from importlib import import_module
 from math import floor
 from typing import Any
 
+from pydantic import ValidationError
+
 from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
@@ -74,11 +76,18 @@ def of_config(spec: ModelSpec, config: Mapping[str, Any]) -> Preprocessing:
         )
     resized = floor(height / config["crop_pct"]), floor(width / config["crop_pct"])
     stretched, square = config["crop_mode"] == "squash", resized[0] == resized[1]
-    return Preprocessing(
-        resize=resized[0] if square and not stretched else resized,
-        fit="stretch" if square or stretched else "cover",
-        crop=(height, width),
-        interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
+    try:
+        return Preprocessing(
+            resize=resized[0] if square and not stretched else resized,
+            fit="stretch" if square or stretched else "cover",
+            crop=(height, width),
+            interpolation=config["interpolation"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ModelUnavailable(
+            f"model {spec.name}: timm's settings have {fault['loc'][0]} = {fault['input']!r}, which heatmill does not "
+            f"know; write [models.preprocessing] in models.toml"
+        ) from error

@@ -21,6 +21,7 @@ from heatmill_workers.models.oracle import (
     agreeing,
     colours,
     output_size,
+    processed,
     require_agreement,
     unsuitable,
 )
@@ -95,7 +96,8 @@ def _measured(spec: ModelSpec, processor: Any) -> Preprocessing:
         # A model of timm's in transformers' clothes.
         return require_agreement(spec, type(processor).__name__, _process(processor), of_config(spec, config))
     process = _process(processor)
-    crop = output_size(process)
+    made = processed(process)
+    crop = output_size(made)
     seen = colours(process, _declared(processor))
     candidates = (
         Preprocessing(
@@ -111,7 +113,7 @@ def _measured(spec: ModelSpec, processor: Any) -> Preprocessing:
         # Without a crop nothing is left over.
         for rounding in (("even",) if geometry["resize"] == crop else ("down", "even"))
     )
-    return agreeing(process, candidates)
+    return agreeing(made, candidates)
 
 
 def _hint(processor: Any) -> str:
