@@ -117,4 +117,4 @@ def test_a_mean_that_is_only_rounding_is_no_evidence() -> None:
 
     for entry in entries:
         assert isinstance(entry, Explained)
-        assert (entry.attribution.any(), entry.verdict) == (False, "blank")
+        assert (bool(entry.attribution.any()), str(entry.verdict)) == (False, "blank")
