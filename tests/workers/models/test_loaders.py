@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from heatmill.catalogue import load_catalogue
-from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation
+from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loading import load
@@ -159,7 +159,7 @@ def test_timms_models_take_the_operators_weights_and_timms_preprocessing(tmp_pat
 def test_without_a_network_timms_weights_are_missing_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
-    with pytest.raises(ModelUnavailable, match=r"mine: timm's weights of test_vit cannot be had.*`weights`"):
+    with pytest.raises(WeightsUnavailable, match=r"mine: timm's weights of test_vit cannot be had.*`weights`"):
         load(spec("timm", architecture="test_vit"), CPU)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.oracle import require_agreement
@@ -43,7 +43,7 @@ def _downloaded(spec: ModelSpec, timm: Any) -> Any:
     try:
         return timm.create_model(spec.builds, pretrained=True)
     except Exception as error:
-        raise ModelUnavailable(
+        raise WeightsUnavailable(
             f"model {spec.name}: timm's weights of {spec.builds} cannot be had ({type(error).__name__}: {error}); "
             f"put the file on the worker and name it with `weights` in models.toml"
         ) from error

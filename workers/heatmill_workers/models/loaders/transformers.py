@@ -6,12 +6,14 @@ Code that lies beside the weights is not run, and pickles are not read.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import PROBLEM_TYPES, Interpolation, ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loaders.timm import of_config
@@ -56,7 +58,8 @@ def build(spec: ModelSpec) -> Built:
     """The classifier with its own weights, or with the operator's file.
 
     Raises:
-        ModelUnavailable: transformers is not installed, the model cannot be had, or is no whole image classifier.
+        ModelUnavailable: transformers is not installed, or the folder holds no whole image classifier.
+        WeightsUnavailable: The hub does not give the model to this machine now.
     """
     try:
         library: Any = import_module("transformers")
@@ -176,7 +179,7 @@ def _processors(spec: ModelSpec, library: Any) -> Iterator[Any]:
             if backend is not None:
                 return
             reason = str(error).partition("\n")[0]
-            raise ModelUnavailable(
+            raise _unavailable(spec)(
                 f"model {spec.name}: transformers finds no image processor for {spec.builds} "
                 f"({type(error).__name__}: {reason}); put its preprocessor_config.json there, or write "
                 f"[models.preprocessing] in models.toml"
@@ -188,11 +191,13 @@ def _loaded(spec: ModelSpec, library: Any) -> Any:
     auto = library.AutoModelForImageClassification
     try:
         if spec.weights:
-            return auto.from_config(library.AutoConfig.from_pretrained(spec.builds))
-        inner, report = auto.from_pretrained(spec.builds, use_safetensors=True, output_loading_info=True)
+            return auto.from_config(library.AutoConfig.from_pretrained(spec.builds), dtype=torch.float32)
+        # Tables that are computed and not stored would have the precision of the folder.
+        options = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
+        inner, report = auto.from_pretrained(spec.builds, **options)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise ModelUnavailable(
+        raise _unavailable(spec)(
             f"model {spec.name}: transformers cannot load {spec.builds} ({type(error).__name__}: {reason}); "
             f"name a folder with its config.json and model.safetensors with `architecture` in models.toml"
         ) from error
@@ -200,6 +205,11 @@ def _loaded(spec: ModelSpec, library: Any) -> Any:
     if missing := sorted(str(name) for name in report["missing_keys"]):
         raise ModelUnavailable(f"model {spec.name}: {spec.builds} has no weights for {missing[0]}")
     return inner
+
+
+def _unavailable(spec: ModelSpec) -> type[ModelUnavailable | WeightsUnavailable]:
+    """What is not in a folder is the operator's to mend; what a hub does not give, another machine may get."""
+    return ModelUnavailable if Path(spec.builds).is_dir() else WeightsUnavailable
 
 
 def _check_channels(spec: ModelSpec, inner: Any) -> None:
