@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from heatmill import keys
+from heatmill.image_types import IMAGE_TYPES
 from heatmill.storage import S3Storage
 from tests.api.requests import answered
 
@@ -34,6 +35,11 @@ def test_an_image_goes_where_the_answer_says_and_is_known_from_then_on(client: F
     assert storage.get(keys.blob("default", target["sha256"])) == data
     again = ask(client, image(data))
     assert (again["stored"], again["url"], again["uri"]) == (True, None, f"upload://{target['sha256']}")
+
+
+@pytest.mark.parametrize("content_type", sorted({*IMAGE_TYPES.values(), "application/octet-stream"}))
+def test_every_kind_of_image_is_taken(client: FlaskClient, content_type: str) -> None:
+    assert ask(client, image(content_type.encode(), content_type))["url"]
 
 
 def test_many_images_are_answered_in_their_order(client: FlaskClient) -> None:

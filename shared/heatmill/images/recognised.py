@@ -85,24 +85,39 @@ READ = (
     (b"MM\0+", "a TIFF"),
 )
 HEIC = "; HEIC is read where the service has the package pi-heif (`pip install heatmill[heic]`)"
+# How an image begins that was written as text.
+AS_TEXT = (b"data:image/", b"iVBORw0KGgo", b"/9j/", b"R0lGOD", b"UklGR")
+BEHIND = ((b"\x89PNG\r\n\x1a\n", "a PNG"), (b"\xff\xd8\xff", "a JPEG"))
 TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]+")
 HEAD = 1024
 
 
 def recognised(data: bytes) -> str | None:
     """What the bytes are, with an article; None where nobody knows."""
-    for offset, mark, name in MARKS:
-        if data.startswith(mark, offset):
-            return name
-    if data[4:8] == b"ftyp":
-        name = BRANDS.get(data[8:12], "an MP4 or another video")
-        return name + HEIC if "HEI" in name else name
-    for mark, name in READ:
-        if data.startswith(mark):
-            return f"{name} that is damaged or of a kind that is not read"
+    marked = next((name for offset, mark, name in MARKS if data.startswith(mark, offset)), None)
+    return marked or _video(data) or _unreadable(data) or _behind(data[:HEAD]) or _text(data[:HEAD])
+
+
+def _video(data: bytes) -> str | None:
+    """What has the boxes of the ISO base media format."""
+    if data[4:8] != b"ftyp":
+        return None
+    name = BRANDS.get(data[8:12], "an MP4 or another video")
+    return name + HEIC if "HEI" in name else name
+
+
+def _unreadable(data: bytes) -> str | None:
+    """A format that is read, of which this file was not."""
+    name = next((name for mark, name in READ if data.startswith(mark)), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "a WebP that is damaged or of a kind that is not read"
-    return _text(data[:HEAD])
+        name = "a WebP"
+    return f"{name} that is damaged or of a kind that is not read" if name else None
+
+
+def _behind(head: bytes) -> str | None:
+    """An image that begins late."""
+    places = ((head.find(mark), name) for mark, name in BEHIND)
+    return next((f"{name} behind {place} other bytes" for place, name in places if place > 0), None)
 
 
 def _text(head: bytes) -> str | None:
@@ -111,7 +126,10 @@ def _text(head: bytes) -> str | None:
         return "nothing but zeros"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         head = head[2:].replace(b"\0", b"")
-    text = head.removeprefix(BOM_UTF8).lstrip().lower()
+    head = head.removeprefix(BOM_UTF8).lstrip()
+    if head.startswith(AS_TEXT):
+        return "an image written as text (base64)"
+    text = head.lower()
     if re.match(rb"p[1-7]\s", text):
         return "a Netpbm image (PBM, PGM, PPM or PAM)"
     if not TEXT.fullmatch(text):

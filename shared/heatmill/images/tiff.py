@@ -26,6 +26,7 @@ from heatmill.images.tiff_tags import (
     INK_SET,
     LOWEST,
     MAGIC,
+    OLD_SUBFILE,
     PHOTOMETRIC,
     PLANAR,
     REFERENCE,
@@ -73,7 +74,7 @@ FORMATS = {2: "signed", 3: "floating-point", 4: "undefined", 5: "complex integer
 # Extra samples that are alpha: premultiplied, and not.
 MULTIPLIED, STRAIGHT = 1, 2
 RAW, OLD_JPEG = 1, 6
-REDUCED_VERSION = 1
+REDUCED_VERSION, OLD_REDUCED = 1, 2
 CANON_RAW, RAW_DATA = b"CR\2", "a camera's raw data"
 
 # Layouts that Pillow unpacks but does not list: white is zero, or the bytes are in the other order, which those of 12
@@ -126,9 +127,8 @@ def read_facts(data: bytes) -> TiffFacts | None:
     if reason := refusal(tags):
         raise ImageUnreadable(f"a TIFF with {reason} is not read")
     check_blocks(tags)
-    others = [_one(page, SUBFILE, 0) for page in islice(directories(data), 1, None)]
-    full = [kind for kind in others if not int(kind) & REDUCED_VERSION]
-    return TiffFacts(tags, tuple(_left_out(tags, full)))
+    others = sum(1 for page in islice(directories(data), 1, None) if not _is_reduced(page))
+    return TiffFacts(tags, tuple(_left_out(tags, others)))
 
 
 def refusal(tags: Tags) -> str | None:
@@ -252,12 +252,16 @@ def _unused_bit(high: Number, bits: int) -> bool:
     return 0 <= high < 2 ** (bits - 1) and bits > 1
 
 
-def _left_out(tags: Tags, others: list[Number]) -> list[str]:
+def _is_reduced(page: Tags) -> bool:
+    """Whether a page is a smaller version of another, as pyramids and thumbnails are."""
+    return bool(int(_one(page, SUBFILE, 0)) & REDUCED_VERSION) or _one(page, OLD_SUBFILE, 0) == OLD_REDUCED
+
+
+def _left_out(tags: Tags, others: int) -> list[str]:
     notes, extra = [], _extra(tags)
     if others:
-        count = 1 + len(others)
-        notes.append(f"page 1 of {count} was read; the other pages are left out")
-    if int(_one(tags, SUBFILE, 0)) & REDUCED_VERSION:
+        notes.append(f"page 1 of {1 + others} was read; the other pages are left out")
+    if _is_reduced(tags):
         notes.append("the first page, which was read, is stated to be a reduced version of another picture")
     if unknown := [kind for kind in extra if kind == 0]:
         notes.append(f"{len(unknown)} extra samples of each pixel, whose meaning is not stated, are left out")

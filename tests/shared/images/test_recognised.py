@@ -1,5 +1,6 @@
 """What is no image says what it is."""
 
+import base64
 import gzip
 import zipfile
 from io import BytesIO
@@ -48,6 +49,10 @@ def archive() -> bytes:
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         (encoded(scene(), "PPM"), "a Netpbm image"),
         (encoded(scene(), "ICO"), "a Windows icon"),
+        (base64.b64encode(encoded(scene(), "PNG")), "an image written as text"),
+        (b"data:image/png;base64,iVBORw0KGgo=", "an image written as text"),
+        (b"\r\n" + encoded(scene(), "PNG"), "a PNG behind 2 other bytes"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + encoded(scene(), "JPEG"), "a JPEG behind 19 other bytes"),
         (bytes(10_000), "nothing but zeros"),
         (b"\x89PNG\r\n\x1a\n", "a PNG that is damaged"),
     ],

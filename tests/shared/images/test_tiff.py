@@ -236,11 +236,12 @@ def test_a_palette_of_sixteen_or_of_eight_bits_is_looked_up(scale: int) -> None:
 
 def test_the_first_of_several_pages_is_told_and_smaller_versions_are_not_pages() -> None:
     pages = encoded(scene(), "TIFF", save_all=True, append_images=[scene().rotate(180)] * 2)
-    small = scene().resize((48, 32))
-    small.encoderinfo = {"tiffinfo": {254: 1}}
 
     assert read(pages).notes == ("page 1 of 3 was read; the other pages are left out",)
-    assert read(encoded(scene(), "TIFF", save_all=True, append_images=[small])).notes == ()
+    for tag, value in ((254, 1), (255, 2)):
+        small = scene().resize((48, 32))
+        small.encoderinfo = {"tiffinfo": {tag: value}}
+        assert read(encoded(scene(), "TIFF", save_all=True, append_images=[small])).notes == ()
 
 
 def test_a_first_page_that_is_a_thumbnail_is_told() -> None:
