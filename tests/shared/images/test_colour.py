@@ -1,6 +1,7 @@
 """Whatever way a file states its colours, what the model sees is sRGB, and the row says how."""
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -299,3 +300,12 @@ def test_an_avif_states_its_colours_in_a_box() -> None:
     assert read(data).notes == ()
     assert np.abs(np.subtract(seen(stated), (255, 0, 0))).max() <= 4
     assert "Display P3" in read(stated).notes[0]
+
+
+def test_threads_share_a_profile() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (16, 64, 96, 3), dtype=np.uint8)
+    files = [encoded(Image.fromarray(part), "PNG", icc_profile=P3) for part in noise]
+    alone = [read(data).image.tobytes() for data in files]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [photo.image.tobytes() for photo in pool.map(read, files * 4)] == alone * 4
