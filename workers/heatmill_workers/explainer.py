@@ -6,9 +6,10 @@ Shapes and types, the same for every explainer:
     targets       (N,)          int64, the class to explain of each image, on the same device
     attributions  (N, C, h, w)  float32, signed, finite; C is 3 or 1; (h, w) may be coarser than (H, W)
 
-A positive value says that the pixel speaks for the target's logit, a negative one that it speaks against it, as far as
-the method can tell. An image's result does not depend on the others in its batch. An explainer never changes the
-model: no hooks, no `.backward()`, no attributes, no switch of the process; several threads may use one model at once.
+A positive value says that the pixel speaks for the target's logit (or for what else the model puts out by its `head`),
+a negative one that it speaks against it, as far as the method can tell. An image's result does not depend on the others
+in its batch. An explainer never changes the model: no hooks, no `.backward()`, no attributes, no switch of the process;
+several threads may use one model at once.
 
 A method is one file in `explainers/`. It holds a frozen pydantic `Params`, whose JSON Schema is the public contract,
 and a function of the file's name under `@explains`. The first line of the file's docstring is the method's title, the

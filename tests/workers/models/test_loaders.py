@@ -115,7 +115,7 @@ def test_what_looks_inside_a_compiled_file_is_refused_before_the_job_is_accepted
 
     catalogue.check_supported("mine", "integrated_gradients")
     for method in catalogue.methods:
-        if method.needs:
+        if {*method.needs} - {"gradients"}:
             with pytest.raises(MethodNotSupported, match=f"{method.name} needs .*, which mine does not have"):
                 catalogue.check_supported("mine", method.name)
 

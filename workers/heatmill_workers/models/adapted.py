@@ -33,11 +33,11 @@ class Adapted(nn.Module):
 
     Args:
         inner: The operator's module, (N, C, H, W) to outputs.
-        read: Takes the logits (N, K) out of its outputs.
+        read: Takes the logits (N, K) out of its outputs; None where they are its outputs.
         needs: What it needs.
     """
 
-    def __init__(self, inner: nn.Module, read: Callable[[object], Tensor], needs: Needs) -> None:
+    def __init__(self, inner: nn.Module, read: Callable[[object], Tensor] | None, needs: Needs) -> None:
         super().__init__()
         self.inner, self.read, self.needs = inner, read, needs
         self.training = inner.training
@@ -59,11 +59,11 @@ class Adapted(nn.Module):
         if needs.dtype != torch.float32:
             images = images.to(needs.dtype)
         outputs = self.inner(images)
-        logits: Tensor = self.read(outputs).float() if needs.reading else outputs
+        logits: Tensor = outputs if self.read is None or not needs.reading else self.read(outputs).float()
         return logits
 
 
-def adapt(module: nn.Module, read: Callable[[object], Tensor], needs: Needs) -> nn.Module:
+def adapt(module: nn.Module, read: Callable[[object], Tensor] | None, needs: Needs) -> nn.Module:
     """The module as explainers call it: itself, where it needs nothing."""
     return module if needs == Needs() else Adapted(module, read, needs)
 

@@ -23,7 +23,7 @@ from heatmill_workers.models.adapted import prefix
 from heatmill_workers.models.heads import with_head
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.proof.inputs import NOISE, proof_images
-from heatmill_workers.models.proof.prove import Subject, adapted, laid_out, lay_out, prove, prove_gradients
+from heatmill_workers.models.proof.prove import Subject, laid_out, lay_out, prove, prove_gradients, reading, running
 from heatmill_workers.models.proof.runs import reader
 from heatmill_workers.models.weights import digest
 
@@ -136,7 +136,10 @@ def _with_head(
     """By all proof images together, or by noise alone where memory does not suffice for them."""
 
     def found(images: Tensor) -> tuple[nn.Module, Head]:
-        return with_head(subject.spec, adapted(subject, facts), laid_out(images, facts), labels, stated)
+        # A compiled file can be looked into as long as nothing is around it.
+        inner = reading(subject, facts)
+        module, head = with_head(subject.spec, inner, laid_out(images, facts), labels, stated)
+        return running(module, facts), head
 
     return unless_out_of_memory(partial(found, subject.images)) or found(subject.images[NOISE : NOISE + 1])
 

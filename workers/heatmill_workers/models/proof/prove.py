@@ -100,16 +100,25 @@ def lay_out(subject: Subject, facts: ModelFacts) -> None:
 
 
 def adapted(subject: Subject, facts: ModelFacts) -> nn.Module:
-    """The module as explainers call it: (N, C, H, W) float32 to logits (N, K) float32."""
+    """The module as it was proved: (N, C, H, W) float32 to (N, K) float32."""
+    return running(reading(subject, facts), facts)
+
+
+def reading(subject: Subject, facts: ModelFacts) -> nn.Module:
+    """The module in its own precision, whose outputs are float32 logits."""
+    needs = Needs(dtype=DTYPES[facts.input_dtype], reading=facts.reads_outputs)
+    return adapt(subject.module, subject.read, needs)
+
+
+def running(module: nn.Module, facts: ModelFacts) -> nn.Module:
+    """A module whose images are handed to it as it needs them."""
     needs = Needs(
-        dtype=DTYPES[facts.input_dtype],
         contiguous=not facts.channels_last,
         own_images=facts.writes_its_input,
         one_by_one=facts.one_by_one,
         two_rows=facts.two_rows,
-        reading=facts.reads_outputs,
     )
-    return adapt(subject.module, subject.read, needs)
+    return adapt(module, None, needs)
 
 
 def laid_out(images: Tensor, facts: ModelFacts) -> Tensor:
