@@ -106,6 +106,7 @@ COMPLETE: dict[str, Body] = {
     "under no_grad": without_gradients,
     "a constant in the form of the image": constants_made_alike,
     "addmm with scales": scaled_product,
+    "a bound of the image": lambda maps: torch.clamp(maps, max=maps.mean((2, 3), keepdim=True)),
 }
 
 
@@ -164,7 +165,6 @@ REFUSED: dict[str, tuple[Body, str]] = {
         lambda maps: functional.grid_sample(maps, maps[:, :2].tanh().permute(0, 2, 3, 1), align_corners=False),
         "grid_sample",
     ),
-    "bound of the image": (lambda maps: torch.clamp(maps, max=maps.mean((2, 3), keepdim=True)), "clamp"),
     "slope of the image": (lambda maps: functional.prelu(maps, maps.mean((0, 2, 3))), "prelu"),
     "fill value of the image": (lambda maps: maps.masked_fill(MIX > 0, maps.mean()), "masked_fill"),
     "added to zeros": (into_zeros, "`add` in place"),

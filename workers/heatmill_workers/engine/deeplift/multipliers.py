@@ -6,7 +6,14 @@ from torch import Tensor, nn
 from heatmill.errors import UnsupportedOperation
 
 # The rules register themselves.
-from heatmill_workers.engine.deeplift import attention, elementwise, norms, pools, products  # noqa: F401
+from heatmill_workers.engine.deeplift import (  # noqa: F401
+    attention,
+    comparisons,
+    lengths,
+    norms,
+    pools,
+    quotients,
+)
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
 from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place, rows_once, sides
 from heatmill_workers.engine.gradients import differentiable, differentiating, select
@@ -52,9 +59,11 @@ def multipliers_and_outputs(
         try:
             (found,) = torch.autograd.grad(chosen.sum(), leaf)
         except RuntimeError as error:
-            if not changed_in_place(error):
-                raise
-            raise UnsupportedOperation(f"the model changes in place what it has computed with: {error}") from error
+            if changed_in_place(error):
+                raise UnsupportedOperation(f"the model changes in place what it has computed with: {error}") from error
+            if "is not implemented" in str(error):
+                raise UnsupportedOperation(f"the model computes what torch cannot differentiate: {error}") from error
+            raise
     return found, chosen.detach() - select(of_baselines, targets), of_baselines
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.deeplift.elementwise import affine
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rule, sides
+from heatmill_workers.engine.deeplift.affine import affine
+from heatmill_workers.engine.deeplift.pairs import Pair
+from heatmill_workers.engine.deeplift.register import Function, rule
 
 
 class _Normalised(torch.autograd.Function):
@@ -93,29 +94,36 @@ def group_norm(function: Function, source: Any, groups: int, *args: Any, **kwarg
     return scaling.apply(normalised.view(source.shape), (-1, *[1] * (source.ndim - 2)))
 
 
-@rule("normalize")
-def normalize(function: Function, source: Any, *args: Any, **kwargs: Any) -> Any:
-    """Rows of length 1."""
-    given = dict(zip(("p", "dim", "eps"), args, strict=False)) | kwargs
-    if given.get("p", 2.0) != 2:
-        raise UnsupportedOperation(f"the model computes `normalize` with p = {given['p']}")
-    length = torch.linalg.vector_norm(source, dim=given.get("dim", 1), keepdim=True)
-    return source / length.clamp_min(given.get("eps", 1e-12))
+@rule("instance_norm")
+def instance_norm(  # noqa: PLR0913 - torch's arguments
+    function: Function,
+    source: Any,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Rows over all positions of a channel; affine with running statistics."""
+    if not use_input_stats:
+        return affine(function, source, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    if running_mean is not None:
+        raise UnsupportedOperation("the model computes `instance_norm` as in training")
+    scaling = _Scaling(weight, bias)
+    normalised = functional.layer_norm(source.flatten(2), (source.flatten(2).shape[-1],), eps=eps)
+    return scaling.apply(normalised.view(source.shape), (-1, *[1] * (source.ndim - 2)))
 
 
-@rule("norm", "linalg_vector_norm")
-def norm(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Any:
-    """Length: its change is the sum of (u + u') (u - u') over the sum of both lengths."""
-    given = dict(zip(("p", "dim", "keepdim"), args, strict=False)) | kwargs
-    power, dim = given.get("p", given.get("ord", 2)), given.get("dim")
-    if power not in {2, "fro"} or dim is None:
-        raise UnsupportedOperation(f"the model computes `norm` with p = {power} and dim = {dim}")
-    with torch.no_grad():
-        value, baseline = (torch.linalg.vector_norm(side, 2, dim, keepdim=True) for side in sides(source))
-        # Where both lengths are 0 so are all values, and their multipliers.
-        multiplier = (source.image + source.baseline) / (value + baseline).clamp_min(torch.finfo(value.dtype).tiny)
-    length: Any = Pair(multiplied((source.image * multiplier).sum(dim, keepdim=True), value), baseline)
-    return length if given.get("keepdim") else torch.squeeze(length, dim)
+@rule("local_response_norm")
+def local_response_norm(  # noqa: PLR0913 - torch's arguments
+    function: Function, source: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """Divided by a power of the mean square over neighbouring channels."""
+    squares = functional.pad(source.flatten(2).square().unsqueeze(1), (0, 0, size // 2, (size - 1) // 2))
+    means = functional.avg_pool2d(squares, (size, 1), stride=1).squeeze(1).view(source.shape)
+    return source / (means * alpha + k).pow(beta)
 
 
 def _rows(normalise: Any, source: Any, dims: int, eps: float) -> Any:

@@ -25,20 +25,18 @@ from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
-
-Function = Callable[..., Any]
-Rule = Callable[..., Any]
+from heatmill_workers.engine.deeplift.register import (
+    ON_COMPLEX,
+    ON_CONDITIONS,
+    PAIRS,
+    ROW_WISE,
+    Function,
+    plain_name,
+    rule_of,
+)
 
 # What a rule raises when it is called in a way that it does not know.
-MISUSED = (TypeError, AttributeError, ValueError, LookupError, AssertionError, NotImplementedError)
-
-IN_PLACE_OPERATORS = {
-    "__iadd__": "__add__",
-    "__isub__": "__sub__",
-    "__imul__": "__mul__",
-    "__itruediv__": "__truediv__",
-    "__setitem__": "__setitem__",
-}
+MISUSED = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError, AssertionError, NotImplementedError)
 
 
 class Pair(torch.Tensor):
@@ -58,8 +56,9 @@ class Pair(torch.Tensor):
     @staticmethod
     def __new__(cls, image: Tensor, baseline: Tensor) -> Self:
         """Put two tensors of one shape side by side."""
+        dtype = torch.bool if issubclass(cls, Condition) else image.dtype
         pair: Self = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - torch's own way
-            cls, image.shape, dtype=image.dtype, device=image.device, strides=image.stride()
+            cls, image.shape, dtype=dtype, device=image.device, strides=image.stride()
         )
         pair.image, pair.baseline, pair.views = image, baseline, []
         return pair
@@ -68,19 +67,19 @@ class Pair(torch.Tensor):
     def __torch_function__(
         cls, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Apply the rule of a function; see `RULES`."""
+        """Apply the rule of a function; see `register.RULES`."""
         name, in_place = plain_name(func)
         options = dict(kwargs or {})
         in_place = bool(options.pop("inplace", False)) or in_place
-        if name not in RULES:
-            raise UnsupportedOperation(f"the model computes `{name}`, for which DeepLIFT has no rule here")
-        _refuse_unknown(name, args, options)
+        found = rule_of(name)
+        _refuse_unknown(name, args, options, types)
+        given = _as_numbers(name, args, in_place)
         if name not in ROW_WISE:
             _give_rows_of_their_own(args, options)
         try:
             # A value without a graph is followed like any other: the logits depend on it all the same.
             with torch.enable_grad():
-                result = RULES[name](_out_of_place(func, name) if in_place else func, *args, **options)
+                result = found(_out_of_place(func, name) if in_place else func, *given, **options)
                 result = _store(name, args[0], result) if in_place else result
         except MISUSED as error:
             raise UnsupportedOperation(
@@ -91,7 +90,7 @@ class Pair(torch.Tensor):
                 raise
             raise UnsupportedOperation(f"the model computes `{name}` on what it changes in place: {error}") from error
         _follow(name, result, list(_pairs((args, options))))
-        return result
+        return Condition(result.image, result.baseline) if given is not args and _is_kept(name) else result
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -99,46 +98,19 @@ class Pair(torch.Tensor):
         raise UnsupportedOperation(f"the model computes `{func}` past torch's functions; DeepLIFT has no rule for it")
 
 
-RULES: dict[str, Rule] = {}
-"""By a function's name without what marks it as in-place. A rule is called as rule(function, *args, **kwargs)."""
-
-PAIRS: dict[str, tuple[str, ...]] = {}
-"""The first arguments of each function with a rule, those which may be pairs."""
+class Condition(Pair):
+    """A comparison that depends on the image: 0 or 1 on each side, in the precision of what was compared."""
 
 
-ROW_WISE: set[str] = set()
-"""Functions whose rule takes a baseline that all rows share, and makes no view of it."""
+class Places(torch.Tensor):
+    """Where a largest value was found, which depends on the image: nothing can be computed with it."""
 
-
-def rule(*names: str, pairs: tuple[str, ...] = ("input",), row_wise: bool = False) -> Callable[[Rule], Rule]:
-    """Register a rule for functions of these names.
-
-    Args:
-        names: Of the functions.
-        pairs: Their first arguments, those which may depend on the image.
-        row_wise: They belong to `ROW_WISE`.
-    """
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        PAIRS.update(dict.fromkeys(names, pairs))
-        if row_wise:
-            ROW_WISE.update(names)
-        return function
-
-    return register
-
-
-def plain_name(func: Function) -> tuple[str, bool]:
-    """A function's name without what marks it as in-place, and whether it was marked."""
-    name: str = func.__name__
-    if name == "__get__":
-        return str(func.__self__.__name__), False  # type: ignore[attr-defined]
-    if name in IN_PLACE_OPERATORS:
-        return IN_PLACE_OPERATORS[name], True
-    if name.endswith("_") and not name.endswith("__"):
-        return name.removesuffix("_"), True
-    return name, False
+    @classmethod
+    def __torch_function__(
+        cls, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Refuse it."""
+        raise UnsupportedOperation(f"the model computes `{plain_name(func)[0]}` with the place of a largest value")
 
 
 def sides(value: Any) -> tuple[Any, Any]:
@@ -197,17 +169,39 @@ def changed_in_place(error: RuntimeError) -> bool:
     return "inplace" in str(error) or "in-place" in str(error)
 
 
-def _refuse_unknown(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+def _refuse_unknown(name: str, args: tuple[Any, ...], options: dict[str, Any], types: Any) -> None:
     known = PAIRS[name]
     given: dict[str, Any] = {f"argument {place}": arg for place, arg in enumerate(args) if place >= len(known)}
     given |= {option: value for option, value in options.items() if option not in known}
     for argument, value in given.items():
         if next(_pairs(value), None) is not None:
             raise UnsupportedOperation(f"the model computes `{name}` with {argument} that depends on the image")
-    if torch.is_inference_mode_enabled():
-        raise UnsupportedOperation(f"the model computes `{name}` under torch.inference_mode()")
-    if options.get("out") is not None:
-        raise UnsupportedOperation(f"the model computes `{name}` into a given tensor")
+    all_pairs = list(_pairs((args, options)))
+    refused = {
+        "with a comparison that depends on the image": ON_CONDITIONS[name] == "refused"
+        and any(isinstance(pair, Condition) for pair in all_pairs),
+        "with complex numbers": name not in ON_COMPLEX and any(pair.image.is_complex() for pair in all_pairs),
+        "with the place of a largest value": Places in types,
+        "under torch.inference_mode()": torch.is_inference_mode_enabled(),
+        "into a given tensor": options.get("out") is not None,
+    }
+    for how, is_so in refused.items():
+        if is_so:
+            raise UnsupportedOperation(f"the model computes `{name}` {how}")
+
+
+def _as_numbers(name: str, args: tuple[Any, ...], in_place: bool) -> tuple[Any, ...]:
+    """The arguments with 0 and 1 in the place of comparisons, where the function's rule wants them so."""
+    conditions = [arg for arg in args if isinstance(arg, Condition)]
+    if in_place and isinstance(args[0], Condition):
+        raise UnsupportedOperation(f"the model computes `{name}` in place on a comparison")
+    if not conditions or ON_CONDITIONS[name] == "followed":
+        return args
+    return tuple(Pair(arg.image, arg.baseline) if isinstance(arg, Condition) else arg for arg in args)
+
+
+def _is_kept(name: str) -> bool:
+    return ON_CONDITIONS[name] == "kept"
 
 
 def _taken(value: Any, side: Callable[[Pair], Tensor]) -> Any:

@@ -11,37 +11,50 @@ from torch import Tensor
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, rows_once, rule
+from heatmill_workers.engine.deeplift.pairs import Pair, Places, multiplied, rows_once
+from heatmill_workers.engine.deeplift.register import Function, rule
 
 # Of the maximum's change. The multiplier is then at most this much above 1.
 AS_GOOD = 1e-3
 
 
-@rule("max_pool2d", row_wise=True)
-def max_pool2d(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Any:
+POOLS: dict[str, Function] = {
+    f"{adaptive}max_pool{dims}d": getattr(functional, f"{adaptive}max_pool{dims}d_with_indices")
+    for adaptive in ("", "adaptive_")
+    for dims in (1, 2, 3)
+}
+RETURNED = {"max": torch.return_types.max, "min": torch.return_types.min}
+
+
+@rule(*POOLS, *(f"{name}_with_indices" for name in POOLS), row_wise=True)
+def max_pool(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Any:
     """A window's change goes to one entry: the image's largest where the maximum grew, the baseline's where it shrank.
 
     That entry changed by at least as much and in the same direction, so its multiplier lies in 0..1. Where the image's
     largest was as good as the baseline's it is taken too: inside a blank baseline all entries of a window are alike,
     and which one is the largest is a matter of rounding.
     """
-    kwargs.pop("return_indices", None)
-    return _routed(functional.max_pool2d_with_indices, source, args, kwargs)
-
-
-@rule("adaptive_max_pool2d", row_wise=True)
-def adaptive_max_pool2d(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Any:
-    """As `max_pool2d`."""
-    kwargs.pop("return_indices", None)
-    return _routed(functional.adaptive_max_pool2d_with_indices, source, args, kwargs)
+    name = function.__name__.removesuffix("_with_indices")
+    returns_places = kwargs.pop("return_indices", False) or function.__name__ != name
+    pool, dims = POOLS[name], int(name[-2])
+    with torch.no_grad():
+        value, where = pool(source.image, *args, **kwargs)
+        found = pool(rows_once(source.baseline), *args, **kwargs)
+        baseline, baseline_where = (each.expand_as(value) for each in found)
+    maps = (source.image.flatten(-dims), source.baseline.flatten(-dims))
+    on_image = (value.flatten(-dims), where.flatten(-dims))
+    on_baseline = (baseline.flatten(-dims), baseline_where.flatten(-dims))
+    chosen, share = (each.view(value.shape) for each in _chosen(maps, on_image, on_baseline))
+    largest = Pair(multiplied(chosen, value, share), baseline)
+    return (largest, where.as_subclass(Places)) if returns_places else largest
 
 
 @rule("amax")
 def amax(function: Function, source: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    """As `max_pool2d`, over whole dimensions."""
+    """As a pool over whole dimensions."""
     dims = [each % source.ndim for each in (dim if isinstance(dim, (list, tuple)) else [dim])]
     if not dims:
-        raise UnsupportedOperation("the model computes `amax` over a whole batch")
+        raise UnsupportedOperation("the model computes the largest or smallest value (`amax`) of a whole batch")
     last = list(range(-len(dims), 0))
     rows = source.movedim(dims, last).flatten(-len(dims))
     with torch.no_grad():
@@ -53,15 +66,24 @@ def amax(function: Function, source: Any, dim: Any = (), keepdim: bool = False) 
     return kept if keepdim else kept.squeeze(dims)
 
 
-def _routed(pool: Function, source: Pair, args: Any, kwargs: Any) -> Any:
-    with torch.no_grad():
-        value, where = pool(source.image, *args, **kwargs)
-        found = pool(rows_once(source.baseline), *args, **kwargs)
-        baseline, baseline_where = (each.expand_as(value) for each in found)
-    maps = (source.image.flatten(2), source.baseline.flatten(2))
-    on_image, on_baseline = (value.flatten(2), where.flatten(2)), (baseline.flatten(2), baseline_where.flatten(2))
-    chosen, share = (each.view(value.shape) for each in _chosen(maps, on_image, on_baseline))
-    return Pair(multiplied(chosen, value, share), baseline)
+@rule("amin")
+def amin(function: Function, source: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    """The largest of the opposites."""
+    return -torch.amax(-source, dim, keepdim)
+
+
+@rule("max", "min", pairs=("input", "other"))
+def along_a_dim(function: Function, source: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The largest or smallest values along a dimension, and places that cannot be computed with; or those of two."""
+    name = function.__name__
+    second = dim if isinstance(dim, torch.Tensor) else other
+    if second is not None:
+        return (torch.maximum if name == "max" else torch.minimum)(source, second)
+    if dim is None:
+        raise UnsupportedOperation(f"the model computes `{name}` over a whole batch")
+    places = function(source.image.detach(), dim, keepdim).indices.as_subclass(Places)
+    values = (torch.amax if name == "max" else torch.amin)(source, dim, keepdim)
+    return RETURNED[name]((values, places))
 
 
 def _chosen(

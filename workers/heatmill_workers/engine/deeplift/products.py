@@ -1,20 +1,23 @@
-"""Rules for products of two values that both depend on the image, and for quotients."""
+"""Rules for products of two values that both depend on the image."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.deeplift.elementwise import affine, smooth
-from heatmill_workers.engine.deeplift.pairs import Function, Pair, multiplied, on_baseline, rule, sides
+from heatmill_workers.engine.deeplift.affine import affine
+from heatmill_workers.engine.deeplift.pairs import Pair, multiplied, on_baseline
+from heatmill_workers.engine.deeplift.register import Function, rule
 
 WEIGHTED = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+MUL = ["mul", "multiply"]
+MATMUL = ["matmul", "__rmatmul__", "bmm", "mm", "mv", "dot", "inner", "linalg_matmul"]
+OUTER = ["outer", "ger", "kron"]
 CONV2D_OPTIONS = ("stride", "padding", "dilation", "groups")
 
 
-@rule("mul", "multiply", "__mul__", "__rmul__", pairs=("input", "other"), row_wise=True)
+@rule(*MUL, pairs=("input", "other"), row_wise=True, conditions="as numbers", complex_numbers=True)
 def scaled(function: Function, left: Any, right: Any) -> Any:
     """A product, value by value."""
     for factor, other in ((left, right), (right, left)):
@@ -23,7 +26,7 @@ def scaled(function: Function, left: Any, right: Any) -> Any:
     return product(torch.mul, left, right)
 
 
-@rule("matmul", "__matmul__", "__rmatmul__", "bmm", "mm", pairs=("input", "other"))
+@rule(*MATMUL, *OUTER, pairs=("input", "other"), complex_numbers=True)
 def product(function: Function, left: Any, right: Any) -> Any:
     """Each factor's change times the mean of the other, which together are the product's change exactly."""
     if not (isinstance(left, Pair) and isinstance(right, Pair)):
@@ -57,67 +60,66 @@ def weighted(function: Function, source: Any, weight: Any, bias: Any = None, *ar
     return mixed if bias is None else mixed + bias.view(-1, *[1] * (weight.ndim - 2))
 
 
-@rule("einsum", pairs=("equation", "left", "right"))
+@rule("einsum", pairs=("equation", "first", "second", "third", "fourth"), complex_numbers=True)
 def einsum(function: Function, equation: str, *factors: Any) -> Any:
     """A product in Einstein's notation."""
-    operands = factors[0] if len(factors) == 1 and isinstance(factors[0], (list, tuple)) else factors
-    if len(operands) != 2:
-        raise UnsupportedOperation(f"the model computes `einsum` of {len(operands)} tensors")
-    return product(partial(torch.einsum, equation), *operands)
+    operands = list(factors[0] if len(factors) == 1 and isinstance(factors[0], (list, tuple)) else factors)
+    places = [place for place, operand in enumerate(operands) if isinstance(operand, Pair)]
+    if len(places) > 2:
+        raise UnsupportedOperation(f"the model computes `einsum` of {len(places)} tensors that depend on the image")
+
+    def contracted(*given: Any) -> Tensor:
+        found: Tensor = torch.einsum(equation, *_put(operands, places, given))
+        return found
+
+    pairs = [operands[place] for place in places]
+    return product(contracted, *pairs) if len(pairs) == 2 else affine(contracted, *pairs)
 
 
-@rule("div", "divide", "true_divide", "__truediv__", pairs=("input", "other"))
-def quotient(function: Function, left: Any, right: Any, rounding_mode: None = None) -> Any:
-    """With y = l / d and s = d^2 + d'^2, y - y' = (d + d') / s (l - l') - (d y' + d' y) / s (d - d').
-
-    A product with the reciprocal would be complete too, but its multipliers reach 1 / d' where a length is nearly zero
-    on the baseline, and cancel each other: wrong in float32.
-    """
-    if rounding_mode is not None:
-        raise UnsupportedOperation("the model computes a division that rounds")
-    if not isinstance(right, Pair):
-        return affine(torch.div, left, right)
-    (over, over_baseline), (under, under_baseline) = sides(left), sides(right)
-    with torch.no_grad():
-        value, baseline = over / under, over_baseline / under_baseline
-        # Their squares alone would leave float32's range.
-        root = torch.hypot(under, under_baseline)
-        share, share_baseline = under / root, under_baseline / root
-        on_left = (share + share_baseline) / root
-        on_right = (share * baseline + share_baseline * value) / root
-    return Pair(multiplied(over * on_left - under * on_right, value), baseline)
+@rule("tensordot", pairs=("input", "other"), complex_numbers=True)
+def tensordot(function: Function, left: Any, right: Any, dims: Any = 2, **_: Any) -> Any:
+    """A product that sums over some dimensions."""
+    return product(lambda one, other: torch.tensordot(one, other, dims), left, right)
 
 
-@rule("__rtruediv__", "__rdiv__", pairs=("input", "other"))
-def reflected_quotient(function: Function, right: Pair, left: Any) -> Any:
-    """A constant over a pair."""
-    return torch.div(left, right)
+@rule("linalg_vecdot", "cross", "linalg_cross", pairs=("input", "other"))
+def along(function: Function, left: Any, right: Any, **options: Any) -> Any:
+    """A product along one dimension."""
+    return product(lambda one, other: function(one, other, **options), left, right)
 
 
-@rule("reciprocal", "rsqrt")
-def inverse(function: Function, source: Pair) -> Pair:
-    """One over something."""
-    found: Pair = smooth(function, source)
-    denominator: Any = torch.sqrt(source) if function.__name__.startswith("rsqrt") else source.clone()
-    found.one_over = denominator
-    return found
+@rule("bilinear", pairs=("input1", "input2"))
+def bilinear(function: Function, left: Any, right: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """A product of both inputs by each of the weight's matrices."""
+    mixed = product(lambda one, other: torch.nn.functional.bilinear(one, other, weight), left, right)
+    return mixed if bias is None else mixed + bias
 
 
-@rule("pow", "__pow__")
-def power(function: Function, base: Any, exponent: Any) -> Any:
-    """A constant power."""
-    if isinstance(exponent, Tensor):
-        raise UnsupportedOperation("the model computes `pow` with a tensor as exponent")
-    return smooth(function, base, exponent)
+@rule("linalg_multi_dot", pairs=("first", "second", "third", "fourth"))
+def chained(function: Function, *factors: Any) -> Any:
+    """Products, from the left to the right."""
+    first, *others = factors[0] if isinstance(factors[0], (list, tuple)) else factors
+    for factor in others:
+        first = torch.matmul(first, factor)
+    return first
 
 
-@rule("addmm", pairs=("input", "mat1", "mat2"))
-def addmm(function: Function, bias: Any, mat1: Any, mat2: Any, **scales: float) -> Any:
-    """A product and a sum."""
-    return torch.matmul(mat1, mat2) * scales.get("alpha", 1) + torch.mul(bias, scales.get("beta", 1))
+@rule("prod")
+def whole_product(function: Function, source: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Products of halves, down to one."""
+    if dim is None:
+        raise UnsupportedOperation("the model computes `prod` over a whole batch")
+    rows = source.movedim(dim, -1)
+    while (length := rows.shape[-1]) > 1:
+        half = length // 2
+        pairs = rows[..., :half] * rows[..., half : 2 * half]
+        rows = torch.cat([pairs, rows[..., 2 * half :]], -1) if length % 2 else pairs
+    return rows.movedim(-1, dim) if keepdim else rows.squeeze(-1)
 
 
-@rule("addcmul", pairs=("input", "tensor1", "tensor2"))
-def addcmul(function: Function, bias: Any, left: Any, right: Any, value: float = 1) -> Any:
-    """A product and a sum, value by value."""
-    return bias + torch.mul(left, right) * value
+def _put(operands: list[Any], places: list[int], given: tuple[Any, ...]) -> list[Any]:
+    """The operands with others in some places."""
+    changed = list(operands)
+    for place, each in zip(places, given, strict=True):
+        changed[place] = each
+    return changed
