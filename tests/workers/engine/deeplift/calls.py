@@ -297,6 +297,8 @@ PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "a mask as numbers": lambda x: x * (x > 0).float() + (x < 1).to(x.dtype).mean(1, keepdim=True),
     "a mask that is counted": lambda x: x / (1 + (x > 0).sum(1, keepdim=True)),
     "a mask in another shape": lambda x: x.masked_fill((x.mean(1) > 0).unsqueeze(1), 0.5),
+    "a mask in the shape of another": lambda x: torch.where((x.mean(1, keepdim=True) > 0).expand_as(x), x, 0.2 * x),
+    "numbers in the shape of a mask": lambda x: x.flatten(1).view_as(x > 0).tanh(),
     "filled in place": lambda x: (x * 1).masked_fill_(x < 0, -0.3),
     "put in place by a comparison": lambda x: _put(x * 1),
     "a mask with a constant": lambda x: torch.where((x > 0) & MASK, x, -x),

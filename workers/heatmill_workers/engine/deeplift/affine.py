@@ -159,7 +159,8 @@ PUTS = ["index_add", "index_copy", "scatter", "scatter_add"]
 PUTS_OF_SLICES = ["slice_scatter", "select_scatter", "diagonal_scatter"]
 
 # Of the second argument they ask for what it is, not for its values.
-LIKE_OTHER = ["view_as", "reshape_as", "expand_as", "type_as", "to"]
+SHAPES_LIKE_OTHER = ["view_as", "reshape_as", "expand_as"]
+NUMBERS_LIKE_OTHER = ["type_as", "to"]
 
 DROPOUT = ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
 
@@ -189,7 +190,8 @@ def affine(function: Function, *args: Any, **kwargs: Any) -> Any:
     return _paired(image, on_baseline(function, args, kwargs, image))
 
 
-@rule(*LIKE_OTHER, pairs=("input", "other"), conditions="as numbers", complex_numbers=True)
+@rule(*SHAPES_LIKE_OTHER, pairs=("input", "other"), conditions="kept", complex_numbers=True)
+@rule(*NUMBERS_LIKE_OTHER, pairs=("input", "other"), conditions="as numbers", complex_numbers=True)
 def like_other(function: Function, source: Any, *args: Any, **kwargs: Any) -> Any:
     """A tensor in the form of another; a constant stays one."""
     (form, _), (options, _) = sides(args), sides(kwargs)

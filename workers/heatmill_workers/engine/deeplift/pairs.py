@@ -90,7 +90,7 @@ class Pair(torch.Tensor):
                 raise
             raise UnsupportedOperation(f"the model computes `{name}` on what it changes in place: {error}") from error
         _follow(name, result, list(_pairs((args, options))))
-        return Condition(result.image, result.baseline) if given is not args and _is_kept(name) else result
+        return Condition(result.image, result.baseline) if _is_kept(name, args) else result
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -200,8 +200,8 @@ def _as_numbers(name: str, args: tuple[Any, ...], in_place: bool) -> tuple[Any, 
     return tuple(Pair(arg.image, arg.baseline) if isinstance(arg, Condition) else arg for arg in args)
 
 
-def _is_kept(name: str) -> bool:
-    return ON_CONDITIONS[name] == "kept"
+def _is_kept(name: str, args: tuple[Any, ...]) -> bool:
+    return ON_CONDITIONS[name] == "kept" and isinstance(args[0], Condition)
 
 
 def _taken(value: Any, side: Callable[[Pair], Tensor]) -> Any:
