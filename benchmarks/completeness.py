@@ -1,6 +1,7 @@
 """Completeness errors of the methods that promise it, on stock architectures: the tables in docs/completeness.md.
 
     python -m benchmarks.completeness > docs/completeness.md
+    python -m benchmarks.layers >> docs/completeness.md
 
 Weights are random, since most cannot be had without a network; batch norm's statistics are measured on noise, scales
 that start at nearly zero are drawn anew, so that every branch counts, and the head is scaled so that the logits of

@@ -16,37 +16,47 @@ The last map is no cut
   says which of its axes are rows, columns and channels.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
-from torch.utils.hooks import RemovableHandle
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.introspection.cut import Counted, Cut, tensors
-from heatmill_workers.engine.introspection.graph import is_learned, nodes_below, separates
+from heatmill_workers.engine.introspection.cut import Counted, Cut
+from heatmill_workers.engine.introspection.graph import is_convolutional, is_learned
 from heatmill_workers.engine.introspection.locality import (
     CHANNELS_FIRST,
     Reading,
     composites,
-    noise,
-    read,
+    follows,
+    has_few_cells,
+    tells_nothing,
 )
 from heatmill_workers.engine.introspection.mixing import has_grid_after, mixer
+from heatmill_workers.engine.introspection.observed import (
+    NO_ONE_LAYER,
+    Seen,
+    bottlenecks,
+    named,
+    noise_like,
+    observed,
+    why_none,
+)
 
 __all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
 
-ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 # How many maps are tried, the last one first.
 TRIED = 8
-NO_ONE_LAYER = "there is no one layer that all evidence flows through"
-AFTER_ATTENTION = "attention mixes positions after its last map"
 
-Readings = Mapping[int, Reading | None]
+Read = Reading | Literal["undecided", "contradicts", "another in a batch"]
+WRONG: Mapping[str, str] = {
+    "undecided": "hardly depends on where something is in the image",
+    "contradicts": "does not follow the image: no part of it has a place there",
+    "another in a batch": "is another one in a batch: there is no one layer that all evidence flows through",
+}
 
 
 @dataclass(frozen=True)
@@ -55,40 +65,6 @@ class Search:
 
     cut: Cut | None
     reason: str = ""
-
-
-@dataclass
-class _Seen:
-    """What the probe keeps of each counted call; holding the tensor keeps its id from being used again."""
-
-    outputs: list[Tensor] = field(default_factory=list)
-    nodes: list[Node | None] = field(default_factory=list)
-    # Each attention's node, and how many calls were counted before it.
-    attention: list[tuple[Node | None, int]] = field(default_factory=list)
-    # Of what each call puts out, and how many calls were counted up to it.
-    shapes: list[tuple[int, torch.Size]] = field(default_factory=list)
-    module_call: int | None = None
-
-
-class _Observe(Counted):
-    """Lists the counted calls of one forward pass."""
-
-    def __init__(self, seen: _Seen) -> None:
-        super().__init__()
-        self.seen = seen
-
-    def see(self, name: str, out: Any) -> None:
-        self.seen.shapes += [(self.count, each.shape) for each in tensors(out)]
-        # A softmax over classes is 2-D; over tokens it has heads or positions besides.
-        if name in ATTENTION or (name == "softmax" and isinstance(out, Tensor) and out.ndim > 2):
-            self.seen.attention.append((next(tensors(out)).grad_fn, len(self.seen.outputs)))
-
-    def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
-        self.see(name, out)
-        self.seen.outputs.append(out)
-        # Kept apart from the tensor: a later in-place call gives the same tensor another node.
-        self.seen.nodes.append(out.grad_fn)
-        return out
 
 
 class _Keep(Counted):
@@ -144,29 +120,21 @@ def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Se
         ValueError: There is no module of that name, or what it puts out is no layer for Grad-CAM.
     """
     try:
-        seen, logits = _observed(module, image, cam_layer)
+        seen, logits = observed(module, image, cam_layer)
     except RuntimeError as error:
         return Search(None, f"the model cannot be differentiated: {error}")
-    calls = [_named(seen, cam_layer)] if cam_layer else list(islice(_bottlenecks(seen, logits), TRIED))
-    readings = _readings(module, image, {call: seen.outputs[call].shape for call in calls})
-    reasons = [] if calls else [_why_none(seen, logits)]
+    calls = [named(seen, cam_layer)] if cam_layer else list(islice(bottlenecks(seen, logits), TRIED))
+    read = _read(module, image, seen, calls)
+    reasons = [] if calls else [why_none(seen, logits)]
     for call in calls:
-        if reason := _why_unusable(seen, image, call, readings):
-            reasons.append(reason)
-            continue
-        reading = readings[call] or CHANNELS_FIRST
-        cut = Cut(call, reading.sizes(seen.outputs[call].shape), reading)
-        if not _works(module, image, cut):
-            reasons.append("the logits do not depend on it")
-            continue
-        # What lies below it is mixed as well.
-        mixed = (
-            None if image.is_meta or not has_grid_after(seen.shapes, cut) else mixer(module, _noise_like(image), cut)
-        )
-        if mixed is None:
-            return Search(cut)
-        reasons.insert(0, f"`{mixed}` mixes positions after its last map")
-        break
+        found = _tried(module, image, seen, call, read[call])
+        if found.cut is not None:
+            return found
+        reasons.append(found.reason)
+        # A map before one that tells nothing is no better, and one before a mixer is as bad.
+        if read[call] == "undecided" or "mixes" in found.reason:
+            reasons.reverse()
+            break
     if cam_layer:
         raise ValueError(f"what module {cam_layer!r} puts out is no layer for Grad-CAM: {reasons[0]}")
     return Search(None, reasons[0])
@@ -188,80 +156,32 @@ def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, T
     return logits, mode.leaf
 
 
-def _noise_like(image: Tensor) -> Tensor:
-    # A net without biases makes nothing of zeros.
-    return image if image.is_meta else noise(image.shape, image.device)
-
-
-def _observed(module: nn.Module, image: Tensor, cam_layer: str | None) -> tuple[_Seen, Tensor]:
-    seen = _Seen()
-    probe = _noise_like(image).detach().clone().requires_grad_()
-    hook = _watch(module, cam_layer, seen) if cam_layer else None
-    try:
-        with torch.enable_grad():
-            # A model may change its input in place, which autograd forbids on a leaf.
-            copy = probe.clone()
-            with _Observe(seen):
-                logits: Tensor = module(copy)
-    finally:
-        if hook:
-            hook.remove()
-    return seen, logits
-
-
-def _watch(module: nn.Module, name: str, seen: _Seen) -> RemovableHandle:
-    modules = dict(module.named_modules())
-    if name not in modules:
-        raise ValueError(f"there is no module {name!r}")
-
-    def note(_module: nn.Module, _inputs: object, out: object) -> None:
-        calls = [call for call, output in enumerate(seen.outputs) if output is out]
-        seen.module_call = calls[-1] if calls else None
-
-    handle: RemovableHandle = modules[name].register_forward_hook(note)
-    return handle
-
-
-def _named(seen: _Seen, name: str) -> int:
-    if seen.module_call is None or not _is_map(seen.outputs[seen.module_call]):
-        raise ValueError(f"module {name!r} puts out no map (N, C, h, w) or (N, h, w, C) with h and w above 1")
-    return seen.module_call
-
-
-def _is_map(out: Tensor) -> bool:
-    return len(out) == 1 and sum(size > 1 for size in out.shape[1:]) > 1
-
-
-def _attention_after(seen: _Seen, logits: Tensor) -> int:
-    """How many calls were counted before the last attention that the logits use."""
-    used = set(nodes_below(logits.grad_fn))
-    return max((count for node, count in seen.attention if node is None or node in used), default=0)
-
-
-def _bottlenecks(seen: _Seen, logits: Tensor) -> Iterator[int]:
-    """The maps after the last attention that everything flows through, the last one first."""
-    for call in range(len(seen.outputs) - 1, _attention_after(seen, logits) - 1, -1):
-        if _is_map(seen.outputs[call]) and separates(seen.nodes[call], logits.grad_fn):
-            yield call
-
-
-def _why_none(seen: _Seen, logits: Tensor) -> str:
-    if not logits.requires_grad:
-        return "the logits have no gradient: the model detaches them from the image, as under torch.no_grad()"
-    if any("CheckpointFunction" in node.name() for node in nodes_below(logits.grad_fn)):
-        return "the model computes its maps under re-entrant checkpointing, which hides them"
-    return AFTER_ATTENTION if _attention_after(seen, logits) else NO_ONE_LAYER
-
-
-def _readings(module: nn.Module, image: Tensor, shapes: Mapping[int, torch.Size]) -> Readings:
-    if image.is_meta or not shapes:
-        return dict.fromkeys(shapes, CHANNELS_FIRST)
+def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dict[int, Read]:
+    """How each of the calls' maps is to be read, or what speaks against it."""
+    if image.is_meta or not calls:
+        return dict.fromkeys(calls, CHANNELS_FIRST)
     height, width = image.shape[2:]
     images = composites((height, width), image.device)
+    shapes = {call: seen.outputs[call].shape for call in calls}
     # Two at a time: a large model may have no memory for more.
     pairs = [_kept(module, pair, shapes) for pair in torch.split(images, 2)]
-    kept = set.intersection(*map(set, pairs))
-    return {call: read(torch.cat([pair[call] for pair in pairs])) for call in kept}
+    found: dict[int, Read] = {}
+    for call in calls:
+        if all(call in pair for pair in pairs):
+            found[call] = _judged(seen, call, torch.cat([pair[call] for pair in pairs]))
+        else:
+            found[call] = "another in a batch"
+    return found
+
+
+def _judged(seen: Seen, call: int, rows: Tensor) -> Read:
+    reading = follows(rows)
+    if reading is not None:
+        return reading
+    if not tells_nothing(rows):
+        return "contradicts"
+    # Weights at random may have no sense of place; what convolutions alone made has.
+    return CHANNELS_FIRST if has_few_cells(rows) or is_convolutional(seen.nodes[call]) else "undecided"
 
 
 def _kept(module: nn.Module, images: Tensor, shapes: Mapping[int, torch.Size]) -> dict[int, Tensor]:
@@ -271,24 +191,25 @@ def _kept(module: nn.Module, images: Tensor, shapes: Mapping[int, torch.Size]) -
     return seen.maps
 
 
-def _why_unusable(seen: _Seen, image: Tensor, call: int, readings: Readings) -> str:
-    """In words what speaks against a map, as far as its values and its graph tell."""
+def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Read) -> Search:
+    """The cut at a call, or what speaks against it."""
     out = seen.outputs[call]
     if out.shape == image.shape or not is_learned(seen.nodes[call]):
-        return f"{NO_ONE_LAYER}; the last map that it does flow through is the image itself"
-    if call not in readings:
-        return f"{NO_ONE_LAYER} of a batch"
-    shape = " x ".join(map(str, out.shape[1:]))
-    return (
-        "" if readings[call] else f"its last map, {shape}, does not follow the image: no part of it has a place there"
-    )
+        return Search(None, f"{NO_ONE_LAYER}; the last map that it does flow through is the image itself")
+    if isinstance(read, str):
+        return Search(None, f"its last map, {' x '.join(map(str, out.shape[1:]))}, {WRONG[read]}")
+    cut = Cut(call, read.sizes(out.shape), read)
+    if not _works(module, image, cut):
+        return Search(None, "the logits do not depend on it")
+    mixed = None if image.is_meta or not has_grid_after(seen.shapes, cut) else mixer(module, noise_like(image), cut)
+    return Search(None, f"`{mixed}` mixes positions after its last map") if mixed else Search(cut)
 
 
 def _works(module: nn.Module, image: Tensor, cut: Cut) -> bool:
     """Whether the logits depend on the replaced output: a model may ignore what an in-place call returns."""
     with torch.enable_grad():
         try:
-            logits_above(module, _noise_like(image), cut)
+            logits_above(module, noise_like(image), cut)
         except UnsupportedOperation:
             return False
     return True

@@ -7,6 +7,23 @@ from torch.autograd.graph import Node
 LEAF = "torch::autograd::AccumulateGrad"
 # Operations that take weights, as autograd names them.
 WEIGHTED = ("Convolution", "mmBackward", "MmBackward", "LinearBackward")
+# Operations that can move a position, in a pass of one image.
+MOVING = (
+    "Permute",
+    "Flip",
+    "Roll",
+    "Fft",
+    "Softmax",
+    "Attention",
+    "Bmm",
+    "Rnn",
+    "Lstm",
+    "Cum",
+    "Index",
+    "Gather",
+    "Sort",
+)
+MATRIX_ROWS = ("_saved_mat1_sym_sizes", "_saved_self_sym_sizes")
 
 
 def nodes_below(node: Node | None, without: Node | None = None) -> Iterator[Node]:
@@ -34,3 +51,23 @@ def is_learned(node: Node | None) -> bool:
     names = [each.name() for each in nodes_below(node)]
     # torch's own functions are numbered.
     return any(name != LEAF and (not name[-1].isdigit() or any(part in name for part in WEIGHTED)) for name in names)
+
+
+def is_convolutional(node: Node | None) -> bool:
+    """Whether only convolutions, pools, norms and the like computed it: then (N, C, h, w) follows the image.
+
+    Args:
+        node: Of a pass of one image.
+    """
+    return not any(_may_move(each) for each in nodes_below(node))
+
+
+def _may_move(node: Node) -> bool:
+    name = node.name()
+    if name == LEAF:
+        return False
+    # A layer on one vector, such as a gate of squeeze-and-excitation, has no positions.
+    if name.startswith(("MmBackward", "AddmmBackward")):
+        sizes = next((getattr(node, each) for each in MATRIX_ROWS if hasattr(node, each)), None)
+        return sizes is None or int(sizes[0]) != 1
+    return not name[-1].isdigit() or any(part in name for part in MOVING)

@@ -1,11 +1,11 @@
 """Which axes of a tensor are the image's rows and columns: found by changing parts of the image.
 
 Four images go through the model: A, B, one that has A's upper half above B's lower half, and one that has A's left half
-beside B's right half. Along the axis of the rows, the tensor of the third image is like A's at the start and like B's
-at the end; along every other axis it is equally like both. The same holds for the columns and the fourth image.
+beside B's right half. The map of the third image is like A's in the upper cells and like B's in the lower ones; in its
+left and right half it is equally like both. The same holds for the fourth image and the columns.
 
-    likeness(i) = |M - M_B|^2 / (|M - M_A|^2 + |M - M_B|^2), summed over the other axes, at index i of the axis
-    contrast    = mean of the likeness over the axis's first half less that over its second half: 1 is perfect, 0 none
+    likeness(cell) = |M - M_B|^2 / (|M - M_A|^2 + |M - M_B|^2), summed over the channels
+    contrast       = mean of the likeness over an axis's first half less that over its second half: 1 is perfect, 0 none
 
 The shape alone cannot tell (N, C, h, w) from (N, h, w, C), nor a map that was mirrored or mixed from one that was not.
 """
@@ -20,18 +20,18 @@ from torch import Tensor
 ABOVE, BESIDE = 2, 3
 # Side of the squares of one colour in the noise, in pixels: deep layers average finer noise away.
 SQUARE = 8
-# Maps of architectures with random weights have 0.1 to 1 at their own size, and what does not follow the image 0.03.
+# Maps without any sense of place have 0 to 0.03; those of most architectures, with random weights, 0.1 to 1.
 LEAST_CONTRAST = 0.06
 # Where the axes are not those of most maps: a few channels may be like A or B by chance.
 LEAST_CONTRAST_ELSEWHERE = 0.3
+# Of the contrast along an axis: what the other image may make of it.
+LARGEST_CROSSTALK = 0.5
 # Of the contrast to the scatter within a half of the axis; channels scatter, positions rise or fall.
 LEAST_EFFECT = 2.0
-# Of the contrast along its own axis: what the other image may make of it.
-LARGEST_CROSSTALK = 0.5
-# A deep layer sees the whole of a small image from each of so few cells along a side: below that contrast nothing is
-# told, and the map is taken as most are.
+# Below that contrast a map tells nothing: it does not follow the image, and is not known to be mirrored either. A deep
+# layer sees the whole of a small image from each of few cells along a side.
+UNDECIDED, UNDECIDED_OF_FEW = 0.2, 0.6
 FEW_CELLS = 3
-UNDECIDED = 0.6
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def noise(shape: Sequence[int], device: torch.device, seed: int = 0) -> Tensor:
     height, width = shape[-2:]
     squares = torch.randn(*shape[:-2], -(-height // SQUARE), -(-width // SQUARE), generator=generator)
     coarse = squares.repeat_interleave(SQUARE, -2).repeat_interleave(SQUARE, -1)[..., :height, :width]
-    return (coarse + 0.5 * torch.randn(*shape, generator=generator)).to(device)
+    return (coarse + torch.randn(*shape, generator=generator)).to(device)
 
 
 def composites(size: tuple[int, int], device: torch.device) -> Tensor:
@@ -91,11 +91,7 @@ def contrast(rows: Tensor, image: int, axis: int) -> float:
         image: ABOVE or BESIDE.
         axis: Of `rows`.
     """
-    likeness = likenesses(rows, image, axis)
-    half = len(likeness) // 2
-    if half == 0:
-        return 0.0
-    return float(likeness[:half].mean() - likeness[-half:].mean())
+    return _fall(likenesses(rows, image, axis))
 
 
 def likenesses(rows: Tensor, image: int, axis: int) -> Tensor:
@@ -108,36 +104,47 @@ def likenesses(rows: Tensor, image: int, axis: int) -> Tensor:
     return torch.where(to_first + to_second > 0, to_second / (to_first + to_second), 0.5)
 
 
-def read(rows: Tensor) -> Reading | None:
-    """How a map is to be read; None where it does not follow the image.
+def follows(rows: Tensor) -> Reading | None:
+    """How a map is to be read; None where it does not clearly follow the image.
 
     Args:
         rows: What the model made of `composites`, (4, ...) in four dimensions.
     """
-    found = follows(rows)
-    if found is not None or max(rows.shape[2:]) > FEW_CELLS:
-        return found
-    told = max(abs(contrast(rows, ABOVE, 2)), abs(contrast(rows, BESIDE, 3)))
-    return CHANNELS_FIRST if told < UNDECIDED else None
-
-
-def follows(rows: Tensor) -> Reading | None:
-    """How a map is to be read if it clearly follows the image; otherwise as `read`."""
     return next((reading for reading in READINGS if _fits(rows, reading)), None)
 
 
+def tells_nothing(rows: Tensor) -> bool:
+    """Whether a map (N, C, h, w) that does not follow the image does not contradict it either."""
+    down, across = (_along(rows, CHANNELS_FIRST, image)[0] for image in (ABOVE, BESIDE))
+    return max(abs(down), abs(across)) < (UNDECIDED_OF_FEW if has_few_cells(rows) else UNDECIDED)
+
+
+def has_few_cells(rows: Tensor) -> bool:
+    """Whether a map (N, C, h, w) is so small that a deep layer need not follow the image."""
+    return max(rows.shape[2:]) <= FEW_CELLS
+
+
 def _fits(rows: Tensor, reading: Reading) -> bool:
-    down, across = contrast(rows, ABOVE, reading.rows), contrast(rows, BESIDE, reading.columns)
+    found = [_along(rows, reading, image) for image in (ABOVE, BESIDE)]
+    smallest = min(contrast for contrast, _, _ in found)
     least = LEAST_CONTRAST if reading == CHANNELS_FIRST else LEAST_CONTRAST_ELSEWHERE
-    crosstalk = max(abs(contrast(rows, ABOVE, reading.columns)), abs(contrast(rows, BESIDE, reading.rows)))
-    if min(down, across) < least or crosstalk > LARGEST_CROSSTALK * min(down, across):
-        return False
-    scatters = (_scatter(rows, ABOVE, reading.rows), _scatter(rows, BESIDE, reading.columns))
-    return down >= LEAST_EFFECT * scatters[0] and across >= LEAST_EFFECT * scatters[1]
+    return smallest >= least and all(
+        contrast >= LEAST_EFFECT * scatter and crosstalk <= LARGEST_CROSSTALK * smallest
+        for contrast, scatter, crosstalk in found
+    )
 
 
-def _scatter(rows: Tensor, image: int, axis: int) -> float:
-    """Standard deviation of the likeness within the halves of an axis."""
-    likeness = likenesses(rows, image, axis)
+def _along(rows: Tensor, reading: Reading, image: int) -> tuple[float, float, float]:
+    """Of a composite: contrast along its own axis and scatter within the halves, and contrast along the other axis."""
+    maps = reading.channels_first(rows).double()
+    to_first, to_second = ((maps[image] - maps[known]).square().sum(0) for known in (0, 1))
+    likeness = torch.where(to_first + to_second > 0, to_second / (to_first + to_second), 0.5)
+    own, other = (likeness.mean(1), likeness.mean(0)) if image == ABOVE else (likeness.mean(0), likeness.mean(1))
+    half = len(own) // 2
+    scatter = torch.stack([own[:half], own[len(own) - half :]]).std(1, correction=0).mean() if half else 0.0
+    return _fall(own), float(scatter), abs(_fall(other))
+
+
+def _fall(likeness: Tensor) -> float:
     half = len(likeness) // 2
-    return float(torch.stack([likeness[:half], likeness[-half:]]).std(1, correction=0).mean())
+    return float(likeness[:half].mean() - likeness[-half:].mean()) if half else 0.0

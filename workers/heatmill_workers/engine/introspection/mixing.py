@@ -134,7 +134,8 @@ class _Disturb(_Exchange):
 def _first_mixer(module: nn.Module, images: Tensor, cut: Cut) -> str | None:
     for change in (_Exchange(cut), _Disturb(cut)):
         with torch.no_grad(), change:
-            module(images)
+            # A model may write into its images.
+            module(images.clone())
         if change.mixer:
             return change.mixer
     return None

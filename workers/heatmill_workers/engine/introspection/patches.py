@@ -122,7 +122,8 @@ def _values(module: nn.Module, images: Tensor, calls: Sequence[int], *, is_over:
         seen = _Keep(calls, is_over=is_over)
         try:
             with torch.no_grad(), seen:
-                module(pair)
+                # A model may write into its images.
+                module(pair.clone())
         except _Enough:
             pass
         kept.append({call: values for call, values in seen.values.items() if len(values) == len(pair)})
