@@ -162,7 +162,7 @@ class RunsInHalf(Net):
         self.bfloat16()
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.bfloat16()).float()  # type: ignore[no-any-return]
+        return super().forward(images.to(torch.bfloat16)).float()  # type: ignore[no-any-return]
 
 
 class UnderAutocast(Net):
