@@ -20,7 +20,7 @@ from heatmill_workers.models.loaders import timm as timm_loader
 from heatmill_workers.models.loaders import torchvision as torchvision_loader
 from heatmill_workers.models.loaders.transformers import preprocessing_of
 from heatmill_workers.models.loading import load, prepare
-from heatmill_workers.models.oracle import Disagreement, agreeing, colours, processed, require_agreement
+from heatmill_workers.models.oracle import Disagreement, agreeing, colours, pictures, processed, require_agreement
 from heatmill_workers.models.preprocessing import preprocess
 from tests.workers.small import CPU, LABELS, architecture
 from tests.workers.vits import of_transformers
@@ -348,6 +348,18 @@ def test_a_photo_made_of_a_bgr_tensor_has_its_own_colours() -> None:
     assert as_photos(tensor.unsqueeze(0), preprocessing)[0, 0, 0].tolist() == [200, 100, 50]
 
 
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (304, 288), (232, 224), (73, 64), (72, 64), (438, 384)])
+def test_the_two_ways_to_round_a_crop_are_told_apart(resize: int, crop: int) -> None:
+    both = [
+        Preprocessing.model_validate({"resize": resize, "crop": crop, "crop_rounding": rounding})
+        for rounding in ("down", "even")
+    ]
+
+    for wanted in both:
+        made = [preprocess(image, wanted)[0] for image in pictures()]
+        assert agreeing(made, both) == wanted
+
+
 @pytest.mark.verify
 @pytest.mark.parametrize("name", torchvision_loader.names())
 def test_every_preset_of_torchvision_is_made(name: str) -> None:
@@ -367,3 +379,27 @@ def test_every_setting_of_timms_models_is_made() -> None:
         process = timm.data.create_transform(**config, is_training=False)
         require_agreement(SPEC, name, process, timm_loader.of_config(SPEC, config))
     assert len(seen) > 100
+
+
+def processors_of_classifiers() -> list[str]:
+    auto = import_module("transformers.models.auto.modeling_auto").MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    known = import_module("transformers.models.auto.image_processing_auto").IMAGE_PROCESSOR_MAPPING_NAMES
+    return sorted({name for kind in auto for name in (known.get(kind) or {}).values()} - {"TimmWrapperImageProcessor"})
+
+
+# What transformers has for classifiers and heatmill cannot do.
+REFUSED = {"Donut", "ImageGPT", "Perceiver", "Siglip2", "TextNet"}
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("name", processors_of_classifiers())
+def test_every_processor_of_transformers_is_done_or_refused(name: str) -> None:
+    made = getattr(transformers, name)()
+
+    if name.partition("ImageProcessor")[0] in REFUSED:
+        with pytest.raises(ModelUnavailable, match=r"\[models\.preprocessing\]"):
+            preprocessing_of(SPEC, [made])
+        return
+    found = preprocessing_of(SPEC, [made])
+    for size in ((331, 449), (1031, 700), (90, 95)):
+        assert levels_apart(with_processor(made), found, picture(*size)) < ROUNDING

@@ -32,6 +32,7 @@ USUAL = 0.999
 # Of one step of 255, for what should lie on a line from black to white.
 BENT = 0.6 / 255
 DIGITS = 6
+SMALL_SHAPES = ((43, 71), *((width, 31) for width in (37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)))
 
 
 class Disagreement(ValueError):
@@ -162,14 +163,16 @@ def colours(process: Process, declared: tuple[Sequence[float], Sequence[float]] 
 
 @cache
 def pictures() -> tuple[Image.Image, ...]:
-    """Noise, a photo, a strip of it, one smaller and one larger; sides are prime, so that no resized pixel is a tie.
+    """Noise, photos and strips, smaller than what models read and larger.
 
-    The noise keeps clear of black and white, where filters that overshoot are cut off at different times.
+    Sides are prime, so that no resized pixel is a tie. Of so many shapes one leaves over an odd number of pixels beside
+    the crop, by which the two ways to round are told apart. The noise keeps clear of black and white, where filters
+    that overshoot are cut off at different times.
     """
     photo = Image.open(str(files("skimage") / "data/coffee.png")).convert("RGB")
     whole, strip = photo.crop((0, 0, 599, 397)), photo.crop((0, 100, 599, 297))
     large = Image.blend(photo.resize((1601, 1201)), _noise(1601, 1201), 0.5)
-    return _noise(331, 449), whole, strip, _noise(61, 47), large
+    return _noise(331, 449), whole, strip, large, *(_noise(*sides) for sides in SMALL_SHAPES)
 
 
 def _noise(width: int, height: int) -> Image.Image:
