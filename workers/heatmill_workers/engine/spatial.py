@@ -43,6 +43,7 @@ from heatmill_workers.engine.introspection.observed import (
     named,
     noise_like,
     observed,
+    unseen,
     why_none,
 )
 
@@ -198,6 +199,9 @@ def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Read) 
         return Search(None, f"{NO_ONE_LAYER}; the last map that it does flow through is the image itself")
     if isinstance(read, str):
         return Search(None, f"its last map, {' x '.join(map(str, out.shape[1:]))}, {WRONG[read]}")
+    rows, columns = unseen(seen, call, read)
+    if rows or columns:
+        return Search(None, f"its last map sees nothing of {rows} rows and {columns} columns of pixels at the borders")
     cut = Cut(call, read.sizes(out.shape), read)
     if not _works(module, image, cut):
         return Search(None, "the logits do not depend on it")

@@ -104,6 +104,43 @@ def test_where_positions_are_exchanged_the_map_before_is_read(mirrored: Callable
     assert (after.call, after.shape) == (before.call, before.shape)
 
 
+def test_cells_that_are_exchanged_within_a_half_are_not_read() -> None:
+    def exchanged(net: Net, images: Tensor) -> Tensor:
+        return pooled(net, net.patches(images)[:, :, [2, 3, 0, 1, 6, 7, 4, 5]])
+
+    cut = search(Net(exchanged).eval().requires_grad_(False), torch.zeros(1, 3, 128, 64)).cut
+
+    assert cut is not None
+    assert (cut.call, cut.shape) == (0, (12, 8, 4))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda images: images[:, :, 32:, 32:],
+        lambda images: images[..., :40],
+        lambda images: functional.interpolate(images[:, :, 16:-16, 16:-16], size=(64, 64)),
+        lambda images: images[..., 16:],
+    ],
+)
+def test_a_map_of_a_part_of_the_image_is_not_drawn_over_the_whole(part: Callable[[Tensor], Tensor]) -> None:
+    nothing = found(lambda net, images: pooled(net, net.near(net.patches(part(images)))))
+
+    assert nothing.cut is None
+    assert "sees nothing of" in nothing.reason or "follow the image" in nothing.reason
+
+
+def test_a_border_that_is_blanked_leaves_the_cells_in_their_places() -> None:
+    def blanked(net: Net, images: Tensor) -> Tensor:
+        images[:, :, :20] = 0
+        return pooled(net, net.near(net.patches(images)))
+
+    cut = found(blanked).cut
+
+    assert cut is not None
+    assert cut.shape == (12, *GRID)
+
+
 def normalised(images: Tensor) -> Tensor:
     return (images - 0.1) / 0.3
 
@@ -196,6 +233,18 @@ def test_weights_are_as_they_were_after_the_search() -> None:
     for name, value in net.state_dict().items():
         assert value.dtype == torch.float32
         assert value.equal(before[name])
+
+
+def test_tokens_behind_a_map_whose_channels_lie_last_mix_nothing() -> None:
+    def forward(net: Net, images: Tensor) -> Tensor:
+        maps = net.near(net.patches(images)).permute(0, 2, 3, 1)
+        logits: Tensor = net.head(maps.reshape(len(images), 16, -1).mean(1))
+        return logits
+
+    cut = found(forward).cut
+
+    assert cut is not None
+    assert cut.reading == CHANNELS_LAST
 
 
 def squeezed(net: Net, maps: Tensor) -> Any:

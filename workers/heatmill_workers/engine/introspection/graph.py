@@ -62,6 +62,16 @@ def is_convolutional(node: Node | None) -> bool:
     return not any(_may_move(each) for each in nodes_below(node))
 
 
+def is_cropped(node: Node | None) -> bool:
+    """Whether something below takes a part of rows or columns; what only blanks them leaves cells in their places."""
+    names = ("ConstantPad", "Index", "Narrow")
+    return any(
+        (each.name().startswith("SliceBackward") and getattr(each, "_saved_dim", 2) >= 2)
+        or any(name in each.name() for name in names)
+        for each in nodes_below(node)
+    )
+
+
 def _may_move(node: Node) -> bool:
     name = node.name()
     if name == LEAF:

@@ -2,7 +2,8 @@
 
 Four images go through the model: A, B, one that has A's upper half above B's lower half, and one that has A's left half
 beside B's right half. The map of the third image is like A's in the upper cells and like B's in the lower ones; in its
-left and right half it is equally like both. The same holds for the fourth image and the columns.
+left and right half it is equally like both. The same holds for the fourth image and the columns. Two more images show A
+and B in stripes of a quarter of the image, so that cells that are exchanged within a half are seen too.
 
     likeness(cell) = |M - M_B|^2 / (|M - M_A|^2 + |M - M_B|^2), summed over the channels
     contrast       = mean of the likeness over an axis's first half less that over its second half: 1 is perfect, 0 none
@@ -18,6 +19,12 @@ import torch
 from torch import Tensor
 
 ABOVE, BESIDE = 2, 3
+# From a composite of halves to that of stripes along the same axis.
+STRIPES = 2
+# Of the slope of the likeness on what the stripes show of A: deep layers blur stripes, and do not exchange them.
+LEAST_SLOPE = -0.1
+# Lines of cells, two to a stripe: one would be blurred by its neighbours into the opposite.
+FEWEST_STRIPED = 8
 # Side of the squares of one colour in the noise, in pixels: deep layers average finer noise away.
 SQUARE = 8
 # Maps without any sense of place have 0 to 0.03; those of most architectures, with random weights, 0.1 to 1.
@@ -75,19 +82,20 @@ def noise(shape: Sequence[int], device: torch.device, seed: int = 0) -> Tensor:
 
 
 def composites(size: tuple[int, int], device: torch.device) -> Tensor:
-    """A, B, A above B, A beside B: (4, 3, H, W)."""
+    """A, B, A above B, A beside B, and stripes of both down and across: (6, 3, H, W)."""
     first, second = noise((2, 3, *size), device)
-    above, beside = second.clone(), second.clone()
-    above[:, : size[0] // 2] = first[:, : size[0] // 2]
-    beside[..., : size[1] // 2] = first[..., : size[1] // 2]
-    return torch.stack([first, second, above, beside])
+    down, across = ((torch.arange(side, device=device) * 4 // side) for side in size)
+    masks = [down < 2, across < 2, down % 2 == 0, across % 2 == 0]
+    shapes = [(1, -1, 1), (1, 1, -1)] * 2
+    mixed = [torch.where(mask.view(shape), first, second) for mask, shape in zip(masks, shapes, strict=True)]
+    return torch.stack([first, second, *mixed])
 
 
 def contrast(rows: Tensor, image: int, axis: int) -> float:
     """How the likeness to A falls along an axis.
 
     Args:
-        rows: What the model made of `composites`, (4, ...).
+        rows: What the model made of `composites`, (6, ...).
         image: ABOVE or BESIDE.
         axis: Of `rows`.
     """
@@ -108,7 +116,7 @@ def follows(rows: Tensor) -> Reading | None:
     """How a map is to be read; None where it does not clearly follow the image.
 
     Args:
-        rows: What the model made of `composites`, (4, ...) in four dimensions.
+        rows: What the model made of `composites`, (6, ...) in four dimensions.
     """
     return next((reading for reading in READINGS if _fits(rows, reading)), None)
 
@@ -129,20 +137,40 @@ def _fits(rows: Tensor, reading: Reading) -> bool:
     smallest = min(contrast for contrast, _, _ in found)
     least = LEAST_CONTRAST if reading == CHANNELS_FIRST else LEAST_CONTRAST_ELSEWHERE
     return smallest >= least and all(
-        contrast >= LEAST_EFFECT * scatter and crosstalk <= LARGEST_CROSSTALK * smallest
-        for contrast, scatter, crosstalk in found
+        contrast >= LEAST_EFFECT * scatter
+        and crosstalk <= LARGEST_CROSSTALK * smallest
+        and _slope(rows, reading, image) >= LEAST_SLOPE
+        for image, (contrast, scatter, crosstalk) in zip((ABOVE, BESIDE), found, strict=True)
     )
 
 
+def _slope(rows: Tensor, reading: Reading, image: int) -> float:
+    """Of the likeness in the composite of stripes on the part of each line that shows A; 1 is perfect, 0 none."""
+    likeness = _cells(rows, reading, image + STRIPES).mean(1 if image == ABOVE else 0)
+    count = len(likeness)
+    if count < FEWEST_STRIPED:
+        return 1.0
+    # How much of each line of cells lies in stripes of A.
+    fine = torch.arange(4 * count) // count % 2 == 0
+    shown = fine.double().view(count, 4).mean(1).to(likeness.device)
+    weights = shown - shown.mean()
+    return float((weights * likeness).sum() / weights.square().sum())
+
+
 def _along(rows: Tensor, reading: Reading, image: int) -> tuple[float, float, float]:
-    """Of a composite: contrast along its own axis and scatter within the halves, and contrast along the other axis."""
-    maps = reading.channels_first(rows).double()
-    to_first, to_second = ((maps[image] - maps[known]).square().sum(0) for known in (0, 1))
-    likeness = torch.where(to_first + to_second > 0, to_second / (to_first + to_second), 0.5)
+    """Of a composite of halves: contrast along its axis, scatter within the halves, contrast along the other axis."""
+    likeness = _cells(rows, reading, image)
     own, other = (likeness.mean(1), likeness.mean(0)) if image == ABOVE else (likeness.mean(0), likeness.mean(1))
     half = len(own) // 2
     scatter = torch.stack([own[:half], own[len(own) - half :]]).std(1, correction=0).mean() if half else 0.0
     return _fall(own), float(scatter), abs(_fall(other))
+
+
+def _cells(rows: Tensor, reading: Reading, image: int) -> Tensor:
+    """The likeness of a composite in each cell, (h, w)."""
+    maps = reading.channels_first(rows).double()
+    to_first, to_second = ((maps[image] - maps[known]).square().sum(0) for known in (0, 1))
+    return torch.where(to_first + to_second > 0, to_second / (to_first + to_second), 0.5)
 
 
 def _fall(likeness: Tensor) -> float:

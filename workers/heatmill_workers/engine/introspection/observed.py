@@ -10,8 +10,8 @@ from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from heatmill_workers.engine.introspection.cut import Counted, tensors
-from heatmill_workers.engine.introspection.graph import nodes_below, separates
-from heatmill_workers.engine.introspection.locality import noise
+from heatmill_workers.engine.introspection.graph import is_cropped, nodes_below, separates
+from heatmill_workers.engine.introspection.locality import Reading, noise
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 NO_ONE_LAYER = "there is no one layer that all evidence flows through"
@@ -29,6 +29,8 @@ class Seen:
     # Of what each call puts out, and how many calls were counted up to it.
     shapes: list[tuple[int, torch.Size]] = field(default_factory=list)
     module_call: int | None = None
+    # What the pass was made of, a leaf.
+    image: Tensor | None = None
 
 
 class _Observe(Counted):
@@ -65,7 +67,7 @@ def observed(module: nn.Module, image: Tensor, cam_layer: str | None) -> tuple[S
         RuntimeError: The model cannot be differentiated.
     """
     seen = Seen()
-    probe = noise_like(image).detach().clone().requires_grad_()
+    seen.image = probe = noise_like(image).detach().clone().requires_grad_()
     hook = _watch(module, cam_layer, seen) if cam_layer else None
     try:
         with torch.enable_grad():
@@ -127,3 +129,29 @@ def why_none(seen: Seen, logits: Tensor) -> str:
     if any("CheckpointFunction" in node.name() for node in nodes_below(logits.grad_fn)):
         return "the model computes its maps under re-entrant checkpointing, which hides them"
     return AFTER_ATTENTION if attention_after(seen, logits) else NO_ONE_LAYER
+
+
+def unseen(seen: Seen, call: int, reading: Reading) -> tuple[int, int]:
+    """How many rows and columns of pixels at the borders a map does not see, where they make a cell or more; else 0.
+
+    A stride that does not divide the image leaves less than that. More is left by a model that crops its image: the
+    cells are then not where they would be drawn.
+    """
+    out, image = seen.outputs[call], seen.image
+    if image is None or image.is_meta or not is_cropped(seen.nodes[call]):
+        return 0, 0
+    weights = noise((1, out.numel()), out.device).view(out.shape).to(out.dtype)
+    try:
+        (gradients,) = torch.autograd.grad(out, image, weights, retain_graph=True)
+    except RuntimeError:
+        # A trunk that works in place on what its gradient needs; Grad-CAM does not need that one.
+        return 0, 0
+    _, height, width = reading.sizes(out.shape)
+    return _left_out(gradients.abs().amax((0, 1, 3)), height), _left_out(gradients.abs().amax((0, 1, 2)), width)
+
+
+def _left_out(influence: Tensor, cells: int) -> int:
+    places = influence.nonzero().flatten().tolist()
+    extent = places[-1] - places[0] + 1 if places else 0
+    left_out = len(influence) - extent
+    return left_out if left_out * cells >= extent else 0

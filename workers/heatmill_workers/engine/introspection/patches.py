@@ -120,10 +120,11 @@ def _values(module: nn.Module, images: Tensor, calls: Sequence[int], *, is_over:
     # Two at a time: a large model may have no memory for more.
     for pair in torch.split(images, 2):
         seen = _Keep(calls, is_over=is_over)
+        # A model may write into its images.
+        copy = pair.clone()
         try:
             with torch.no_grad(), seen:
-                # A model may write into its images.
-                module(pair.clone())
+                module(copy)
         except _Enough:
             pass
         kept.append({call: values for call, values in seen.values.items() if len(values) == len(pair)})
