@@ -41,7 +41,7 @@ def test_the_bundled_model_is_described() -> None:
     model = STOCK.model(BUNDLED_MODEL)
 
     assert (model.spec.loader, model.input_size, len(model.labels)) == ("bundled", (224, 224), 1000)
-    assert model.supports == frozenset({"spatial layer", "operations"})
+    assert model.supports == frozenset({"gradients", "spatial layer", "operations"})
 
 
 def test_an_unknown_method_is_told_the_closest() -> None:
@@ -208,7 +208,7 @@ def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None
     assert (birds.input_size, birds.labels, birds.supports) == (
         (224, 224),
         ("wren", "robin"),
-        frozenset({"attention", "operations"}),
+        frozenset({"attention", "gradients", "operations"}),
     )
     assert catalogue.target_index("birds", "robin") == 1
     assert len(catalogue.models) == len(STOCK.models) + 1

@@ -36,6 +36,8 @@ def test_every_key_that_belongs_to_no_tenant_lies_below_a_reserved_name() -> Non
         keys.trash_marker(JOB),
         keys.expiry_marker(JOB, datetime(2030, 1, 1, tzinfo=UTC)),
         keys.probe("0"),
+        keys.model_facts("a" * 64),
+        keys.newest_facts("resnet18"),
     )
     assert {key.partition("/")[0] for key in of_no_tenant} == keys.reserved_names()
 

@@ -52,8 +52,9 @@ def read_inputs(arguments: Sequence[str]) -> Inputs:
     A file is an image, a folder all images below it, a `.jsonl` file a manifest whose relative paths start at its own
     folder. `s3://bucket/prefix/` and `s3://.../manifest.jsonl` are a source; any other URI is one image.
 
-    The ids of a single folder's images are their paths from the folder on, a single file's is its name. Of several
-    arguments, each id begins with its argument, and manifests without ids name their images from their own folders.
+    The ids of a single folder's images are their paths from the folder on; those of files that lie in one folder are
+    their names. Of other arguments, each id begins with its argument, and manifests without ids name their images from
+    their own folders.
 
     Raises:
         click.BadParameter: Something is not there, is not understood, or cannot be combined; two items have one id, or
@@ -64,7 +65,7 @@ def read_inputs(arguments: Sequence[str]) -> Inputs:
         raise _wrong(f"{sources[0]} lists a job's items; submit everything else as a job of its own")
     if sources:
         return Inputs(source=sources[0])
-    is_alone, left_out = len(arguments) == 1, Counter[str]()
+    is_alone, left_out = _have_one_root(arguments), Counter[str]()
     files = [
         file for argument in arguments if _is_local(argument) for file in _local_images(argument, is_alone, left_out)
     ]
@@ -133,6 +134,12 @@ def parse_metadata(pairs: Iterable[str]) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r}: write key=value")
         metadata[key] = value
     return metadata
+
+
+def _have_one_root(arguments: Sequence[str]) -> bool:
+    """Whether no id need say which argument it is of: there is one, or all are files of one folder."""
+    files = all(_is_local(argument) and Path(argument).is_file() for argument in arguments)
+    return len(arguments) == 1 or (files and len({Path(argument).parent for argument in arguments}) == 1)
 
 
 def _name_and_params(text: str) -> tuple[str, dict[str, JsonValue]]:

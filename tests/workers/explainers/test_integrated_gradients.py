@@ -92,7 +92,7 @@ def test_where_the_logit_does_not_change_the_ratio_means_nothing() -> None:
     (entry,) = explained(loaded(Flat()), photos(1), steps=3)
 
     assert {"completeness_error": 0, "logit_difference": 0, "steps": 3}.items() <= entry.checks.items()
-    assert entry.verdict == "imprecise"
+    assert entry.verdict == "blank"
     assert not entry.attribution.any()
 
 
