@@ -62,6 +62,13 @@ class ScoredWithinTheBatch(Net):
         return functional.normalize(super().forward(images), dim=0)
 
 
+class Squeezes(Net):
+    """Drops every dimension of length 1, that of the batch among them."""
+
+    def read(self, features: Tensor) -> Tensor:
+        return features.mean((2, 3), keepdim=True).squeeze()
+
+
 class BrightBatch(Net):
     """A decision over the whole batch, at a level between black and white."""
 
@@ -79,6 +86,7 @@ class BrightBatch(Net):
         (AttendsOverTheBatch, "% of their spread"),
         (LessTheFirst, "% of their spread"),
         (ScoredWithinTheBatch, "% of their spread"),
+        (Squeezes, r"puts out \(N,\)"),
         (BrightBatch, "mean"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from heatmill.errors import ModelRefused
+from heatmill.errors import ModelRefused, ModelUnavailable
 from heatmill_workers.models.proof.comparison import Reference
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE, ONES, SECOND_PHOTO, ZEROS
 from heatmill_workers.models.proof.runs import FAILED, Runs
@@ -28,7 +28,8 @@ def check_rows(runs: Runs, images: Tensor, wanted: Reference) -> None:
     for rows in ((NOISE,), (ZEROS,), (ONES,), (FIRST_PHOTO,), OTHER_ORDER):
         try:
             found = runs(images[list(rows)])
-        except FAILED as error:
+        # A `squeeze` of all dimensions takes that of the batch as well where it is 1: the outputs are no (1, K) then.
+        except (*FAILED, ModelUnavailable) as error:
             raise _mixing(runs, f"cannot be had: {error}") from error
         if not wanted.is_met(found, rows):
             _check_chance(runs, images, wanted, REPEATS)
