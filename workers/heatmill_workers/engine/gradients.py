@@ -11,17 +11,22 @@ from torch.overrides import TorchFunctionMode
 
 from heatmill.errors import UnsupportedOperation
 
-# What torch's errors hold, and what it says of the model.
-FAULTS: Mapping[str, str] = {
-    "modified by an inplace operation": "the model changes in place what its gradient needs",
-    "is being modified inplace": "the model changes in place what its gradient needs",
-    "used in an in-place operation": "the model changes in place what its gradient needs",
-    "output of a function that returns multiple views": "the model changes in place what its gradient needs",
-    "heckpoint": "the model uses re-entrant checkpointing, which gradients at the image cannot pass",
-    "derivative for": "the model computes something that torch cannot differentiate",
-    "not implemented for 'Quantized": "the model has quantised layers, which torch cannot differentiate",
-    "does not require grad": "the model detaches its logits from the image",
-    "appears to not have been used in the graph": "the model detaches its logits from the image",
+NO_GRADIENT = "the logits have no gradient: the model detaches them from the image, as under torch.no_grad()"
+# What a model does, and parts of the messages by which torch reports it.
+FAULTS: Mapping[str, tuple[str, ...]] = {
+    "the model changes in place what its gradient needs": (
+        "modified by an inplace operation",
+        "is being modified inplace",
+        "used in an in-place operation",
+        "output of a function that returns multiple views",
+    ),
+    "the model uses re-entrant checkpointing, which gradients at the image cannot pass": ("heckpoint",),
+    "the model computes something that torch cannot differentiate": ("derivative for",),
+    "the model has quantised layers, which torch cannot differentiate": ("not implemented for 'Quantized",),
+    "the model detaches its logits from the image": (
+        "does not require grad",
+        "appears to not have been used in the graph",
+    ),
 }
 
 
@@ -42,9 +47,7 @@ def differentiable(logits: Tensor) -> Tensor:
         UnsupportedOperation: They have none.
     """
     if not logits.requires_grad:
-        raise UnsupportedOperation(
-            "the logits have no gradient: the model detaches them from the image, as under torch.no_grad()"
-        )
+        raise UnsupportedOperation(NO_GRADIENT)
     return logits
 
 
@@ -73,8 +76,8 @@ def explained_faults() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        for text, reason in FAULTS.items():
-            if text in str(error):
+        for reason, texts in FAULTS.items():
+            if any(text in str(error) for text in texts):
                 raise UnsupportedOperation(f"{reason}: {str(error).partition(chr(10))[0]}") from error
         raise
 

@@ -33,6 +33,7 @@ from heatmill_workers.engine.introspection.locality import (
     composites,
     follows,
     has_few_cells,
+    noise_like,
     tells_nothing,
 )
 from heatmill_workers.engine.introspection.mixing import has_grid_after, mixer
@@ -41,7 +42,6 @@ from heatmill_workers.engine.introspection.observed import (
     Seen,
     bottlenecks,
     named,
-    noise_like,
     observed,
     unseen,
     why_none,
@@ -108,7 +108,9 @@ def find_cut(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> 
 
 
 def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Search:
-    """The model's last spatial map, or the one that a named module puts out; at most four small passes.
+    """The model's last spatial map, or the one that a named module puts out.
+
+    It takes four passes of one image or two, and up to five more for each map that is tried.
 
     Only for a model that no other thread uses yet: a named module gets a hook while the probe runs.
 

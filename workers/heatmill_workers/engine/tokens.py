@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.attention import Capture, capture
 from heatmill_workers.engine.introspection.graph import nodes_below
-from heatmill_workers.engine.introspection.locality import noise
+from heatmill_workers.engine.introspection.locality import noise_like
+from heatmill_workers.engine.introspection.mixing import MOST_OTHER_TOKENS
 from heatmill_workers.engine.introspection.patches import (
-    MOST_OTHER_TOKENS,
     Grid,
     Patches,
     attends_between_tokens,
@@ -84,9 +84,8 @@ def search_tokens(module: nn.Module, image: Tensor) -> TokenSearch:
     """
     try:
         with torch.enable_grad():
-            probe = image if image.is_meta else noise(image.shape, image.device)
             # A graph from the image on tells which attention the logits use.
-            copy = probe.detach().clone().requires_grad_().clone()
+            copy = noise_like(image).detach().clone().requires_grad_().clone()
             with _Probe() as seen:
                 logits = module(copy)
             return _laid_out(module, image, logits, seen)

@@ -35,7 +35,7 @@ def piecewise_linear(function: Function, source: Pair, *args: Any, **kwargs: Any
         # What did not move has no quotient; one pass over a sum tells whether there is any.
         if multiplier.sum().isnan():
             multiplier = torch.where(multiplier.isnan(), derivative(function, source.image, args, kwargs), multiplier)
-    return Pair(multiplied(_spread(source, value), value, multiplier), baseline)
+    return Pair(multiplied(image_like(source, value), value, multiplier), baseline)
 
 
 @rule("abs", "absolute", row_wise=True, complex_numbers=True)
@@ -105,6 +105,11 @@ def derivative(function: Function, values: Tensor, args: Any, kwargs: Any) -> Te
     return found
 
 
+def image_like(source: Pair, value: Tensor) -> Tensor:
+    """The image's side in the shape of the value: a constant argument may have more dimensions."""
+    return source.image if source.image.shape == value.shape else source.image.expand_as(value)
+
+
 def _leaky(function: Function, source: Pair, args: tuple[Any, ...], slope: Any) -> Pair:
     with torch.no_grad():
         value = function(source.image, *args)
@@ -133,11 +138,6 @@ def _shared(function: Function, left: Any, right: Any, share: Tensor) -> Pair:
 
 def _quotient(change: Tensor, step: Tensor) -> Tensor:
     return change.div_(step)
-
-
-def _spread(source: Pair, value: Tensor) -> Tensor:
-    """The image's side in the shape of the value: a constant argument may have more dimensions."""
-    return source.image if source.image.shape == value.shape else source.image.expand_as(value)
 
 
 def _tensor(bound: Any, source: Any) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from heatmill_workers.engine.deeplift.pairs import Pair, multiplied, on_baseline, sides
-from heatmill_workers.engine.deeplift.piecewise_linear import derivative
+from heatmill_workers.engine.deeplift.piecewise_linear import derivative, image_like
 from heatmill_workers.engine.deeplift.register import Function, rule
 
 SMOOTH = [
@@ -104,8 +104,7 @@ def smooth(function: Function, source: Pair, *args: Any, **kwargs: Any) -> Pair:
         ends = precise(source.image), on_baseline(precise, (source,), {}, value)
         alone = not any(isinstance(arg, Tensor) for arg in (*args, *kwargs.values()))
         multiplier = _secant(applied, (source.image, source.baseline), ends, alone=alone)
-    image = source.image if source.image.shape == value.shape else source.image.expand_as(value)
-    return Pair(multiplied(image, value, multiplier.to(value.dtype)), baseline)
+    return Pair(multiplied(image_like(source, value), value, multiplier.to(value.dtype)), baseline)
 
 
 @rule("pow", "float_power", pairs=("input", "exponent"))

@@ -81,6 +81,11 @@ def noise(shape: Sequence[int], device: torch.device, seed: int = 0) -> Tensor:
     return (coarse + torch.randn(*shape, generator=generator)).to(device)
 
 
+def noise_like(image: Tensor) -> Tensor:
+    """What a model is probed with, in the image's shape: a net without biases makes nothing of zeros."""
+    return image if image.is_meta else noise(image.shape, image.device)
+
+
 def composites(size: tuple[int, int], device: torch.device) -> Tensor:
     """A, B, A above B, A beside B, and stripes of both down and across: (6, 3, H, W)."""
     first, second = noise((2, 3, *size), device)
@@ -104,12 +109,7 @@ def contrast(rows: Tensor, image: int, axis: int) -> float:
 
 def likenesses(rows: Tensor, image: int, axis: int) -> Tensor:
     """How much a composite is like A (1) and not like B (0) at each index of an axis; 0.5 where both are the same."""
-    others = [each for each in range(rows.ndim) if each not in {0, axis}]
-    values = rows.double()
-    to_first, to_second = ((values[image] - values[known]).square() for known in (0, 1))
-    dimensions = [each - 1 for each in others]
-    to_first, to_second = to_first.sum(dimensions), to_second.sum(dimensions)
-    return torch.where(to_first + to_second > 0, to_second / (to_first + to_second), 0.5)
+    return _likeness(rows, image, [each - 1 for each in range(1, rows.ndim) if each != axis])
 
 
 def follows(rows: Tensor) -> Reading | None:
@@ -168,8 +168,13 @@ def _along(rows: Tensor, reading: Reading, image: int) -> tuple[float, float, fl
 
 def _cells(rows: Tensor, reading: Reading, image: int) -> Tensor:
     """The likeness of a composite in each cell, (h, w)."""
-    maps = reading.channels_first(rows).double()
-    to_first, to_second = ((maps[image] - maps[known]).square().sum(0) for known in (0, 1))
+    return _likeness(reading.channels_first(rows), image, [0])
+
+
+def _likeness(rows: Tensor, image: int, dimensions: list[int]) -> Tensor:
+    """As in the module's docstring; `dimensions` of one image are summed over."""
+    values = rows.double()
+    to_first, to_second = ((values[image] - values[known]).square().sum(dimensions) for known in (0, 1))
     return torch.where(to_first + to_second > 0, to_second / (to_first + to_second), 0.5)
 
 

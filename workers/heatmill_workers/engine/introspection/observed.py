@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from heatmill_workers.engine.gradients import NO_GRADIENT
 from heatmill_workers.engine.introspection.cut import Counted, tensors
 from heatmill_workers.engine.introspection.graph import is_cropped, nodes_below, separates
-from heatmill_workers.engine.introspection.locality import Reading, noise
+from heatmill_workers.engine.introspection.locality import Reading, noise, noise_like
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward"}
 NO_ONE_LAYER = "there is no one layer that all evidence flows through"
@@ -20,7 +21,7 @@ AFTER_ATTENTION = "attention mixes positions after its last map"
 
 @dataclass
 class Seen:
-    """What the probe keeps of each counted call; holding the tensor keeps its id from being used again."""
+    """What the probe keeps of one pass."""
 
     outputs: list[Tensor] = field(default_factory=list)
     nodes: list[Node | None] = field(default_factory=list)
@@ -52,11 +53,6 @@ class _Observe(Counted):
         # Kept apart from the tensor: a later in-place call gives the same tensor another node.
         self.seen.nodes.append(out.grad_fn)
         return out
-
-
-def noise_like(image: Tensor) -> Tensor:
-    """What a model is probed with: a net without biases makes nothing of zeros."""
-    return image if image.is_meta else noise(image.shape, image.device)
 
 
 def observed(module: nn.Module, image: Tensor, cam_layer: str | None) -> tuple[Seen, Tensor]:
@@ -125,7 +121,7 @@ def bottlenecks(seen: Seen, logits: Tensor) -> Iterator[int]:
 def why_none(seen: Seen, logits: Tensor) -> str:
     """In words why there is no map that everything flows through."""
     if not logits.requires_grad:
-        return "the logits have no gradient: the model detaches them from the image, as under torch.no_grad()"
+        return NO_GRADIENT
     if any("CheckpointFunction" in node.name() for node in nodes_below(logits.grad_fn)):
         return "the model computes its maps under re-entrant checkpointing, which hides them"
     return AFTER_ATTENTION if attention_after(seen, logits) else NO_ONE_LAYER

@@ -27,9 +27,9 @@ from heatmill_workers.engine.introspection.locality import (
     follows,
     likenesses,
 )
+from heatmill_workers.engine.introspection.mixing import MOST_OTHER_TOKENS
 
 Grid = tuple[int, int]
-MOST_OTHER_TOKENS = 16
 # Grids that are tried.
 TRIED = 6
 # Of the largest change of a token between two images.

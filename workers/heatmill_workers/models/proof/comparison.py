@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from heatmill_workers.models.proof.calls import LOW_PRECISION
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -31,7 +33,7 @@ HALF = Tolerance(of_spread=0.1, of_size=0.02, of_gradient=0.3)
 
 def tolerance(dtype: torch.dtype) -> Tolerance:
     """By the lowest precision that a model computes in."""
-    return HALF if dtype in {torch.float16, torch.bfloat16} else FLOAT32
+    return HALF if dtype in LOW_PRECISION else FLOAT32
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.runs import FAILED
-
-LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,8 @@ from torch.overrides import TorchFunctionMode
 from heatmill_workers.engine.tail import Tail
 from heatmill_workers.models.proof.intervals import Range, hull
 from heatmill_workers.models.proof.ranges import Ranges
-from heatmill_workers.models.proof.scripted import Scripted, last_range, last_results
+from heatmill_workers.models.proof.scripted import LAST, Scripted, last_range, last_results
 
-# Behind the logits there are few calls; a hand-written softmax has about five, a mean over crops some more.
-LAST = 64
 LARGEST = 65536
 PRECISE = {torch.float32, torch.float64}
 

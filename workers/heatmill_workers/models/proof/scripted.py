@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from heatmill_workers.models.proof.intervals import ALL, ARITHMETIC, CLAMPS, Range, clamp_bounds, range_of
 
+# Behind the logits there are few calls; a hand-written softmax has about five, a mean over crops some more.
 LAST = 64
 
 
