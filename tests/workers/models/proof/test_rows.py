@@ -168,6 +168,12 @@ def test_noise_that_is_seeded_is_refused_as_well() -> None:
         proved(seeded(SeededNoise))
 
 
+def test_an_operation_that_is_called_often_is_named_once() -> None:
+    with pytest.raises(ModelRefused) as caught:
+        proved(seeded(OwnStatistics))
+    assert str(caught.value).count("batch norm with the statistics of the batch") == 1
+
+
 def test_the_proof_leaves_torchs_random_state_alone() -> None:
     module = seeded(DrawsNothingThatCounts)
     state = torch.get_rng_state()

@@ -31,6 +31,7 @@ OVER_DIMENSIONS = frozenset(
     mean sum std var amax amin max min softmax log_softmax logsumexp norm roll flip cumsum sort
     """.split()  # noqa: SIM905
 )
+BATCH_STATISTICS = "batch norm with the statistics of the batch"
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -58,8 +59,8 @@ class Calls(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in DRAWS or (func in DRAWS_IN_TRAINING and _argument(func, "training", args, options)):
             self._note(self.draws, name)
-        if func in {functional.batch_norm, functional.instance_norm}:
-            self._look_at_norm(func, args, options)
+        if func is functional.batch_norm:
+            self._look_at_norm(args, options)
         elif name in OVER_DIMENSIONS and _crosses_rows(args, options):
             self._note(self.mixes, name)
         self.branches |= name in BRANCHES
@@ -68,12 +69,11 @@ class Calls(TorchFunctionMode):
             self.dtype = out.dtype
         return out
 
-    def _look_at_norm(self, func: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        if func is functional.batch_norm and (
-            _argument(func, "training", args, options) or _argument(func, "running_mean", args, options) is None
-        ):
-            # Before anything else that looks across rows: it is what most people will have to mend.
-            self.mixes.insert(0, "batch norm with the statistics of the batch")
+    def _look_at_norm(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        given = [_argument(functional.batch_norm, name, args, options) for name in ("training", "running_mean")]
+        # Before anything else that looks across rows: it is what most people will have to mend.
+        if (given[0] or given[1] is None) and BATCH_STATISTICS not in self.mixes:
+            self.mixes.insert(0, BATCH_STATISTICS)
 
     def _note(self, names: list[str], name: str) -> None:
         if name not in names:
