@@ -39,7 +39,7 @@ def archive() -> bytes:
         (b"\x93NUMPY\1\0v\0", "a NumPy array"),
         (archive(), "a ZIP archive"),
         (gzip.compress(b"x"), "a gzip archive"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "an MP4 or another video"),
         (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "a QuickTime video"),
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "a camera's raw file"),
@@ -60,7 +60,7 @@ def archive() -> bytes:
 def test_what_is_no_image_is_recognised(data: bytes, name: str) -> None:
     with pytest.raises(ImageUnreadable, match="not an image in one of the formats") as caught:
         read(data)
-    assert f"; it is {name}" in str(caught.value) or name in str(caught.value)
+    assert f"; it is {name}" in str(caught.value)
 
 
 def test_bytes_that_nobody_knows_are_no_image() -> None:
