@@ -23,6 +23,7 @@ def build(spec: ModelSpec) -> Built:
 
     Raises:
         ModelUnavailable: Another architecture is asked for, or the operator's file does not fit.
+        WeightsUnavailable: There is no such file on this machine.
     """
     if spec.builds not in LABELS:
         raise ModelUnavailable(

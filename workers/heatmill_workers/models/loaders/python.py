@@ -17,7 +17,8 @@ def build(spec: ModelSpec) -> Built:
     """What the factory makes, with the weights of the operator's file where there is one.
 
     Raises:
-        ModelUnavailable: There is no such factory, it fails, or it makes no module.
+        ModelUnavailable: There is no such factory, it fails, it makes no module, or the operator's file does not fit.
+        WeightsUnavailable: There is no such file on this machine.
     """
     module = _made(spec)
     if spec.weights:

@@ -18,7 +18,9 @@ def build(spec: ModelSpec) -> Built:
     """The architecture with the operator's weights, or else with timm's, which it downloads.
 
     Raises:
-        ModelUnavailable: timm is not installed, has no such model, or the weights cannot be had or do not fit.
+        ModelUnavailable: timm is not installed, has no such model or prepares photos as heatmill cannot, or the weights
+            do not fit.
+        WeightsUnavailable: They cannot be had on this machine now.
     """
     try:
         timm: Any = import_module("timm")

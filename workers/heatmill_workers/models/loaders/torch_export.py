@@ -38,7 +38,8 @@ def build(spec: ModelSpec) -> Built:
     """The exported graph.
 
     Raises:
-        ModelUnavailable: The file is missing, another, no exported program, or takes one number of images only.
+        ModelUnavailable: The file is another, no exported program, or takes one number of images only.
+        WeightsUnavailable: There is no such file on this machine.
     """
     file = checked_file(spec)
     try:

@@ -12,7 +12,8 @@ def build(spec: ModelSpec) -> Built:
     """The scripted module.
 
     Raises:
-        ModelUnavailable: The file is missing, another, or no TorchScript.
+        ModelUnavailable: The file is another, or no TorchScript.
+        WeightsUnavailable: There is no such file on this machine.
     """
     file = checked_file(spec)
     try:

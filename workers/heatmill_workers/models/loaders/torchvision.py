@@ -23,7 +23,7 @@ def build(spec: ModelSpec) -> Built:
     """The architecture with the operator's weights, or else with torchvision's default ones, which it downloads.
 
     Raises:
-        ModelUnavailable: There is no such architecture, or the weights do not fit.
+        ModelUnavailable: There is no such architecture, its preset does what heatmill cannot, or weights do not fit.
         WeightsUnavailable: They cannot be had on this machine now.
     """
     if spec.builds not in names():

@@ -58,8 +58,9 @@ def build(spec: ModelSpec) -> Built:
     """The classifier with its own weights, or with the operator's file.
 
     Raises:
-        ModelUnavailable: transformers is not installed, or the folder holds no whole image classifier.
-        WeightsUnavailable: The hub does not give the model to this machine now.
+        ModelUnavailable: transformers is not installed, the folder holds no whole image classifier, or its image
+            processor does what heatmill cannot.
+        WeightsUnavailable: The hub does not give the model to this machine now, or the operator's file is not there.
     """
     try:
         library: Any = import_module("transformers")
