@@ -75,22 +75,22 @@ def _of_cicp(file: _File) -> Stated | None:
 
 def _of_profile(file: _File) -> Stated | None:
     info = file.image.info
-    if profile := info.get("icc_profile") or bmp_profile(file.data):
+    if profile := info.get("icc_profile") or _bmp_profile(file.data):
         return Stated(profile, "the colour profile")
     return Stated(fault="the colour profile is damaged and was ignored") if "icc_profile" in info else None
 
 
-def _of_boxes(file: _File) -> Stated | None:
-    found = nclx(file.data) if file.image.format in {"AVIF", "HEIF"} else None
-    return _coded(*found, "nclx") if found else None
-
-
-def bmp_profile(data: bytes) -> bytes | None:
+def _bmp_profile(data: bytes) -> bytes | None:
     """The profile that a BMP of version 5 holds, of which Pillow does not know."""
     if data[:2] != b"BM" or len(data) < 138 or data[14:18] != b"\x7c\0\0\0" or data[70:74] != b"DEBM":
         return None
     offset, size = struct.unpack_from("<II", data, 14 + 112)
     return data[14 + offset : 14 + offset + size] or b"none"
+
+
+def _of_boxes(file: _File) -> Stated | None:
+    found = nclx(file.data) if file.image.format in {"AVIF", "HEIF"} else None
+    return _coded(*found, "nclx") if found else None
 
 
 def _of_chunks(file: _File) -> Stated | None:
@@ -149,7 +149,6 @@ def _pairs(numbers: Sequence[float]) -> Chromaticities:
 
 
 def _is_adobe_rgb(image: Image.Image) -> bool:
-    """As cameras say it: in EXIF, with no profile."""
     with suppress(*DAMAGE):
         exif = image.getexif()
         if not exif:
