@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatmill_workers.models.proof.activation import FinalActivation, find_final_activation
+from heatmill_workers.models.proof.activation import FinalActivation, see_ending
 from tests.workers.small import architecture
 
 Ending = Callable[["Net", Tensor], Tensor]
@@ -81,6 +81,10 @@ SIGMOID: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def final_activation(module: nn.Module, images: Tensor) -> FinalActivation | None:
+    return see_ending(module, images).final
+
+
 def assert_reads_logits(module: nn.Module, found: FinalActivation, logits: Tensor) -> None:
     assert found.read is not None
     outputs, values = found.read(module, IMAGES[:1])
@@ -99,7 +103,7 @@ def test_an_activation_is_found_however_it_is_written(
     net = Net(of_logits(function), is_normalised=is_normalised)
 
     with torch.no_grad():
-        found = find_final_activation(net, IMAGES)
+        found = final_activation(net, IMAGES)
 
         assert found is not None
         assert found.name == name
@@ -123,7 +127,7 @@ def test_compiled_files_show_theirs_too(
 ) -> None:
     with torch.no_grad():
         module = form(Net(of_logits(function)))
-        found = find_final_activation(module, IMAGES)
+        found = final_activation(module, IMAGES)
 
         assert found is not None
         assert found.name == name
@@ -143,7 +147,7 @@ def test_two_probabilities_of_one_logit_are_found(
 ) -> None:
     with torch.no_grad():
         module = form(Net(of_logits(function), 1))
-        found = find_final_activation(module, IMAGES)
+        found = final_activation(module, IMAGES)
 
         assert found is not None
         assert (found.name, found.sides) == ("sigmoid", sides)
@@ -178,7 +182,7 @@ def test_probabilities_are_seen_where_no_one_tensor_makes_them(
     name, function = PROBABILITIES[ending]
 
     with torch.no_grad():
-        found = find_final_activation(form(Net(function, is_normalised=is_normalised)), IMAGES)
+        found = final_activation(form(Net(function, is_normalised=is_normalised)), IMAGES)
 
     assert found is not None
     assert (found.name, found.read) == (name, None)
@@ -201,7 +205,7 @@ def test_logits_are_no_probabilities_however_small(
     ending: str, form: Callable[[Any], nn.Module], is_normalised: bool
 ) -> None:
     with torch.no_grad():
-        assert find_final_activation(form(Net(LOGITS[ending], is_normalised=is_normalised)), IMAGES) is None
+        assert final_activation(form(Net(LOGITS[ending], is_normalised=is_normalised)), IMAGES) is None
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -213,7 +217,7 @@ def test_numbers_between_other_bounds_are_neither(
     form: Callable[[Any], nn.Module], function: Callable[[Tensor], Tensor]
 ) -> None:
     with torch.no_grad():
-        found = find_final_activation(form(Net(of_logits(function))), IMAGES)
+        found = final_activation(form(Net(of_logits(function))), IMAGES)
 
     assert found is not None
     assert found.name == "bounded"
@@ -227,7 +231,7 @@ def test_cosines_are_logits_only_if_they_are_scaled(form: Callable[[Any], nn.Mod
         return 30 * found if is_scaled else found
 
     with torch.no_grad():
-        found = find_final_activation(form(Net(cosines)), IMAGES)
+        found = final_activation(form(Net(cosines)), IMAGES)
 
     assert (found and found.name) == (None if is_scaled else "bounded")
 
@@ -238,7 +242,7 @@ def test_one_number_that_is_never_negative_is_no_logit(
     form: Callable[[Any], nn.Module], function: Callable[[Tensor], Tensor]
 ) -> None:
     with torch.no_grad():
-        found = find_final_activation(form(Net(of_logits(function), 1)), IMAGES)
+        found = final_activation(form(Net(of_logits(function), 1)), IMAGES)
 
     assert found is not None
     assert found.name == "bounded"
@@ -251,7 +255,7 @@ def test_small_logits_are_told_from_those_that_they_are_made_of(function: Callab
 
     net = Net(of_logits(small), 4)
     with torch.no_grad():
-        found = find_final_activation(net, IMAGES)
+        found = final_activation(net, IMAGES)
 
         assert found is not None
         assert found.read is not None
@@ -265,7 +269,7 @@ def test_what_a_certain_model_ends_in_is_found(function: Callable[[Tensor], Tens
     net = Net(of_logits(lambda z: function(-20 - z.abs()) if function is torch.sigmoid else function(60 * z)))
 
     with torch.no_grad():
-        found = find_final_activation(net, IMAGES)
+        found = final_activation(net, IMAGES)
 
     assert found is not None
     assert found.read is not None
@@ -284,7 +288,7 @@ def test_published_architectures_put_out_logits(name: str) -> None:
     side = 299 if name == "inception_v3" else 224
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
-    assert find_final_activation(architecture(name, side).eval(), images) is None
+    assert final_activation(architecture(name, side).eval(), images) is None
 
 
 class OnlyPhotos(Net):
@@ -296,7 +300,7 @@ class OnlyPhotos(Net):
 
 
 def test_a_model_that_refuses_strange_images_is_seen_on_the_others() -> None:
-    found = find_final_activation(OnlyPhotos(of_logits(torch.sigmoid)), IMAGES)
+    found = final_activation(OnlyPhotos(of_logits(torch.sigmoid)), IMAGES)
 
     assert found is not None
     assert found.name == "sigmoid"
@@ -307,7 +311,7 @@ def test_the_images_and_the_random_numbers_of_others_are_left_alone() -> None:
     net.trunk.register_forward_pre_hook(lambda _, inputs: inputs[0].mul_(2))
     images, state = IMAGES.clone(), torch.get_rng_state()
 
-    find_final_activation(net, images)
+    final_activation(net, images)
 
     assert torch.equal(images, IMAGES)
     assert torch.equal(torch.get_rng_state(), state)

@@ -86,18 +86,13 @@ class Ending:
     is_constant: bool = False
 
 
-def find_final_activation(module: nn.Module, images: Tensor) -> FinalActivation | None:
-    """The activation that a model ends in; None where its outputs are logits, or values.
+def see_ending(module: nn.Module, images: Tensor) -> Ending:
+    """What a model puts out and the activation that it ends in, as seen on the images and on two scaled ones.
 
     Args:
         module: (N, 3, H, W) to (N, K), in eval mode; rows do not mix.
         images: A few, such as (N, 3, H, W) of noise, zeros and photos.
     """
-    return see_ending(module, images).final
-
-
-def see_ending(module: nn.Module, images: Tensor) -> Ending:
-    """`find_final_activation`, and how many numbers the model puts out, on the images and on two scaled ones."""
     try:
         seen = observe(module, torch.cat([images, FAR * images[:2]]))
     except (AssertionError, ValueError, RuntimeError):

@@ -134,9 +134,9 @@ def _runs(subject: Subject, forward: nn.Module) -> Runs:
 def _at_its_fastest(subject: Subject, facts: ModelFacts, wanted: Reference) -> ModelFacts:
     """Lay convolutions channels-last and fold batch norms, where the outputs stay what they were."""
 
-    def run(memory_format: torch.memory_format) -> Tensor:
-        runs = _runs(subject, adapted(subject, facts.model_copy(update={"channels_last": True})))
-        return runs(subject.images.contiguous(memory_format=memory_format))
+    def run() -> Tensor:
+        tried = facts.model_copy(update={"channels_last": True})
+        return _runs(subject, adapted(subject, tried))(laid_out(subject.images, tried))
 
     channels_last = try_channels_last(subject.module, run, wanted.is_met)
     facts = facts.model_copy(update={"channels_last": channels_last})
