@@ -96,7 +96,7 @@ def process_shard(worker: Worker, job: JobId, number: int) -> None:
         log.warning("put off", error=str(error))
         _give_back(worker, shard, RETRY_SECONDS)
     except MachineError as error:
-        log.error("this machine cannot do it", error=str(error), attempt=shard.claim.attempt)  # noqa: TRY400
+        log.error("this machine cannot do it", error=str(error), attempt=shard.claim.attempt)  # noqa: TRY400 - no trace
         _give_back(worker, shard, RETRY_SECONDS, counts=True)
     else:
         _tell(worker, job, header)

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from io import BytesIO
 
 from PIL import Image, ImageChops
@@ -126,14 +127,12 @@ def wide_alpha(data: bytes, facts: PngFacts) -> Image.Image:
     """
     colour = facts.chunks[TRANSPARENT]
     upper, lower = _bytes_of(data, "RGB;16B"), _bytes_of(data, "RGB;16L")
-    differs = None
-    for channel in range(3):
-        for image, value in ((upper, colour[2 * channel]), (lower, colour[2 * channel + 1])):
-            other = image.getchannel(channel).point([0 if level == value else 255 for level in range(256)])
-            differs = other if differs is None else ImageChops.lighter(differs, other)
-    if differs is None:
-        raise ValueError("a picture has channels")
-    return differs
+    differences = (
+        image.getchannel(channel).point([0 if level == value else 255 for level in range(256)])
+        for channel in range(3)
+        for image, value in ((upper, colour[2 * channel]), (lower, colour[2 * channel + 1]))
+    )
+    return reduce(ImageChops.lighter, differences)
 
 
 def _bytes_of(data: bytes, layout: str) -> Image.Image:

@@ -142,7 +142,7 @@ class _SingleBatchNorm(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _batch_norm(  # noqa: PLR0913
+def _batch_norm(  # noqa: PLR0913 - torch's arguments
     rows: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,

@@ -52,7 +52,7 @@ __all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
 # How many maps are tried, the last one first.
 TRIED = 8
 
-Read = Reading | Literal["undecided", "contradicts", "another in a batch"]
+Judgement = Reading | Literal["undecided", "contradicts", "another in a batch"]
 WRONG: Mapping[str, str] = {
     "undecided": "hardly depends on where something is in the image",
     "contradicts": "does not follow the image: no part of it has a place there",
@@ -159,7 +159,7 @@ def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, T
     return logits, mode.leaf
 
 
-def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dict[int, Read]:
+def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dict[int, Judgement]:
     """How each of the calls' maps is to be read, or what speaks against it."""
     if image.is_meta or not calls:
         return dict.fromkeys(calls, CHANNELS_FIRST)
@@ -168,7 +168,7 @@ def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dic
     shapes = {call: seen.outputs[call].shape for call in calls}
     # Two at a time: a large model may have no memory for more.
     pairs = [_kept(module, pair, shapes) for pair in torch.split(images, 2)]
-    found: dict[int, Read] = {}
+    found: dict[int, Judgement] = {}
     for call in calls:
         if all(call in pair for pair in pairs):
             found[call] = _judged(seen, call, torch.cat([pair[call] for pair in pairs]))
@@ -177,7 +177,7 @@ def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dic
     return found
 
 
-def _judged(seen: Seen, call: int, rows: Tensor) -> Read:
+def _judged(seen: Seen, call: int, rows: Tensor) -> Judgement:
     reading = follows(rows)
     if reading is not None:
         return reading
@@ -194,7 +194,7 @@ def _kept(module: nn.Module, images: Tensor, shapes: Mapping[int, torch.Size]) -
     return seen.maps
 
 
-def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Read) -> Search:
+def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Judgement) -> Search:
     """The cut at a call, or what speaks against it."""
     out = seen.outputs[call]
     if out.shape == image.shape or not is_learned(seen.nodes[call]):

@@ -13,7 +13,7 @@ DRAWS = frozenset(
     """
     rand rand_like randn randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_ uniform_
     multinomial poisson exponential_ random_ cauchy_ geometric_ log_normal_ gumbel_softmax native_dropout
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - as a list each name would take a line
 )
 # These draw only where they are told that the model trains, which is what some of them take for granted.
 DRAWS_IN_TRAINING = (
@@ -29,7 +29,7 @@ BRANCHES = frozenset({"__bool__", "item", "tolist", "__float__", "__int__", "__i
 OVER_DIMENSIONS = frozenset(
     """
     mean sum std var amax amin max min softmax log_softmax logsumexp norm roll flip cumsum sort
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - as a list each name would take a line
 )
 BATCH_STATISTICS = "batch norm with the statistics of the batch"
 LOW_PRECISION = (torch.float16, torch.bfloat16)

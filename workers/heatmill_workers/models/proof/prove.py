@@ -21,7 +21,6 @@ from heatmill_workers.models.proof.runs import Runs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-Read = Callable[[object], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Subject:
 
     spec: ModelSpec
     module: nn.Module
-    read: Read
+    read: Callable[[object], Tensor]
     images: Tensor
 
 
