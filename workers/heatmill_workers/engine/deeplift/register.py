@@ -13,7 +13,8 @@ Conditions = Literal["refused", "followed", "as numbers", "kept"]
 OUT_OF_TORCH = {"__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__", "item", "tolist", "numpy"}
 
 RULES: dict[str, Rule] = {}
-"""By a function's name without what marks it as in-place. A rule is called as rule(function, *args, **kwargs)."""
+"""By a function's name without what marks it as in-place. A rule is called as rule(function, *args, **kwargs),
+and raises UnsupportedOperation for what it cannot follow."""
 
 PAIRS: dict[str, tuple[str, ...]] = {}
 """The first arguments of each function with a rule, those which may be pairs."""
