@@ -15,7 +15,7 @@ from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
-# Of the mean size of a map's gradient; float32 leaves 1e-7 to 1e-6 of a mean that is zero.
+# As a share of the mean size of a map's gradient; float32 leaves 1e-7 to 1e-6 of a mean that is zero.
 ROUNDING = 1e-5
 
 

@@ -29,7 +29,7 @@ Process = Callable[[Image.Image], Tensor]
 # pixel aside), 8 and 28 (without antialiasing).
 LARGEST_MEAN, LARGEST_USUAL = 0.8, 5.0
 USUAL = 0.999
-# Of one step of 255, for what should lie on a line from black to white.
+# Largest distance from the line between black and white: 0.6 of one step of 255.
 BENT = 0.6 / 255
 DIGITS = 6
 SMALL_SHAPES = ((43, 71), *((width, 31) for width in (37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)))
@@ -203,7 +203,7 @@ def _processed(process: Process, picture: Image.Image) -> Tensor:
 
 
 def _largest_distance(made: Sequence[Tensor], candidate: Preprocessing) -> float:
-    """Of all pictures, or of the first that says that it is not this candidate."""
+    """The largest distance over the pictures, up to the first one that rules the candidate out."""
     largest = 0.0
     for picture, tensor in zip(pictures(), made, strict=True):
         largest = max(largest, _distance(picture, tensor, candidate))

@@ -14,7 +14,8 @@ from heatmill_workers.engine.deeplift.multipliers import multipliers_and_outputs
 from heatmill_workers.engine.gradients import target_logits
 from heatmill_workers.models.loaded import LoadedModel
 
-# Of the larger logit, between a plain pass and one of pairs; more where the model computes in half precision.
+# Largest difference between a plain pass and one of pairs, as a share of the larger logit; more where the model
+# computes in half precision.
 SAME_LOGITS, SAME_HALF_LOGITS = 1e-3, 0.05
 # Models whose passes of pairs were held against plain ones; a shard's copies of a loaded model share the module.
 _COMPARED: WeakSet[nn.Module] = WeakSet()

@@ -21,7 +21,7 @@ from torch import Tensor
 ABOVE, BESIDE = 2, 3
 # From a composite of halves to that of stripes along the same axis.
 STRIPES = 2
-# Of the slope of the likeness on what the stripes show of A: deep layers blur stripes, and do not exchange them.
+# Smallest slope of the likeness over the share of A in each line: deep layers blur stripes, and do not exchange them.
 LEAST_SLOPE = -0.1
 # Lines of cells, two to a stripe: one would be blurred by its neighbours into the opposite.
 FEWEST_STRIPED = 8
@@ -31,9 +31,9 @@ SQUARE = 8
 LEAST_CONTRAST = 0.06
 # Where the axes are not those of most maps: a few channels may be like A or B by chance.
 LEAST_CONTRAST_ELSEWHERE = 0.3
-# Of the contrast along an axis: what the other image may make of it.
+# Largest contrast along the other axis, as a share of the smaller of the two axes' contrasts.
 LARGEST_CROSSTALK = 0.5
-# Of the contrast to the scatter within a half of the axis; channels scatter, positions rise or fall.
+# Smallest ratio of the contrast to the scatter within a half of the axis: channels scatter, positions rise or fall.
 LEAST_EFFECT = 2.0
 # Below that contrast a map tells nothing: it does not follow the image, and is not known to be mirrored either. A deep
 # layer sees the whole of a small image from each of few cells along a side.
@@ -145,7 +145,7 @@ def _fits(rows: Tensor, reading: Reading) -> bool:
 
 
 def _slope(rows: Tensor, reading: Reading, image: int) -> float:
-    """Of the likeness in the composite of stripes on the part of each line that shows A; 1 is perfect, 0 none."""
+    """Slope of the likeness in the composite of stripes over the share of A in each line; 1 is perfect, 0 none."""
     likeness = _cells(rows, reading, image + STRIPES).mean(1 if image == ABOVE else 0)
     count = len(likeness)
     if count < FEWEST_STRIPED:

@@ -22,7 +22,8 @@ from heatmill_workers.engine.introspection.locality import noise
 ROWS = 2
 # Class, distillation and register tokens.
 MOST_OTHER_TOKENS = 16
-# Of the tensor's largest value: a mean over exchanged cells differs by rounding. gMLP starts with weights of 1e-6.
+# As a share of the tensor's largest value: a mean over exchanged cells differs by rounding. gMLP starts with weights of
+# 1e-6.
 LEAST_CHANGE = {torch.float64: 1e-10, torch.float32: 1e-4}
 LOCAL = ("conv2d", "pool", "pad", "interpolate", "upsample", "unfold", "grid_sample")
 

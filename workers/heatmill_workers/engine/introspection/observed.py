@@ -27,10 +27,10 @@ class Seen:
     nodes: list[Node | None] = field(default_factory=list)
     # Each attention's node, and how many calls were counted before it.
     attention: list[tuple[Node | None, int]] = field(default_factory=list)
-    # Of what each call puts out, and how many calls were counted up to it.
+    # The shape of what each call puts out, behind the number of calls that were counted up to it.
     shapes: list[tuple[int, torch.Size]] = field(default_factory=list)
     module_call: int | None = None
-    # What the pass was made of, a leaf.
+    # The image that went through the model, a leaf of the graph.
     image: Tensor | None = None
 
 

@@ -30,9 +30,9 @@ from heatmill_workers.engine.introspection.locality import (
 from heatmill_workers.engine.introspection.mixing import MOST_OTHER_TOKENS
 
 Grid = tuple[int, int]
-# Grids that are tried.
+# How many grids are tried.
 TRIED = 6
-# Of the largest change of a token between two images.
+# As a share of the largest change of a token between two images.
 LEAST_CHANGE = 1e-6
 # How far from 0.5 the likeness of tokens is on average, at least, where each is to be told.
 LEAST_MARGIN = 0.25
@@ -115,7 +115,7 @@ class _Keep(Capture):
 
 
 def _values(module: nn.Module, images: Tensor, calls: Sequence[int], *, is_over: bool) -> dict[int, Tensor]:
-    """(N, heads, keys, width) of each call, of the calls of which there are any."""
+    """The values (N, heads, keys, width) of each call that has some for every image."""
     kept: list[dict[int, Tensor]] = []
     # Two at a time: a large model may have no memory for more.
     for pair in torch.split(images, 2):
