@@ -13,14 +13,14 @@ class ModelFacts(Schema):
 
     format: Literal[1] = 1
     key: Sha256 = Field(
-        description="Of the weights, the models.toml entry, the code, the libraries and the type of device."
+        description="Digest of the weights, the models.toml entry, the code, the libraries and the type of device."
     )
     refused: str | None = Field(None, description="Why no method may explain the model.")
     activation: Activation | None = Field(None, description="What turns its outputs into probabilities.")
-    outputs: str = Field("logits", description="What an attribution of one output adds up to: logits, or what else.")
+    outputs: str = Field("logits", description="What it puts out: logits, log-probabilities, probabilities, or values.")
     dtype: str = Field("float32", description="The lowest precision that it computes in.")
     input_dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="The precision that images are handed to it in."
+        "float32", description="The precision of the images that it is given."
     )
     converted: bool = Field(False, description="Its parameters were converted to that precision.")
     reads_outputs: bool = Field(False, description="Its logits are picked out of its outputs, or converted to float32.")

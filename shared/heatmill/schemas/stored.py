@@ -72,7 +72,7 @@ class Target(Schema):
     label: str
     probability: float | None = Field(
         None,
-        description="Of independent labels each by itself, so that those of one image need not add up to 1. Null where "
+        description="Independent labels have one each, and those of one image need not add up to 1. Null where "
         "the model is a regression.",
     )
     value: float | None = Field(None, description="What a regression says; null where the model tells classes apart.")
@@ -106,7 +106,7 @@ class StoredArray(StoredFile):
 class ImageRead(Schema):
     """How an item's image was read; docs/images.md has the rules."""
 
-    format: str = Field(description="Of the file, by its content: JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF or HEIF.")
+    format: str = Field(description="The file's format by its content: JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF or HEIF.")
     size: Size = Field(description="Width and height of the whole photo, upright, in pixels.")
     reduced_by: int = Field(1, description="2, 4 or 8 where a JPEG was decoded to 1/2, 1/4 or 1/8 of its size.")
     notes: tuple[str, ...] = Field(
