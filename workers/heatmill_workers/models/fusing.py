@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 # What a module may raise that asks its batch norm for more than its output.
-FAILED = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError)
+FAILED = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AssertionError)
 
 
 @dataclass(frozen=True)
