@@ -172,7 +172,7 @@ def test_a_cam_layer_that_is_not_there_is_named() -> None:
 def test_a_size_that_the_model_does_not_take_is_named() -> None:
     built = Built(architecture("vit_b_32", SIDE), Preprocessing(resize=96, crop=96), LABELS)
 
-    with pytest.raises(ModelUnavailable, match="does not run on 96 x 96 pixels; see `preprocessing`"):
+    with pytest.raises(ModelUnavailable, match="does not run on 96 x 96 pixels, neither on 5 images nor"):
         prepare(spec(preprocessing=None), built, CPU)
 
 

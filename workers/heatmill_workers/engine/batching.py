@@ -159,12 +159,17 @@ def unless_out_of_memory(compute: Callable[[], T]) -> T | None:
     """What `compute` returns; None where the device has not enough memory for it."""
     try:
         return compute()
-    except torch.cuda.OutOfMemoryError:
-        pass
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
     # Outside the except block the traceback has let go of the failed batch's tensors.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory has ended, which torch has several ways to say."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)

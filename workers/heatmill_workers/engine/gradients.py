@@ -22,6 +22,7 @@ FAULTS: Mapping[str, tuple[str, ...]] = {
     ),
     "the model uses re-entrant checkpointing, which gradients at the image cannot pass": ("heckpoint",),
     "the model computes something that torch cannot differentiate": ("derivative for",),
+    "the model has backward hooks, which may change gradients": ("backward hooks", "BackwardHook"),
     "the model has quantised layers, which torch cannot differentiate": ("not implemented for 'Quantized",),
     "the model detaches its logits from the image": (
         "does not require grad",

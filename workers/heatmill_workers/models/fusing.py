@@ -128,7 +128,8 @@ def _folds(module: nn.Module, calls: _Calls) -> Iterator[Fold]:
 
 def _is_plain(part: nn.Module) -> bool:
     """Whether its weight is what it is called with: no hook and no parametrisation makes it."""
-    hooks = part._forward_pre_hooks or part._forward_hooks  # noqa: SLF001 - there is no other name for them
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    hooks = any(getattr(part, kind) for kind in kinds)
     return not hooks and dict(part.named_parameters(recurse=False)).get("weight") is getattr(part, "weight", None)
 
 

@@ -23,6 +23,7 @@ from heatmill_workers.models.adapted import prefix
 from heatmill_workers.models.heads import with_head
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.proof.inputs import NOISE, proof_images
+from heatmill_workers.models.proof.own_weights import check_values
 from heatmill_workers.models.proof.prove import Subject, laid_out, lay_out, prove, prove_gradients, reading, running
 from heatmill_workers.models.proof.runs import reader
 from heatmill_workers.models.weights import digest
@@ -70,6 +71,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         ModelRefused: No method can be right on it, or what it puts out cannot be told.
     """
     module = built.module.eval()
+    check_values(spec.name, module)
     # One by one: a TorchScript module refuses `requires_grad_`.
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -153,9 +155,10 @@ def _looked_into(subject: Subject, module: nn.Module, facts: ModelFacts) -> tupl
     image = laid_out(subject.images[NOISE : NOISE + 1], facts)
     cam_layer = spec.cam_layer and prefix(module, subject.module) + spec.cam_layer
     try:
-        return search(module, image, cam_layer), search_tokens(module, image)
+        found = search(module, image, cam_layer)
     except ValueError as error:
         raise ModelUnavailable(f"model {spec.name}: `cam_layer` in models.toml: {error}") from error
+    return found, search_tokens(module, image)
 
 
 def _reasons(found: Search, attention: TokenSearch, facts: ModelFacts) -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatmill.errors import ModelRefused
+from heatmill.errors import ModelRefused, ModelUnavailable
 from tests.workers.models.proof.subjects import Net, noise, proved, seeded
 
 
@@ -62,6 +62,14 @@ class ScoredWithinTheBatch(Net):
         return functional.normalize(super().forward(images), dim=0)
 
 
+class GhostNorm(Net):
+    """Normalises groups of eight rows; fewer are left as they are."""
+
+    def read(self, features: Tensor) -> Tensor:
+        groups = [group - group.mean(0) if len(group) == 8 else group for group in torch.split(features, 8)]
+        return torch.cat(groups).mean((2, 3))
+
+
 class Squeezes(Net):
     """Drops every dimension of length 1, that of the batch among them."""
 
@@ -87,6 +95,7 @@ class BrightBatch(Net):
         (LessTheFirst, "% of their spread"),
         (ScoredWithinTheBatch, "% of their spread"),
         (Squeezes, r"puts out \(N,\)"),
+        (GhostNorm, "mean"),
         (BrightBatch, "mean"),
     ],
 )
@@ -140,6 +149,27 @@ class OneOfTwoWays(Net):
         return features.mean((2, 3)) if random.random() < 0.5 else features.amax((2, 3))  # noqa: S311
 
 
+class FlipsByItsOwnGenerator(Net):
+    """Draws rarely, from numbers that are no module's but its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = random.Random(4)  # noqa: S311
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(images.flip(-1) if self.generator.random() < 0.1 else images)
+
+
+NUMBERS = np.random.default_rng(2)
+
+
+class NoiseFromItsFile(Net):
+    """Draws rarely, from a generator beside the class."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(images + (0.5 if NUMBERS.random() < 0.1 else 0))
+
+
 class SeededNoise(Net):
     """The same numbers at each call, another for each row of a batch."""
 
@@ -156,6 +186,8 @@ class SeededNoise(Net):
         (NumpysNoise, "random"),
         (SkipsARowNowAndThen, "random.*rand"),
         (OneOfTwoWays, "random"),
+        (FlipsByItsOwnGenerator, r"random.*generator \(Random\)"),
+        (NoiseFromItsFile, r"random.*NUMBERS \(Generator\)"),
     ],
 )
 def test_chance_is_refused(kind: type[nn.Module], words: str) -> None:
@@ -246,3 +278,30 @@ class OneImageOnly(Net):
 def test_a_model_for_one_image_at_a_time_is_refused() -> None:
     with pytest.raises(ModelRefused, match="runs on one image, and not on a batch of 5"):
         proved(seeded(OneImageOnly))
+
+
+class InitialisedByItsFirstImages(Net):
+    """Sets its own scale when it runs for the first time, as ActNorm does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(6, 1, 1))
+
+    def features(self, images: Tensor) -> Tensor:
+        maps = self.first(images)
+        if not self.scale.any():
+            self.scale.data.copy_(1 / maps.std((0, 2, 3)).view(-1, 1, 1))
+        found: Tensor = self.second((maps * self.scale).relu()).relu()
+        return found
+
+
+def test_a_model_that_changes_its_own_weights_is_refused() -> None:
+    with pytest.raises(ModelRefused, match=r"changes its own weights \(scale\)"):
+        proved(seeded(InitialisedByItsFirstImages))
+
+
+def test_parameters_without_values_are_named() -> None:
+    with pytest.raises(ModelUnavailable, match=r"0\.weight has no shape yet"):
+        proved(nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    with pytest.raises(ModelUnavailable, match="is on the meta device"):
+        proved(seeded(Net).to("meta"))

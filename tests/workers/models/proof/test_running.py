@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -267,6 +268,70 @@ def test_a_model_that_torch_cannot_differentiate_says_why(kind: type[Net], words
             maps(method, model, images)
     for method in ("partition_shap", "lime"):
         assert maps(method, model, images).isfinite().all()
+
+
+class ByNumpy(Net):
+    """Leaves torch on its way."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(torch.from_numpy(images.numpy() * 2))
+
+
+class IntoAGivenTensor(Net):
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(torch.mul(images, 2, out=torch.empty_like(images)))
+
+
+class _NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values * 2
+
+
+class WithoutBackward(Net):
+    def features(self, images: Tensor) -> Tensor:
+        doubled: Tensor = _NoBackward.apply(images)
+        return super().features(doubled)
+
+
+def guided() -> nn.Module:
+    """Guided backpropagation, left on."""
+    module = Net()
+
+    def keep_positive(_part: nn.Module, given: Any, _found: Any) -> Any:
+        return tuple(each.clamp(min=0) for each in given)
+
+    module.norm.register_full_backward_hook(keep_positive)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(ByNumpy, "numpy"), (IntoAGivenTensor, "out="), (WithoutBackward, "backward"), (guided, "hooks")],
+)
+def test_whatever_keeps_gradients_away_is_told_and_black_boxes_answer(
+    kind: Callable[[], nn.Module], words: str
+) -> None:
+    model, images = proved(seeded(kind)), noise()  # type: ignore[arg-type]
+
+    for method in ("saliency", "grad_cam"):
+        with pytest.raises(UnsupportedOperation, match=words):
+            maps(method, model, images)
+    # DeepLIFT follows what a function of autograd does on its way forward.
+    if kind is not WithoutBackward:
+        with pytest.raises(UnsupportedOperation):
+            maps("deep_lift", model, images)
+    for method in ("partition_shap", "lime"):
+        assert maps(method, model, images).isfinite().all()
+
+
+def test_a_model_of_float64_runs_in_float32() -> None:
+    model, images = proved(seeded(Net).double()), noise()
+    wanted = gradients(seeded(Net), images)
+
+    torch.testing.assert_close(
+        maps("saliency", model, images), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())
+    )
 
 
 class RowsInTheMiddle(nn.Module):

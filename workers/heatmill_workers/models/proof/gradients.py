@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import ModelRefused, UnsupportedOperation
+from heatmill_workers.engine.batching import is_out_of_memory
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients
 from heatmill_workers.models.proof.comparison import Tolerance
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE
@@ -41,22 +42,39 @@ def check_gradients(name: str, module: nn.Module, images: Tensor, allowed: Toler
         ModelRefused: An image's gradient is another alone, also where it is handed in twice.
     """
     image = images[FIRST_PHOTO : FIRST_PHOTO + 1]
+    if hooked := _hooked_part(module):
+        return Differentiability(f"its part {hooked} has backward hooks, which may change gradients; remove them")
     try:
         together = _gradients(module, images[[FIRST_PHOTO, NOISE]])[:1]
         if _is_same(_gradients(module, image), together, allowed):
             return Differentiability()
         twice = _gradients(_doubled(module), image)
     except UnsupportedOperation as error:
-        layer = quantised_layer(module)
-        return Differentiability(
-            f"it has quantised layers ({layer}), which torch cannot follow" if layer else str(error)
-        )
+        return Differentiability(_quantised(module) or str(error))
+    # It runs without gradients: whatever it raises now is about them, unless memory has ended.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = f"torch cannot take its gradients ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        return Differentiability(_quantised(module) or reason)
     if not _is_same(twice, together, allowed):
         raise ModelRefused(
             f"model {name} cannot be explained, since its rows depend on one another: an image's gradient changes with "
             f"the other images of its batch"
         )
     return Differentiability(two_rows=True)
+
+
+def _quantised(module: nn.Module) -> str:
+    layer = quantised_layer(module)
+    return f"it has quantised layers ({layer}), which torch cannot follow" if layer else ""
+
+
+def _hooked_part(module: nn.Module) -> str:
+    """The name of a part with backward hooks, such as those of guided backpropagation."""
+    hooks = ("_backward_hooks", "_backward_pre_hooks")
+    parts = ((name or "itself", part) for name, part in module.named_modules())
+    return next((name for name, part in parts if any(getattr(part, each, None) for each in hooks)), "")
 
 
 def _gradients(module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """In which precision a model runs: float32 or what the operator wants, else the one that it was made in."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +25,7 @@ class Precision:
 def find_precision(module: nn.Module, image: Tensor, wanted: torch.dtype) -> Precision:
     """Convert the module in place if it runs then.
 
-    Parameters of float64 stay as they are: a model has them for a reason.
+    Some parameters of float64 among others stay as they are: a model has them for a reason.
 
     Args:
         module: In eval mode.
@@ -46,16 +45,17 @@ def find_precision(module: nn.Module, image: Tensor, wanted: torch.dtype) -> Pre
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:
-    """Convert all parameters and buffers that are float32 or less, in place."""
+    """Convert parameters and buffers in place; see `find_precision`."""
     for tensor in _tensors(module):
         tensor.data = tensor.data.to(dtype)
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    for part in module.modules():
-        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-            if tensor.dtype in {*LOW_PRECISION, torch.float32}:
-                yield tensor
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Those of float32 or less; in a model that is float64 as a whole, all."""
+    parts = module.modules()
+    tensors = [each for part in parts for each in (*part.parameters(recurse=False), *part.buffers(recurse=False))]
+    converted = [tensor for tensor in tensors if tensor.dtype in {*LOW_PRECISION, torch.float32}]
+    return converted or [tensor for tensor in tensors if tensor.dtype == torch.float64]
 
 
 def _runs(module: nn.Module, image: Tensor) -> bool:

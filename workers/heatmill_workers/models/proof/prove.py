@@ -13,10 +13,12 @@ from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.fusing import fuse
 from heatmill_workers.models.proof.comparison import Reference, tolerance
+from heatmill_workers.models.proof.generators import generators
 from heatmill_workers.models.proof.gradients import Differentiability, check_gradients, quantised_layer
 from heatmill_workers.models.proof.memory_layout import set_layout, try_channels_last
+from heatmill_workers.models.proof.own_weights import check_unchanged, fingerprint
 from heatmill_workers.models.proof.precision import convert, find_precision
-from heatmill_workers.models.proof.rows import check_rows
+from heatmill_workers.models.proof.rows import LARGE_BATCH, check_rows
 from heatmill_workers.models.proof.runs import Runs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -59,9 +61,11 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     # Its integers are scaled by the range of the whole batch.
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
     runs = _runs(subject, adapt(module, read, needs))
+    weights = fingerprint(module)
     outputs = runs.first(images)
     wanted = Reference(outputs, tolerance(runs.calls.dtype))
     check_rows(runs, images, wanted)
+    check_unchanged(spec.name, module, weights)
     facts = ModelFacts(
         key=key,
         dtype=NAMES[runs.calls.dtype],
@@ -127,7 +131,8 @@ def laid_out(images: Tensor, facts: ModelFacts) -> Tensor:
 
 def _runs(subject: Subject, forward: nn.Module) -> Runs:
     # All of them together, unless memory ends.
-    return Runs(subject.spec.name, forward, BatchSizes(subject.images.device, fixed=len(subject.images)))
+    sizes = BatchSizes(subject.images.device, fixed=len(LARGE_BATCH))
+    return Runs(subject.spec.name, forward, sizes, generators(subject.module))
 
 
 def _at_its_fastest(subject: Subject, facts: ModelFacts, wanted: Reference) -> ModelFacts:

@@ -1,20 +1,18 @@
 """One run of a model on proof inputs: what it puts out, and whether it wrote into what it was given."""
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill.errors import HeatmillError, ModelRefused, ModelUnavailable
 from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.models.proof.calls import Calls
+from heatmill_workers.models.proof.generators import States
 
-# What modules raise on a size or a batch that they were not built for.
-FAILED = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError, AttributeError)
+# An operator's module may raise anything on a size or a batch that it was not built for.
+FAILED = Exception
 
 
 @dataclass
@@ -25,6 +23,7 @@ class Runs:
         name: Of the model, for messages.
         forward: The operator's module, adapted.
         sizes: How many images go through the device together.
+        states: Where the generators stand that it may draw from; see `generators`.
 
     Attributes:
         writes: Whether a run changed the images that it was given.
@@ -34,21 +33,20 @@ class Runs:
     name: str
     forward: Callable[[Tensor], Tensor]
     sizes: BatchSizes
+    states: Callable[[], States]
     writes: bool = False
     calls: Calls = field(default_factory=Calls)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Outputs (N, K) float32 of images (N, C, H, W)."""
-        given = images.clone(memory_format=torch.preserve_format)
-        states = _states()
+        before = self.states()
         with torch.no_grad(), self.calls:
             passes = in_batches(
-                lambda rows: self.forward(given[rows.start : rows.stop]), len(given), self.sizes, "proof"
+                lambda rows: self._pass(images[rows.start : rows.stop]), len(images), self.sizes, "proof"
             )
             outputs = torch.cat([outputs for _, outputs in passes])
-        moved = (name for name, state in _states().items() if state != states[name])
+        moved = (name for name, state in self.states().items() if state != before[name])
         self.calls.draws += [name for name in moved if name not in self.calls.draws]
-        self.writes |= not torch.equal(given, images)
         return outputs.detach()
 
     def first(self, images: Tensor) -> Tensor:
@@ -60,6 +58,8 @@ class Runs:
         """
         try:
             outputs = self(images)
+        except HeatmillError:
+            raise
         except FAILED as error:
             raise self._in_words(error, images) from error
         if len(outputs) != len(images):
@@ -71,23 +71,22 @@ class Runs:
             raise ModelRefused(f"model {self.name} puts out values that are not finite for every input that was tried")
         return outputs
 
+    def _pass(self, images: Tensor) -> Tensor:
+        given = images.clone(memory_format=torch.preserve_format)
+        outputs = self.forward(given)
+        self.writes |= not torch.equal(given, images)
+        return outputs
+
     def _in_words(self, error: Exception, images: Tensor) -> ModelUnavailable | ModelRefused:
         height, width = images.shape[2:]
         try:
             self(images[:1])
         except FAILED:
             return ModelUnavailable(
-                f"model {self.name} does not run on {height} x {width} pixels; "
-                f"see `preprocessing` in models.toml: {error}"
+                f"model {self.name} does not run on {height} x {width} pixels, neither on "
+                f"{len(images)} images nor on one; see `preprocessing` in models.toml: {type(error).__name__}: {error}"
             )
         return ModelRefused(f"model {self.name} runs on one image, and not on a batch of {len(images)}: {error}")
-
-
-def _states() -> dict[str, object]:
-    """Where the random numbers of Python and NumPy stand, which torch does not see."""
-    numpys: Any = np.random.get_state(legacy=False)
-    place = numpys["state"]
-    return {"Python's random": random.getstate(), "numpy.random": (place["key"].tobytes(), place["pos"])}
 
 
 def reader(name: str, output: str | int | None) -> Callable[[object], Tensor]:
