@@ -1,5 +1,6 @@
 """One heatmap as a picture, for browsers that cannot reach the object store."""
 
+import hashlib
 import io
 from collections.abc import Iterator
 from itertools import islice
@@ -14,7 +15,7 @@ from heatmill.image_uris import UriRefused, address
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.keys import JobId
 from heatmill.overlay import Box, overlay, resized
-from heatmill.schemas import Row, StoredPicture
+from heatmill.schemas import ImageRead, Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
 from heatmill_api.routing import JobPath, Parameters, problems, versioned
 from heatmill_api.services import Services, known, services, source_rules
@@ -59,7 +60,8 @@ def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:
         raise ResultNotFound(row.error.detail if row.error else "this result has no heatmap")
     data = _stored(here, row.heatmap)
     if query.overlay is not None:
-        data = _over_photo(here, _image_uri(here, job, shard, row.index), (row.heatmap, data), query)
+        photo = _photo(here, _image_uri(here, job, shard, row.index), row.image)
+        data = _over_photo(here, photo, (row.heatmap, data), query)
     elif query.size is not None:
         data = _png(resized(Image.open(io.BytesIO(data), formats=["PNG"]), query.size))
     # A result is written once, so what is shown here never changes.
@@ -110,14 +112,26 @@ def _image_uri(here: Services, job: JobId, shard: int, index: int) -> str:
     return next(item.image for item in records.load_shard(here.storage, job, shard) if item.index == index)
 
 
-def _over_photo(here: Services, uri: str, heatmap: tuple[StoredPicture, bytes], query: PictureQuery) -> bytes:
+def _photo(here: Services, uri: str, read: ImageRead | None) -> bytes:
+    """The photo that was explained.
+
+    Raises:
+        ResultNotFound: It is not there any more, or another lies in its place.
+    """
+    photo = _fetch(here, uri)
+    # Rows of older jobs do not say what was read.
+    if read is not None and read.sha256 not in {None, hashlib.sha256(photo).hexdigest()}:
+        raise ResultNotFound(f"the heatmap's photo, {uri}, is not what it was when it was explained")
+    return photo
+
+
+def _over_photo(here: Services, photo: bytes, heatmap: tuple[StoredPicture, bytes], query: PictureQuery) -> bytes:
     """The heatmap over what the model saw of its photo.
 
     Raises:
-        ResultNotFound: The photo is not there any more, or is not what it was.
+        ResultNotFound: The photo cannot be read.
     """
     (stored, data), settings = heatmap, here.settings
-    photo = _fetch(here, uri)
     picture = Image.open(io.BytesIO(data), formats=["PNG"])
     try:
         with here.painters:

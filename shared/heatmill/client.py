@@ -15,7 +15,7 @@ from uuid import uuid4
 from pydantic import AliasChoices, BaseModel, Field
 
 from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_map, fetch_rows
-from heatmill.errors import InvalidRequest, JobDeleted, JobNotFound, RequestError
+from heatmill.errors import InvalidRequest, JobDeleted, JobNotFound
 from heatmill.job_map import JobMap
 from heatmill.local_items import NOT_STORED
 from heatmill.schemas import (
@@ -198,7 +198,8 @@ class Client:
         Args:
             job_id: The job.
             directory: Made where it is missing; files of the same names are replaced.
-            overlay: Also write the photos, and the heatmaps laid over them.
+            overlay: Also write the photos, and the heatmaps laid over them. A photo that is gone, or is not what it was
+                when it was explained, is left out: `photo_missing` in `results.jsonl` says why.
             on_fetch: Told how many rows have their files.
 
         Returns:
@@ -282,15 +283,12 @@ class Client:
     def _file(self, stored: StoredFile) -> bytes:
         return self._store.read(stored.url or "", stored.range)
 
-    def _photo(self, job_id: str, row: Row) -> bytes | None:
-        """The part of an item's photo that the model saw; None where the photo is gone."""
+    def _photo(self, job_id: str, row: Row) -> bytes:
+        """The part of an item's photo that the model saw; `ResultNotFound` where it is gone or another by now."""
         # Dots are spelled out, since a URL's `..` means something else.
         item, method = (quote(part, safe="").replace(".", "%2E") for part in (row.item, row.method))
         params = {"index": row.index, "rank": row.rank, "overlay": 0, "size": PICTURE_PIXELS}
-        try:
-            return self._api.send("GET", f"{_path(job_id)}/results/{item}/{method}/heatmap.png", params=params).content
-        except RequestError:
-            return None
+        return self._api.send("GET", f"{_path(job_id)}/results/{item}/{method}/heatmap.png", params=params).content
 
 
 def _path(job_id: str) -> str:

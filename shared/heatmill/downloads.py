@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from PIL import Image
 
+from heatmill.errors import RequestError
 from heatmill.job_map import JobMap
 from heatmill.overlay import overlay
 from heatmill.schemas import Row, StoredFile
@@ -35,9 +36,14 @@ OnFetch = Callable[[int], None]
 
 
 class FetchedRow(Row):
-    """A line of `results.jsonl`: a row without its short-lived URLs, and the names of its files."""
+    """A line of `results.jsonl`: a row without its short-lived URLs, and the names of its files.
+
+    Args:
+        photo_missing: Why there is neither photo nor overlay, though they were asked for.
+    """
 
     files: dict[str, str]
+    photo_missing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,12 @@ class Origin:
 
     Args:
         download: The bytes of a file that a row names.
-        photo: The part of an item's photo that the model saw, or None where the photo is gone; not given where no
-            overlays are wanted.
+        photo: The part of an item's photo that the model saw; raises `RequestError` where the photo is gone, or is not
+            what it was. Not given where no overlays are wanted.
     """
 
     download: Callable[[StoredFile], bytes]
-    photo: Callable[[Row], bytes | None] | None = None
+    photo: Callable[[Row], bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,27 @@ def _by_item(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 def _fetch_item(directory: Path, origin: Origin, named: tuple[str, list[Row]]) -> list[FetchedRow]:
     name, rows = named
-    drawn = next((row for row in rows if row.heatmap is not None), None)
-    photo = origin.photo(drawn) if origin.photo is not None and drawn is not None else None
+    photo, missing = _photo(origin, rows)
     shared = {} if photo is None else {"photo": _write(directory / f"{name}.photo.png", photo)}
     return [
-        FetchedRow(**_lasting(row), files=shared | _fetch_row(directory / f"{name}.{_suffix(row)}", origin, row, photo))
+        FetchedRow(
+            **_lasting(row),
+            files=shared | _fetch_row(directory / f"{name}.{_suffix(row)}", origin, row, photo),
+            photo_missing=missing,
+        )
         for row in rows
     ]
+
+
+def _photo(origin: Origin, rows: list[Row]) -> tuple[bytes | None, str | None]:
+    """An item's photo, or why there is none; neither where none is wanted, or no result is drawn."""
+    drawn = next((row for row in rows if row.heatmap is not None), None)
+    if origin.photo is None or drawn is None:
+        return None, None
+    try:
+        return origin.photo(drawn), None
+    except RequestError as error:
+        return None, str(error)
 
 
 def _fetch_row(stem: Path, origin: Origin, row: Row, photo: bytes | None) -> dict[str, str]:

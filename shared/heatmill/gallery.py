@@ -112,6 +112,8 @@ def _photo(rows: list[FetchedRow]) -> Iterator[str]:
         read = next((row.image for row in rows if row.image), None)
         said = "; ".join(["as the model saw it", *(read.notes if read else ())])
         yield _figure(_image(name, f"{rows[0].item}, as the model saw it"), "Photo", said, "")
+    elif missing := rows[0].photo_missing:
+        yield _figure('<div class="missing">no photo</div>', "Photo", missing, "")
 
 
 def _result(row: FetchedRow, *, names_class: bool) -> str:

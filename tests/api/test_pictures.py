@@ -1,5 +1,6 @@
 """Heatmaps as pictures."""
 
+import hashlib
 import io
 from typing import Any
 
@@ -12,7 +13,7 @@ from heatmill import keys, records
 from heatmill.keys import JobId
 from heatmill.planning import inline_items, store_plan
 from heatmill.records import store_shard
-from heatmill.schemas import Item, ItemRequest, Plan, Problem
+from heatmill.schemas import ImageRead, Item, ItemRequest, Plan, Problem
 from heatmill.storage import S3Storage
 from heatmill_api import pictures
 from heatmill_api.services import Services
@@ -166,6 +167,25 @@ def test_a_photo_that_is_not_what_it_was_is_not_found(
     answer = get(client, job, "a", overlay=0.5)
     assert answer.status_code == 404
     assert "photo" in answer.text
+
+
+@pytest.mark.parametrize(("known", "status"), [("now", 200), ("before", 404), (None, 200)])
+def test_a_heatmap_is_laid_over_the_photo_that_was_explained_and_no_other(
+    client: FlaskClient, storage: S3Storage, known: str | None, status: int
+) -> None:
+    data = png(Image.new("RGB", (100, 100), GREEN))
+    digests = {"now": hashlib.sha256(data).hexdigest(), "before": 64 * "b", None: None}
+    answer = client.post("/v1/jobs", json=body() | {"items": [{"id": "a", "image": upload(storage, data)}]})
+    assert answer.json is not None
+    job = JobId("default", answer.json["id"])
+    read = ImageRead(format="PNG", size=(100, 100), sha256=digests[known])
+    commit(storage, job, 0, row(0, item="a", image=read, heatmap=picture(storage, job, 0, "0000.saliency.1")))
+
+    assert get(client, job, "a").status_code == 200
+    for overlay in (0, 0.5):
+        shown = get(client, job, "a", overlay=overlay)
+        assert shown.status_code == status
+        assert (b"is not what it was when it was explained" in shown.data) == (status == 404)
 
 
 def test_a_photo_of_more_pixels_than_the_limit_is_shown_reduced(client: FlaskClient, storage: S3Storage) -> None:

@@ -17,7 +17,7 @@ from heatmill.cli import main
 from heatmill.errors import ImageNotFound
 from heatmill.keys import JobId
 from heatmill.planning import as_problem
-from heatmill.schemas import Problem
+from heatmill.schemas import ImageRead, Problem
 from tests.api.requests import MODEL, commit, picture, row
 from tests.shared.conftest import Run, Served
 
@@ -260,6 +260,19 @@ def test_fetch_writes_heatmaps_overlays_and_a_gallery(run: Run, served: Served, 
         "index.html",
         "results.jsonl",
     }
+
+
+def test_fetch_says_of_which_images_there_is_no_overlay(run: Run, served: Served, photos: Path, tmp_path: Path) -> None:
+    job = submitted(run, photos / "b.png")
+    read = ImageRead(format="PNG", size=(8, 8), sha256=64 * "b")
+    heatmap = picture(served.storage, JobId("default", job["id"]), 0, "0000.saliency.1")
+    served.explain(job["id"], row(0, heatmap=heatmap, image=read))
+
+    result = run("fetch", job["id"], tmp_path / "out", "--overlay")
+
+    assert "no photo and no overlay of photo-0: the heatmap's photo" in result.stderr
+    assert "is not what it was when it was explained" in result.stderr
+    assert not list((tmp_path / "out").glob("*.photo.png"))
 
 
 def test_fetch_of_a_running_job_says_that_there_is_more_to_come(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from heatmill.errors import (
     UnknownModel,
 )
 from heatmill.keys import JobId
-from heatmill.schemas import ItemRequest, Job, MethodRequest, Row
+from heatmill.schemas import ImageRead, ItemRequest, Job, MethodRequest, Row
 from heatmill.transport import Retries
 from tests.api.requests import MODEL, picture, png, row
 from tests.shared.conftest import Served
@@ -304,6 +304,25 @@ def test_an_overlay_is_left_out_where_the_photo_is_gone(client: Client, served: 
     client.fetch(job.id, tmp_path, overlay=True)
     (only,) = read_fetched(tmp_path)
     assert set(only.files) == {"heatmap"}
+    assert "the heatmap's photo cannot be read" in (only.photo_missing or "")
+
+
+def test_an_overlay_is_left_out_where_another_photo_lies_in_its_place(
+    client: Client, served: Served, photos: list[Path], tmp_path: Path
+) -> None:
+    job = client.submit(MODEL, ["saliency"], images=[photos[0]])
+    read = ImageRead(format="PNG", size=(30, 20), sha256=hashlib.sha256(photos[0].read_bytes()).hexdigest())
+    (result,) = drawn(served, job, photos[0].name)
+    served.explain(job.id, result.model_copy(update={"image": read}))
+    client.fetch(job.id, tmp_path / "before", overlay=True)
+    served.storage.put(keys.blob("default", read.sha256 or ""), photos[2].read_bytes())
+
+    client.fetch(job.id, tmp_path / "after", overlay=True)
+
+    (before,), (after,) = read_fetched(tmp_path / "before"), read_fetched(tmp_path / "after")
+    assert (set(before.files), before.photo_missing) == ({"heatmap", "photo", "overlay"}, None)
+    assert set(after.files) == {"heatmap"}
+    assert "is not what it was when it was explained" in (after.photo_missing or "")
 
 
 def test_a_finished_job_cannot_be_cancelled_and_a_running_one_can(client: Client, served: Served) -> None:

@@ -87,6 +87,11 @@ def test_what_was_left_out_of_an_image_is_told_below_its_photo(tmp_path: Path) -
     assert "as the model saw it; page 1 of 2 was read; a <b> profile" in page.texts
 
 
+def test_why_there_is_no_photo_is_said_in_its_place(tmp_path: Path) -> None:
+    page = written(tmp_path, fetched("a", files={"heatmap": "a.png"}, photo_missing="it is <gone>"))
+    assert "it is <gone>" in page.texts
+
+
 def test_what_the_model_takes_the_baseline_for_is_said_in_words(tmp_path: Path) -> None:
     checks = {"logit_difference": 3.2, "baseline_class": "jigsaw puzzle", "baseline_probability": 0.3123}
     target = Target(index=1, label="espresso", probability=0.843)

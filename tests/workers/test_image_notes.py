@@ -1,5 +1,6 @@
 """Each row that succeeded tells how its image was read, whether it was made, taken from the cache or put on a map."""
 
+import hashlib
 import io
 
 import pyarrow.parquet as pq
@@ -35,9 +36,10 @@ def damaged() -> bytes:
 
 
 IMAGES = {"pages": two_pages(), "damaged": damaged(), "plain": noise(3), "text": b"no image"}
+DIGESTS = {name: hashlib.sha256(data).hexdigest() for name, data in IMAGES.items()}
 READ = {
-    "pages": ImageRead(format="TIFF", size=(64, 48), notes=(PAGES,)),
-    "plain": ImageRead(format="PNG", size=(64, 48)),
+    "pages": ImageRead(format="TIFF", size=(64, 48), notes=(PAGES,), sha256=DIGESTS["pages"]),
+    "plain": ImageRead(format="PNG", size=(64, 48), sha256=DIGESTS["plain"]),
     "text": None,
 }
 
@@ -80,9 +82,9 @@ def test_the_table_of_results_has_it_in_columns(worker: Worker, tenant: str) -> 
     rows = pq.read_table(io.BytesIO(worker.storage.get(keys.table(job, 0)))).to_pylist()
     told = {row["item"]: [value for name, value in row.items() if name.startswith("image_")] for row in rows}
 
-    assert told["pages"] == ["TIFF", 64, 48, 1, [PAGES]]
-    assert told["plain"] == ["PNG", 64, 48, 1, []]
-    assert told["text"] == [None] * 5
+    assert told["pages"] == ["TIFF", 64, 48, 1, [PAGES], DIGESTS["pages"]]
+    assert told["plain"] == ["PNG", 64, 48, 1, [], DIGESTS["plain"]]
+    assert told["text"] == [None] * 6
 
 
 @pytest.mark.parametrize(("reduces", "by"), [(True, 4), (False, 1)])

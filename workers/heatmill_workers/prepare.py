@@ -110,9 +110,10 @@ class Photos:
             if self.cache.is_whole(known):
                 return Recalled(item, tuple(chain.from_iterable(known.values())))
         with self.turn:
-            photo = self._photo(self._fetched(item.image) if data is None else data)
+            data = self._fetched(item.image) if data is None else data
+            photo = self._photo(data)
             image, box = preprocess_photo(photo, self.model.preprocessing)
-        return Prepared(item, image, box, known, _read(photo))
+        return Prepared(item, image, box, known, _read(photo, data))
 
     def _named(self, uri: str) -> tuple[str, bytes | None]:
         """An image's sha256; its bytes too where they had to be read for that, which the name of an upload saves."""
@@ -129,5 +130,11 @@ class Photos:
         return decode_reduced(data, self.limits, least_side(self.model.preprocessing), decode_jpeg)
 
 
-def _read(photo: Photo) -> ImageRead:
-    return ImageRead(format=photo.format, size=photo.size, reduced_by=photo.reduced_by, notes=photo.notes)
+def _read(photo: Photo, data: bytes) -> ImageRead:
+    return ImageRead(
+        format=photo.format,
+        size=photo.size,
+        reduced_by=photo.reduced_by,
+        notes=photo.notes,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )

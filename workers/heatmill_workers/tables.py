@@ -34,6 +34,7 @@ COLUMNS = pa.schema(
         ("image_height", pa.int32()),
         ("image_reduced_by", pa.int32()),
         ("image_notes", pa.list_(pa.string())),
+        ("image_sha256", pa.string()),
         ("heatmap_key", pa.string()),
         ("heatmap_offset", pa.int64()),
         ("heatmap_length", pa.int64()),
@@ -85,6 +86,7 @@ def _image(image: ImageRead | None) -> dict[str, Any]:
         "image_height": image and image.size[1],
         "image_reduced_by": image and image.reduced_by,
         "image_notes": image and list(image.notes),
+        "image_sha256": image and image.sha256,
     }
 
 

@@ -1,6 +1,7 @@
 """Commands that act on a job: `submit`, `cancel`, `retry`, `delete`, `fetch`."""
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_args
 
@@ -13,10 +14,14 @@ from heatmill.cli.output import print_job, print_job_and_rows, print_json, warn
 from heatmill.cli.progress import count_progress
 from heatmill.cli.waiting import interruptible, wait_for
 from heatmill.client import Client
+from heatmill.downloads import read_fetched
 from heatmill.gallery import write_gallery
 from heatmill.models import BUNDLED_MODEL
 from heatmill.schemas import MAX_TOP_K, Job, Layout
 from heatmill.submission import SubmitOptions
+
+# Images that `fetch` names one by one.
+MISSING_SHOWN = 10
 
 
 class Submission(TypedDict):
@@ -150,10 +155,19 @@ def fetch(job: str, directory: Path, service: Service, *, overlay: bool, waits: 
             rows = client.fetch(job, directory, overlay=overlay, on_fetch=_counted(tell, total))
     if overlay:
         write_gallery(directory, current)
+        _tell_missing_photos(directory)
     click.echo(f"{rows} results in {directory}/" + (f", look at {directory / 'index.html'}" if overlay else ""))
     if not current.done:
         click.echo("the job still runs; fetch again later, or with --wait", err=True)
     end_as(current)
+
+
+def _tell_missing_photos(directory: Path) -> None:
+    missing = {row.index: f"{row.item}: {row.photo_missing}" for row in read_fetched(directory) if row.photo_missing}
+    for text in islice(missing.values(), MISSING_SHOWN):
+        warn(f"no photo and no overlay of {text}")
+    if len(missing) > MISSING_SHOWN:
+        warn(f"no photo and no overlay of {len(missing) - MISSING_SHOWN} more images; results.jsonl says why")
 
 
 def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:

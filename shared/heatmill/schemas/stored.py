@@ -113,6 +113,9 @@ class ImageRead(Schema):
         (),
         description="What was left out or changed, a sentence each: pages, transparency, a colour profile, damage.",
     )
+    sha256: Sha256 | None = Field(
+        None, description="Of the file's bytes; the photo is shown while it has them. Null in rows of older jobs."
+    )
 
 
 class Row(Schema):
