@@ -3,6 +3,7 @@
 from flask import Flask, Response
 
 from heatmill_api import catalogue, health, job_list, jobs, lifecycle, maps, openapi, pictures, results, uploads
+from heatmill_api.forms import FormRequest
 from heatmill_api.problems import register_problems
 from heatmill_api.routing import new_app, register
 from heatmill_api.services import EXTENSION, Services
@@ -22,6 +23,7 @@ def create_app(services: Services) -> Flask:
     """
     settings = services.settings
     app = new_app()
+    app.request_class = FormRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = max(FORM_PARTS, settings.max_upload_files + FORM_FIELDS)

@@ -23,6 +23,7 @@ api = versioned("jobs", "jobs")
 FORM_SCHEMA = {
     "type": "object",
     "required": ["request", "images"],
+    "additionalProperties": False,
     "properties": {
         "request": {**ref(JobRequest), "description": "Without `items`, each image is one, called by its file name."},
         "images": {"type": "array", "items": {"type": "string", "format": "binary"}},

@@ -1,7 +1,7 @@
 """Read the body of `POST /v1/jobs`: JSON, or a form with the JSON and the images themselves."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from heatmill.errors import InvalidRequest, TooLarge
 from heatmill.item_ids import free_id, name_fault
 from heatmill.json_pointer import pointer
 from heatmill.schemas import JobRequest
 from heatmill.settings import Settings
+from heatmill_api.forms import check_parts, named_files, request_part, too_much_json
 from heatmill_api.problems import faulty, invalid_body
 from heatmill_api.strict_json import parse_object
 
@@ -35,15 +35,17 @@ def read_submission(request: Request, settings: Settings) -> Submission:
     """The submitted job, valid by itself; the catalogue has not been asked.
 
     Raises:
-        MalformedRequest: The body is not JSON.
-        InvalidRequest: The body does not fit its schema; `errors` points at every fault.
+        MalformedRequest: The body is not JSON, or the form is broken.
+        InvalidRequest: The body does not fit its schema, or the form holds what is not used; `errors` points at every
+            fault.
         TooLarge: More files, or more JSON, than the limit.
     """
     if request.mimetype != FORM:
         return Submission(_job_request(read_json(request, settings, FORM)))
-    files = _named_files(request.files.getlist("images"), settings.max_upload_files)
+    check_parts(request)
+    files = named_files(request, settings.max_upload_files)
     digests = {name: _sha256(file) for name, file in files.items()}
-    body = parse_object(_request_part(request, settings.max_json_bytes))
+    body = parse_object(request_part(request, settings.max_json_bytes))
     _name_uploads(body, digests)
     return Submission(_job_request(body), {digests[name]: file for name, file in files.items()})
 
@@ -69,10 +71,10 @@ def read_json(request: Request, settings: Settings, *others: str) -> dict[str, A
     try:
         data = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
-        raise _too_much_json(limit) from error
+        raise too_much_json(limit) from error
     # Of a chunked body Werkzeug reads as much as the limit allows, and says nothing of the rest.
     if request.content_length is None and len(data) >= limit:
-        raise _too_much_json(limit)
+        raise too_much_json(limit)
     return parse_object(data)
 
 
@@ -91,42 +93,6 @@ def checked(model: type[BaseModel], body: Mapping[str, Any]) -> Any:
 def _job_request(body: Mapping[str, Any]) -> JobRequest:
     request: JobRequest = checked(JobRequest, body)
     return request
-
-
-def _request_part(request: Request, max_bytes: int) -> bytes:
-    """The JSON of a form, sent as a field or as a file."""
-    if "request" in request.form:
-        text = request.form["request"].encode("utf-8", "surrogateescape")
-    elif "request" in request.files:
-        text = bytes(request.files["request"].read(max_bytes + 1))
-    else:
-        raise InvalidRequest("the form has no part `request`; it holds the job's JSON")
-    if len(text) > max_bytes:
-        raise _too_much_json(max_bytes)
-    return text
-
-
-def _too_much_json(limit: int) -> TooLarge:
-    return TooLarge(f"the JSON has more than {limit:,} bytes, the limit; list more items in a manifest, as `source`")
-
-
-def _named_files(files: Sequence[FileStorage], max_files: int) -> dict[str, FileStorage]:
-    if not files:
-        raise InvalidRequest("the form has no files in `images`; without any, send the job as application/json")
-    if len(files) > max_files:
-        raise TooLarge(f"the form holds {len(files)} images; the limit is {max_files}. Use /v1/uploads for more")
-    named: dict[str, list[int]] = {}
-    for number, file in enumerate(files):
-        named.setdefault(file.filename or "", []).append(number)
-    faults: list[dict[str, object]] = [
-        {"pointer": pointer(["images", number]), "detail": f"{len(numbers)} images of the form are called {name!r}"}
-        for name, numbers in named.items()
-        for number in numbers
-        if len(numbers) > 1
-    ]
-    if faults:
-        raise faulty(faults)
-    return {name: files[numbers[0]] for name, numbers in named.items()}
 
 
 def _sha256(file: FileStorage) -> str:

@@ -133,6 +133,50 @@ def test_a_file_whose_name_cannot_be_an_id_fails_alone(client: FlaskClient, stor
     assert "control characters" in failed[r"new\nline.png (2)"]
 
 
+def form(client: FlaskClient, *parts: tuple[bytes, bytes]) -> TestResponse:
+    """A form of these parts, each with what follows `form-data` in its header."""
+    before = b"--edge\r\nContent-Disposition: form-data"
+    data = b"".join(before + head + b"\r\n\r\n" + text + b"\r\n" for head, text in parts)
+    return client.post("/v1/jobs", data=data + b"--edge--\r\n", content_type="multipart/form-data; boundary=edge")
+
+
+IMAGE = (b'; name="images"; filename="a.png"', b"one")
+JSON_PART = (b'; name="request"', json.dumps(REQUEST).encode())
+
+
+@pytest.mark.parametrize(
+    ("head", "pointer", "words"),
+    [
+        *(
+            (f'; name="{name}"; filename="b.png"'.encode(), f"/{name}", f"part '{name}' is not known")
+            for name in ("images[]", "image", "Images", "files")
+        ),
+        (b'; name="target"', "/target", "part 'target' is not known"),
+        (b'; name="images"', "/images", "has no `filename`"),
+        (b'; name="request"', "/request", "2 parts `request`"),
+        (b'; name="request"; filename="job.json"', "/request", "2 parts `request`"),
+        (b'; filename="b.png"', "", "has no name"),
+        (b'; name="images"; filename=""', "/images/1", "file name is empty"),
+    ],
+)
+def test_a_part_of_a_form_that_would_not_be_used_is_refused_by_name(
+    client: FlaskClient, head: bytes, pointer: str, words: str
+) -> None:
+    answer = form(client, IMAGE, JSON_PART, (head, b"two"))
+    assert answer.status_code == 422, answer.text
+    assert answer.json is not None
+    assert [error["pointer"] for error in answer.json["errors"]] == [pointer]
+    assert words in answer.json["detail"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused_by_name(client: FlaskClient) -> None:
+    answer = form(client, IMAGE, JSON_PART, (b'; name="images"; filename="caf\xe9.png"', b"two"))
+    assert answer.status_code == 422, answer.text
+    assert answer.json is not None
+    assert "not UTF-8 characters" in answer.json["detail"]
+    assert r'name="images"; filename="caf\xe9.png"' in answer.json["detail"]
+
+
 def test_two_files_of_one_name_are_refused(client: FlaskClient) -> None:
     images = [(io.BytesIO(name.encode()), name) for name in ("a.png", "b.png", "A.png", "a.png")]
     answer = client.post("/v1/jobs", data={"request": json.dumps(REQUEST), "images": images})
