@@ -201,8 +201,28 @@ def test_a_bad_line_has_the_id_that_it_gives(
 ) -> None:
     bad, repeated = list_uri(manifest(storage, sources, line, {"id": name, "image": UPLOAD}))
     assert (bad.id, bad.error is None) == (name, False)
-    # An id names one line, also where that line has failed; `line 1` was nobody's.
-    assert (repeated.error is None) == (name == "line 1")
+    # An id names one line, also where that line has failed and is called by its number.
+    assert repeated.error
+    assert "is that of line 1 already" in repeated.error.detail
+
+
+def test_a_bad_line_that_gives_no_id_is_called_as_no_other_line(
+    storage: S3Storage, sources: str, list_uri: ListUri
+) -> None:
+    lines = [{"id": "line 2", "image": UPLOAD}, "broken", "broken too", {"id": "line 3", "image": UPLOAD}]
+    name = manifest(storage, sources, *lines, {"id": "line 2 (2)", "image": UPLOAD}, {"id": "x", "image": UPLOAD})
+    items = list_uri(name)
+    assert [(item.id, item.error is None) for item in items] == [
+        ("line 2", True),
+        ("line 2 (2)", False),
+        ("line 3", False),
+        ("line 3", False),
+        ("line 2 (2)", False),
+        ("x", True),
+    ]
+    assert [item.error.detail.split(":")[0] for item in items if item.error] == ["line 2", "line 3", "line 4", "line 5"]
+    for cut in range(len(items)):
+        assert list_uri(name, items[cut]) == items[cut + 1 :]
 
 
 def test_a_line_of_two_ids_is_none_of_them(storage: S3Storage, sources: str, list_uri: ListUri) -> None:

@@ -4,7 +4,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -144,7 +144,14 @@ def _claimed(line: LineItem, number: int, ids: LineIds) -> Item:
     if item.error is None:
         return item
     told = item.error.model_copy(update={"detail": f"line {number}: {item.error.detail}", "line": number})
-    return item.model_copy(update={"id": item.id or f"line {number}", "error": told})
+    return item.model_copy(update={"id": item.id or _stand_in(number, ids), "error": told})
+
+
+def _stand_in(number: int, ids: LineIds) -> str:
+    """The id of a bad line that gives none; no other line has it."""
+    name = f"line {number}"
+    candidates = chain([name], (f"{name} ({more})" for more in count(2)))
+    return next(candidate for candidate in candidates if ids.claim(candidate, number) == number)
 
 
 def _without_bom(lines: Iterator[bytes]) -> Iterator[bytes]:
