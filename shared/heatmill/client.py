@@ -122,7 +122,8 @@ class Client:
             **options: See `SubmitOptions`.
 
         Raises:
-            InvalidRequest: Nothing to explain, a file that cannot be read, items of one id, or a field out of bounds.
+            InvalidRequest: Nothing to explain, a file that cannot be read or is named twice, items of one id, or a
+                field out of bounds.
         """
         key = options.pop("idempotency_key", uuid4().hex)
         told = options.pop("on_upload", None), options.pop("on_refused", None)

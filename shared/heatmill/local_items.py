@@ -20,6 +20,26 @@ def name_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     return [(path.name if len(folders) == 1 else path.as_posix(), path) for path in paths]
 
 
+def check_named_once(files: Iterable[tuple[Path, str]]) -> None:
+    """Refuse a file that is named twice, in whatever words: under two ids it would be explained twice.
+
+    Args:
+        files: Each file, and what the caller named it by.
+
+    Raises:
+        InvalidRequest: The message has both names.
+    """
+    folders: dict[Path, Path] = {}
+    names: dict[Path, str] = {}
+    for path, name in files:
+        folder = path.parent
+        # What a file links to is no matter: each link is a file of its own.
+        place = folders.setdefault(folder, folder.resolve()) / path.name
+        if place in names:
+            raise InvalidRequest(f"the file {path} is named twice, by {names[place]!r} and {name!r}; name it once")
+        names[place] = name
+
+
 def file_items(files: Iterable[tuple[str, Path]]) -> list[ItemRequest]:
     """An item for each file. A file whose name cannot be an id becomes an item that fails, under an id that shows it.
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from heatmill.errors import TooLarge
+from heatmill.errors import InvalidRequest, TooLarge
 from heatmill.item_ids import check_distinct
-from heatmill.local_items import file_item, file_items, name_images
+from heatmill.local_items import check_named_once, file_item, file_items, name_images
+from heatmill.printable import printable
 from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, Layout, MapRequest, MethodRequest, Priority
 from heatmill.uploads import OnRefused, OnUpload, is_uri
 
@@ -45,7 +46,8 @@ def list_items(images: Images, items: Iterable[ItemRequest], target: int | str |
         target: Of those that name none.
 
     Raises:
-        InvalidRequest: An item id cannot be one, or two items have one; the message names both files.
+        InvalidRequest: An item id cannot be one, two items have one, or two images are one file, and the message names
+            both; the images are no list.
         TooLarge: More items than a request holds.
     """
     listed = [*_of_images(images), *items]
@@ -58,7 +60,12 @@ def list_items(images: Images, items: Iterable[ItemRequest], target: int | str |
 def request_body(
     model: str, methods: Iterable[str | MethodRequest], source: str | None, asked_map: MapRequest | None = None
 ) -> dict[str, Any]:
-    """The body without items."""
+    """The body without items.
+
+    Raises:
+        InvalidRequest: The methods are no list.
+    """
+    _check_list("methods", methods)
     body: dict[str, Any] = {"model": model, "methods": [_method(method) for method in methods]}
     if asked_map is not None:
         body["map"] = asked_map.model_dump(mode="json")
@@ -76,7 +83,17 @@ def sent_items(items: Iterable[ItemRequest], uris: Iterator[str]) -> list[dict[s
 def _of_images(images: Images) -> list[ItemRequest]:
     if isinstance(images, Mapping):
         return [file_item(name, Path(path)) for name, path in images.items()]
-    return file_items(name_images([Path(image) for image in images]))
+    _check_list("images", images)
+    paths = list(images)
+    check_named_once((Path(path), str(path)) for path in paths)
+    return file_items(name_images([Path(path) for path in paths]))
+
+
+def _check_list(field: str, given: object) -> None:
+    """Refuse a single name in place of a list: a text is a list of letters, too."""
+    if isinstance(given, str | bytes | Path):
+        shown = printable(given.decode(errors="surrogateescape") if isinstance(given, bytes) else str(given))
+        raise InvalidRequest(f"`{field}` is a list; {shown!r} is a single one: give [{shown!r}]")
 
 
 def _method(method: str | MethodRequest) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import pytest
 from PIL import Image
@@ -124,8 +125,32 @@ def test_two_images_of_one_id_are_refused_by_both_names(client: Client, photos: 
         )
     assert str(photos[2]) in str(refused.value)
     if "photos/../red.png" not in more:
-        with pytest.raises(InvalidRequest, match="ids must differ"):
+        with pytest.raises(InvalidRequest, match="named twice"):
             client.submit(MODEL, ["saliency"], images=[folder / name for name in more])
+
+
+@pytest.mark.parametrize("again", ["b/../a/x.png", "linked/x.png", "./a/x.png"])
+def test_a_file_that_two_paths_name_is_refused_by_both(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(png(Image.new("L", (5, 5))))
+    (tmp_path / "linked").symlink_to("a")
+    with pytest.raises(InvalidRequest, match="named twice") as refused:
+        client.submit(MODEL, ["saliency"], images=["a/x.png", again])
+    assert "'a/x.png'" in str(refused.value)
+    assert repr(again) in str(refused.value)
+
+
+def test_a_single_path_or_method_in_place_of_a_list_is_refused_in_words(client: Client, photos: list[Path]) -> None:
+    for images in (str(photos[0]), photos[0], str(photos[0]).encode()):
+        with pytest.raises(InvalidRequest, match="`images` is a list") as refused:
+            client.submit(MODEL, ["saliency"], images=cast("list[str]", images))
+        assert "red.png" in str(refused.value)
+    with pytest.raises(InvalidRequest, match="`methods` is a list"):
+        client.submit(MODEL, "saliency", images=photos)
 
 
 def test_a_position_that_is_anothers_id_is_refused(client: Client) -> None:

@@ -15,7 +15,7 @@ from heatmill.cli.folders import left_out_text, read_folder
 from heatmill.errors import InvalidRequest
 from heatmill.image_types import IMAGE_TYPES, ending
 from heatmill.item_ids import check_distinct, name_fault, shown_id
-from heatmill.local_items import NOT_STORED, file_items
+from heatmill.local_items import NOT_STORED, check_named_once, file_items
 from heatmill.manifest_lines import read_line
 from heatmill.printable import printable
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
@@ -69,7 +69,6 @@ def read_inputs(arguments: Sequence[str]) -> Inputs:
     files = [
         file for argument in arguments if _is_local(argument) for file in _local_images(argument, is_alone, left_out)
     ]
-    _check_named_once(files)
     named = [(item, str(file.path)) for item, file in zip(_file_items(files), files, strict=True)]
     for argument in arguments:
         if _is_manifest(argument):
@@ -185,26 +184,9 @@ def _local_images(argument: str, is_alone: bool, left_out: Counter[str]) -> Iter
         yield _File((path if is_alone else root / path).as_posix(), root / path, argument)
 
 
-def _check_named_once(files: Iterable[_File]) -> None:
-    """Refuse a file that two arguments name, in whatever words: under two ids it would be explained twice.
-
-    Raises:
-        click.BadParameter: The message has both arguments.
-    """
-    folders: dict[Path, Path] = {}
-    arguments: dict[Path, str] = {}
-    for file in files:
-        folder = file.path.parent
-        # What a file links to is no matter: each link is a file of its own.
-        place = folders.setdefault(folder, folder.resolve()) / file.path.name
-        if place in arguments:
-            both = f"{arguments[place]!r} and {file.argument!r}"
-            raise _wrong(f"the file {file.path} is named twice, by {both}; name it once")
-        arguments[place] = file.argument
-
-
 def _file_items(files: Sequence[_File]) -> list[ItemRequest]:
     try:
+        check_named_once((file.path, file.argument) for file in files)
         return file_items((file.name, file.path) for file in files)
     except InvalidRequest as error:
         raise _wrong(str(error)) from error
