@@ -51,7 +51,23 @@ class _Keep(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and out.shape == self.shape and out.dtype.is_floating_point:
+        if shape_of(out) == self.shape and out.dtype.is_floating_point:
             # The model may go on to change it in place.
             self.kept.append(out.clone())
         return out
+
+
+def shape_of(result: object) -> torch.Size | None:
+    """The shape of a plain tensor; none of anything else.
+
+    Inside `vmap` and its kind a tensor stands for several and must not be kept; a nested one has no shape.
+    """
+    if not isinstance(result, Tensor) or is_wrapped(result) or result.is_nested:
+        return None
+    return result.shape
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether a tensor is one of `torch.func`, such as an image of a batch inside `vmap`."""
+    # torch has no public name for it.
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # noqa: SLF001

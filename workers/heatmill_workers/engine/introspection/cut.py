@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from heatmill_workers.engine.introspection.locality import CHANNELS_FIRST, Reading
+from heatmill_workers.engine.tail import is_wrapped
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Counted(TorchFunctionMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if not isinstance(out, Tensor) or out.ndim != 4 or not out.is_floating_point():
+        if not isinstance(out, Tensor) or out.ndim != 4 or not out.is_floating_point() or is_wrapped(out):
             self.see(name, out)
             return out
         self.count += 1

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from heatmill_workers.engine.tail import shape_of
+
 DRAWS = frozenset(
     """
     rand rand_like randn randn_like randint randint_like randperm bernoulli bernoulli_ normal normal_ uniform_
@@ -81,15 +83,20 @@ class Calls(TorchFunctionMode):
 
 
 def _argument(func: Callable[..., Any], name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    bound = signature(func).bind(*args, **options)
+    try:
+        bound = signature(func).bind(*args, **options)
+    # The call itself is wrong, and will say so.
+    except TypeError:
+        return None
     bound.apply_defaults()
     return bound.arguments.get(name)
 
 
 def _crosses_rows(args: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
     """Whether a reduction goes over the first dimension of a tensor that has several rows."""
-    if not args or not isinstance(args[0], Tensor) or args[0].ndim == 0 or len(args[0]) < 2:
+    if not args or (shape := shape_of(args[0])) is None or not shape or shape[0] < 2:
         return False
     dim = options.get("dim", options.get("dims", args[-1] if len(args) > 1 else None))
     dims = dim if isinstance(dim, (list, tuple)) else [dim]
-    return any(each is None or each == 0 or each == -args[0].ndim for each in dims)
+    # The larger of two tensors is no reduction: what follows the first is no dimension then.
+    return any(each is None or (isinstance(each, int) and each in {0, -args[0].ndim}) for each in dims)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from math import inf, prod
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from heatmill_workers.engine.tail import is_wrapped, shape_of
 from heatmill_workers.models.proof.intervals import (
     ALL,
     ARITHMETIC,
@@ -22,19 +23,20 @@ from heatmill_workers.models.proof.intervals import (
     range_of,
 )
 
-PRODUCTS = {"linear", "matmul", "mm"}
+COSINES = {"linear", "matmul", "mm"}
 LENGTH_IS_1 = 1e-3
 SHAPED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor"}
 RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson")
 
 
 class Ranges(TorchFunctionMode):
-    """Follows the ranges of what one thread computes."""
+    """Follows the ranges of what one thread computes; what cannot be looked at has a range that is not known."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
         self._known = WeakTensorKeyDictionary()
         self._known[images] = ALL
+        self._is_blind = False
 
     def of(self, tensor: Tensor) -> Range | None:
         """The range of a result; None where it has no bounds that are known."""
@@ -53,41 +55,55 @@ class Ranges(TorchFunctionMode):
         out = func(*args, **kwargs)
         if is_constant:
             return out
-        if name in PRODUCTS and _are_cosines(args):
-            self._known[out] = UNIT_AROUND_ZERO
-            return out
+        found = UNIT_AROUND_ZERO if name in COSINES and _are_cosines(args) else None
         for each in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(each, Tensor):
-                self._known[each] = _range(name, operands, (args, kwargs), each)
+                self._known[each] = found or _range(name, operands, (args, kwargs), each)
         return out
 
     def _is_constant(self, name: str, given: Any) -> bool:
         """Whether the result is the same for every image: made of constants alone, or of a tensor's shape."""
         if name in SHAPED:
             return True
-        depends = any(each in self._known for each in _flat(given) if isinstance(each, Tensor))
+        depends = any(self._depends(each) for each in _flat(given) if isinstance(each, Tensor))
         return not depends and not name.startswith(RANDOM)
 
+    def _depends(self, tensor: Tensor) -> bool:
+        """Whether a tensor may depend on the image: no call is seen to make those of `vmap`."""
+        self._is_blind |= is_wrapped(tensor)
+        return tensor in self._known or (self._is_blind and not isinstance(tensor, nn.Parameter))
+
     def _operands(self, name: str, values: Any) -> list[Range | None]:
-        """The ranges of what a rule reads: only arithmetic reads numbers, and only that and joins read constants."""
+        """The ranges of what a rule reads: only arithmetic reads numbers; only that and joins read constants."""
         if name in ARITHMETIC or name in JOINS:
             found = [self._operand(each) for each in _flat(values)]
             return found if name in ARITHMETIC else [each for each in found if each is None or not each.is_number]
-        return [self.of(each) for each in _flat(values) if isinstance(each, Tensor) and each in self._known]
+        return [self.of(each) for each in _flat(values) if isinstance(each, Tensor) and self._depends(each)]
 
     def _operand(self, value: Tensor | float) -> Range | None:
         if not isinstance(value, Tensor):
             return Range(value, value, constant=True, is_number=True)
-        if value in self._known:
-            return self.of(value)
-        if value.is_meta or value.is_complex() or not value.numel():
-            return None
-        # Computed by nobody: a parameter, a buffer or a constant.
+        # What does not depend on the image was computed by nobody: a parameter, a buffer or a constant.
+        return self.of(value) if self._depends(value) else _of_constant(value)
+
+
+def _of_constant(value: Tensor) -> Range | None:
+    try:
         return Range(float(value.min()), float(value.max()), constant=True)
+    # Of empty, sparse, nested, complex and meta tensors, and whatever kinds there may be.
+    except (RuntimeError, TypeError, ValueError):
+        return None
 
 
 def _are_cosines(args: tuple[Any, ...]) -> bool:
     """Whether a product is that of vectors of length 1 with others: of (N, D) with (K, D), or with (D, K)."""
+    try:
+        return _have_length_1(args)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
+def _have_length_1(args: tuple[Any, ...]) -> bool:
     if len(args) < 2 or any(not isinstance(each, Tensor) or each.ndim != 2 for each in args[:2]):
         return False
     if len(args) > 2 and args[2] is not None:
@@ -118,6 +134,10 @@ def _range(name: str, operands: list[Range | None], call: tuple[Any, Any], out: 
     if kwargs.get("alpha", 1) != 1:
         return None
     bounds = clamp_bounds(name, args[1:], kwargs) if name in CLAMPS else ALL
-    source = args[0] if args else None
-    count = prod(source.shape) / max(prod(out.shape), 1) if isinstance(source, Tensor) else inf
-    return range_of(name, operands, bounds=bounds, count=count)
+    return range_of(name, operands, bounds=bounds, count=_count(args, out) if name == "sum" else inf)
+
+
+def _count(args: tuple[Any, ...], out: Tensor) -> float:
+    """How many numbers make one of the result."""
+    given, made = shape_of(args[0]) if args else None, shape_of(out)
+    return inf if given is None or made is None else prod(given) / max(prod(made), 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from heatmill_workers.engine.tail import Tail
+from heatmill_workers.engine.tail import Tail, shape_of
 from heatmill_workers.models.proof.intervals import Range, hull
 from heatmill_workers.models.proof.ranges import Ranges
 from heatmill_workers.models.proof.scripted import LAST, Scripted, last_range, last_results
@@ -53,8 +53,8 @@ class _Results(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        shape = out.shape if isinstance(out, Tensor) and out.dtype.is_floating_point else ()
-        if shape[:1] == (self.images,) and prod(shape) <= LARGEST * self.images:
+        shape = shape_of(out) if isinstance(out, Tensor) and out.dtype.is_floating_point else None
+        if shape and shape[:1] == (self.images,) and prod(shape) <= LARGEST * self.images:
             # The model may go on to change it in place.
             self.kept.append(out.clone())
         return out
