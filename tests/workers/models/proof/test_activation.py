@@ -188,6 +188,15 @@ def test_probabilities_are_seen_where_no_one_tensor_makes_them(
     assert (found.name, found.read) == (name, None)
 
 
+EYE = torch.eye(4) - 0.1
+SMALL_PRODUCTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "einsum": lambda z: torch.einsum("nk,kj->nj", z, EYE) * 1e-3 + 0.5,
+    "matmul": lambda z: (z @ EYE) * 1e-3 + 0.5,
+    "mm": lambda z: z.relu().mm(EYE) * 1e-3 + 0.5,
+    "bmm": lambda z: z[:, None].bmm(EYE.expand(z.shape[0], 4, 4))[:, 0] * 1e-3 + 0.5,
+    "tensordot": lambda z: torch.tensordot(functional.gelu(z), EYE, 1) * 1e-3 + 0.5,
+}
+
 LOGITS: dict[str, Ending] = {
     "large": of_logits(lambda z: z * 5),
     "within 0..1 by chance": of_logits(lambda z: 1e-3 * z + 0.5),
@@ -195,6 +204,7 @@ LOGITS: dict[str, Ending] = {
     "mean of two": both(lambda a, b: (a + b) / 2),
     "capped": of_logits(lambda z: 30 * torch.tanh(z / 30)),
     "product": both(torch.mul),
+    **{f"{name}, small": of_logits(function) for name, function in SMALL_PRODUCTS.items()},
 }
 
 
@@ -206,6 +216,14 @@ def test_logits_are_no_probabilities_however_small(
 ) -> None:
     with torch.no_grad():
         assert final_activation(form(Net(LOGITS[ending], is_normalised=is_normalised)), IMAGES) is None
+
+
+def test_means_of_probabilities_by_a_product_are_no_logits() -> None:
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        return torch.einsum("nk,nkj->nj", a.softmax(1), torch.stack([b.sigmoid()] * 4, 1))
+
+    with torch.no_grad():
+        assert final_activation(Net(both(mean)), IMAGES) is not None
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -56,6 +56,11 @@ HULLS = {
     *("dropout", "flip", "roll", "index_select", "gather", "view_as", "chunk", "split", "unbind", "tensor_split"),
     *("max", "min", "alias", "copy", "lift_fresh_copy"),
 }
+# Sums of products: as a linear layer's, but for weighted means of probabilities.
+PRODUCTS = {
+    *("matmul", "rmatmul", "mm", "bmm", "mv", "einsum", "tensordot", "inner", "dot", "multi_dot", "chain_matmul"),
+    *("addmv", "addbmm", "baddbmm"),
+}
 CLAMPS = {"clamp", "clip", "clamp_min", "clamp_max", "hardtanh"}
 JOINS = {"cat", "concat", "concatenate", "stack", "maximum", "minimum"}
 
@@ -69,8 +74,8 @@ def range_of(name: str, operands: Sequence[Range | None], *, bounds: Range = ALL
         bounds: Of a clamp.
         count: How many numbers a sum adds up.
     """
-    if name in FIXED:
-        return FIXED[name]
+    if name in FIXED or name in PRODUCTS:
+        return FIXED.get(name, None if _makes_means(name, operands) else ALL)
     known = [each for each in operands if each is not None]
     if not known or len(known) < len(operands):
         return None
@@ -81,6 +86,12 @@ def range_of(name: str, operands: Sequence[Range | None], *, bounds: Range = ALL
     if name in CLAMPS:
         return _clamped(known[0], bounds)
     return _of_one(name, known[0], count)
+
+
+def _makes_means(name: str, operands: Sequence[Range | None]) -> bool:
+    """Whether a product may put out weighted means of probabilities: nothing that it takes is negative or unbounded."""
+    is_bounded = [each is not None and each.low >= 0 and (each.constant or each.high < inf) for each in operands]
+    return name in PRODUCTS and all(is_bounded)
 
 
 def clamp_bounds(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:

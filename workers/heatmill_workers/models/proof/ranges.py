@@ -17,13 +17,14 @@ from heatmill_workers.models.proof.intervals import (
     ARITHMETIC,
     CLAMPS,
     JOINS,
+    PRODUCTS,
     UNIT_AROUND_ZERO,
     Range,
     clamp_bounds,
     range_of,
 )
 
-COSINES = {"linear", "matmul", "mm"}
+COSINES = {"linear", *PRODUCTS}
 LENGTH_IS_1 = 1e-3
 SHAPED = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor"}
 RANDOM = ("rand", "normal", "bernoulli", "multinomial", "poisson")
@@ -74,8 +75,8 @@ class Ranges(TorchFunctionMode):
         return tensor in self._known or (self._is_blind and not isinstance(tensor, nn.Parameter))
 
     def _operands(self, name: str, values: Any) -> list[Range | None]:
-        """The ranges of what a rule reads: only arithmetic reads numbers; only that and joins read constants."""
-        if name in ARITHMETIC or name in JOINS:
+        """The ranges of what a rule reads: only arithmetic reads numbers; that, joins and products read constants."""
+        if name in ARITHMETIC or name in JOINS or name in PRODUCTS:
             found = [self._operand(each) for each in _flat(values)]
             return found if name in ARITHMETIC else [each for each in found if each is None or not each.is_number]
         return [self.of(each) for each in _flat(values) if isinstance(each, Tensor) and self._depends(each)]
@@ -98,7 +99,8 @@ def _of_constant(value: Tensor) -> Range | None:
 def _are_cosines(args: tuple[Any, ...]) -> bool:
     """Whether a product is that of vectors of length 1 with others: of (N, D) with (K, D), or with (D, K)."""
     try:
-        return _have_length_1(args)
+        # Behind the letters of `einsum`.
+        return _have_length_1(tuple(each for each in args if not isinstance(each, str)))
     except (RuntimeError, TypeError, ValueError):
         return False
 
