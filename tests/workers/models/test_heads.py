@@ -79,6 +79,7 @@ def names(count: int) -> tuple[str, ...]:
     [
         (4, torch.clone, {}, Head(), lambda z: z.softmax(1)),
         (4, lambda z: z.softmax(1), {}, Head(), lambda z: z.softmax(1)),
+        (4, lambda z: z.softmax(1).half(), {}, Head(), lambda z: z.softmax(1)),
         (4, lambda z: z.softmax(1), {"activation": "softmax"}, Head(), lambda z: z.softmax(1)),
         (4, lambda z: z.softmax(1), {"activation": "none"}, Head("none", "probabilities"), lambda z: z.softmax(1)),
         (4, lambda z: z.softmax(1).flip(1), {}, Head("none", "probabilities"), lambda z: z.softmax(1).flip(1)),

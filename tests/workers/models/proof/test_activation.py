@@ -70,6 +70,8 @@ SOFTMAX: dict[str, Callable[[Tensor], Tensor]] = {
     "clamped": lambda z: z.softmax(1).clamp(1e-7, 1 - 1e-7),
     "in double precision": lambda z: z.double().softmax(1).float(),
     "in half precision": lambda z: z.bfloat16().softmax(1).float(),
+    "rounded to half precision": lambda z: z.softmax(1).half().float(),
+    "rounded to 8 bits": lambda z: z.softmax(1).bfloat16().float(),
 }
 SIGMOID: dict[str, Callable[[Tensor], Tensor]] = {
     "function": torch.sigmoid,
@@ -120,6 +122,8 @@ def test_an_activation_is_found_however_it_is_written(
         ("log_softmax", lambda z: z.log_softmax(1)),
         ("log_softmax", lambda z: (z.softmax(1) + 1e-8).log()),
         ("log_sigmoid", functional.logsigmoid),
+        ("softmax", lambda z: z.softmax(1).bfloat16().float()),
+        ("log_softmax", lambda z: z.log_softmax(1).half().float()),
     ],
 )
 def test_compiled_files_show_theirs_too(
@@ -162,6 +166,10 @@ def both(function: Callable[[Tensor, Tensor], Tensor]) -> Ending:
 PROBABILITIES: dict[str, tuple[str, Ending]] = {
     "mean of softmaxes": ("softmax", both(lambda a, b: (a.softmax(1) + b.softmax(1)) / 2)),
     "in another order": ("softmax", of_logits(lambda z: z.softmax(1).flip(1))),
+    "mean of softmaxes, rounded": (
+        "softmax",
+        both(lambda a, b: ((a.softmax(1) + b.softmax(1)) / 2).bfloat16().float()),
+    ),
     "smoothed": ("softmax", of_logits(lambda z: 0.9 * z.softmax(1) + 0.1 / 4)),
     "evidence": ("softmax", of_logits(lambda z: (z.exp() + 1) / (z.exp() + 1).sum(1, keepdim=True))),
     "mean of sigmoids": ("sigmoid", both(lambda a, b: torch.stack([a.sigmoid(), b.sigmoid()]).mean(0))),

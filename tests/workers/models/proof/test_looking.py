@@ -39,7 +39,8 @@ class Nested(Net):
             # torch says that they are a prototype.
             warnings.simplefilter("ignore")
             nested = torch.nested.nested_tensor(list(features.mean((2, 3))))
-            return torch.nested.to_padded_tensor(nested * 2.0, 0.0)
+            padded: Tensor = torch.nested.to_padded_tensor(nested * 2.0, 0.0)
+            return padded
 
 
 @pytest.mark.parametrize("kind", [Mapped, Larger, Sparse, Nested])

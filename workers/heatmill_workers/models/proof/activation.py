@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.intervals import Range
-from heatmill_workers.models.proof.results import PRECISE, Candidate, observe
+from heatmill_workers.models.proof.results import Candidate, observe
 
 Name = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "bounded"]
 Read = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
@@ -37,6 +38,8 @@ SATURATED = 0.01
 MOST_POSITIVE = 1e6
 SMALLEST = 1e-30
 ROUNDING = 1e-6
+# Half of 16.
+ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,22 @@ def _matches(candidates: list[Candidate], outputs: Tensor, finite: Tensor) -> It
     wanted = outputs[finite].float()
     names = [name for name in FORMS if _is_possible(wanted, name)]
     for candidate, name in product(candidates, names):
-        close = CLOSE if candidate.is_precise and outputs.dtype in PRECISE else CLOSE_IN_HALF
+        close = _close(candidate, wanted, name)
         for sides in _sides(candidate, outputs):
             found = FinalActivation(name, candidate.read, sides)
             before = found.before(candidate.values, outputs)[finite]
             error = float(found.errors(before, wanted).max())
             if error <= close and _is_evidence(FORMS[name](before), wanted, name):
                 yield error, found
+
+
+def _close(candidate: Candidate, outputs: Tensor, name: Name) -> float:
+    """By how much the outputs may differ from what an activation makes of a tensor."""
+    if not candidate.is_precise:
+        return CLOSE_IN_HALF
+    # A probability of 1e-7 whose logarithm is rounded changes 16 times as much.
+    largest = float((outputs.exp() if name in LOGARITHMS else outputs).max())
+    return min(CLOSE + ROUNDINGS * candidate.rounding * largest, CLOSE_IN_HALF)
 
 
 def _first_of_the_best(matches: list[tuple[float, FinalActivation]]) -> FinalActivation:
@@ -176,7 +188,13 @@ def _told_by_numbers(outputs: Tensor) -> FinalActivation | None:
 def _sums_to_1(outputs: Tensor) -> bool:
     sums = outputs.sum(1)
     is_positive = bool((outputs > -(CLOSE_IN_HALF**2)).all())
-    return is_positive and outputs.shape[1] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    return is_positive and outputs.shape[1] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=_off(outputs))
+
+
+def _off(outputs: Tensor) -> float:
+    """By how much sums of probabilities may miss 1: all that were rounded to half precision stay as they are there."""
+    is_rounded = any(torch.equal(outputs.to(dtype).to(outputs.dtype), outputs) for dtype in LOW_PRECISION)
+    return CLOSE_IN_HALF if is_rounded else 1e-3
 
 
 def _is_narrow(known: Range, outputs: int) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from heatmill_workers.engine.tail import Tail, shape_of
+from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.intervals import Range, hull
 from heatmill_workers.models.proof.ranges import Ranges
 from heatmill_workers.models.proof.scripted import LAST, Scripted, last_range, last_results
@@ -21,10 +22,17 @@ PRECISE = {torch.float32, torch.float64}
 
 @dataclass(frozen=True)
 class Candidate:
-    """A tensor that came up at the end of a pass, and how to read it again."""
+    """A tensor that came up at the end of a pass, and how to read it again.
+
+    Args:
+        values: (images, ...).
+        read: Finds it in another pass.
+        rounding: Relative, of the lowest precision of what follows; 0 for float32.
+    """
 
     values: Tensor
     read: Tail | Scripted
+    rounding: float = 0
 
     @property
     def is_precise(self) -> bool:
@@ -71,16 +79,22 @@ def observe(module: nn.Module, images: Tensor) -> Observed:
     starts = range(0, len(images), 2)
     with torch.no_grad():
         passes = [_observe(module, images[start : start + 2].clone()) for start in starts]
-    values = [{each.read: each.values for each in one.candidates} for one in passes]
+    values = [{each.read: each for each in one.candidates} for one in passes]
     # A model that computes differently for other images has fewer in common.
     common = [read for read in values[0] if all(read in one for one in values)]
-    candidates = [Candidate(torch.cat([one[read] for one in values]), read) for read in common]
+    candidates = [_together([one[read] for one in values]) for read in common]
     ranges = [one.range for one in passes if one.range is not None]
     return Observed(
         torch.cat([one.outputs for one in passes]),
         hull(ranges) if len(ranges) == len(passes) else None,
         candidates,
     )
+
+
+def _together(parts: list[Candidate]) -> Candidate:
+    """One candidate of those of several passes."""
+    rounding = max(each.rounding for each in parts)
+    return Candidate(torch.cat([each.values for each in parts]), parts[0].read, rounding)
 
 
 def _observe(module: nn.Module, images: Tensor) -> Observed:
@@ -94,12 +108,17 @@ def _observe(module: nn.Module, images: Tensor) -> Observed:
 def _candidates(kept: list[Tensor], outputs: Tensor) -> list[Candidate]:
     """Those with as many numbers as there are outputs, or with one where there are two."""
     later: Counter[torch.Size] = Counter()
-    found = []
+    found, rounding = [], 0.0
     for values in reversed(kept):
         if may_make(values, outputs):
-            found.append(Candidate(values, Tail(tuple(values.shape[1:]), later[values.shape])))
+            found.append(Candidate(values, Tail(tuple(values.shape[1:]), later[values.shape]), rounding))
         later[values.shape] += 1
+        rounding = max(rounding, _rounding(values))
     return found[::-1]
+
+
+def _rounding(values: Tensor) -> float:
+    return torch.finfo(values.dtype).eps if values.dtype in LOW_PRECISION else 0
 
 
 def may_make(values: Tensor, outputs: Tensor) -> bool:
@@ -112,5 +131,9 @@ def may_make(values: Tensor, outputs: Tensor) -> bool:
 
 def _observe_script(module: torch.jit.ScriptModule, images: Tensor) -> Observed:
     outputs: Tensor = module(images.clone())
-    found = [Candidate(values, read) for values, read in last_results(module, images) if may_make(values, outputs)]
-    return Observed(outputs, last_range(module), found)
+    found, rounding = [], 0.0
+    for values, read in reversed(list(last_results(module, images))):
+        if may_make(values, outputs):
+            found.append(Candidate(values, read, rounding))
+        rounding = max(rounding, _rounding(values))
+    return Observed(outputs, last_range(module), found[::-1])
