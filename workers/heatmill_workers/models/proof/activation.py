@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill_workers.models.proof.calls import LOW_PRECISION
+from heatmill_workers.models.proof.comparison import usable
 from heatmill_workers.models.proof.intervals import Range
 from heatmill_workers.models.proof.results import Candidate, observe
 
@@ -101,7 +102,7 @@ def see_ending(module: nn.Module, images: Tensor) -> Ending:
     except (AssertionError, ValueError, RuntimeError):
         # A model may refuse images that are unlike photos.
         seen = observe(module, images)
-    finite = seen.outputs.isfinite().all(1)
+    finite = usable(seen.outputs)
     outputs = seen.outputs[finite].float()
     if not len(outputs):
         return Ending(seen.outputs.shape[1], None)

@@ -31,9 +31,20 @@ FLOAT32 = Tolerance(of_spread=1e-3, of_size=1e-5, of_gradient=0.1)
 HALF = Tolerance(of_spread=0.1, of_size=0.02, of_gradient=0.3)
 
 
+# Below 1e-38 float32 has fewer digits, and kernels round such numbers to 0 or do not: outputs that have become so small
+# are the same. It is far below whatever a probability shows, and below values in any unit.
+SMALLEST = 1e-30
+
+
 def tolerance(dtype: torch.dtype) -> Tolerance:
     """By the lowest precision that a model computes in."""
     return HALF if dtype in LOW_PRECISION else FLOAT32
+
+
+def usable(outputs: Tensor) -> Tensor:
+    """Which rows (N,) of outputs (N, K) can be explained; minus infinity rules a class out, as a mask does."""
+    ruled_out = outputs == -torch.inf
+    return (outputs.isfinite() | ruled_out).all(1) & ~ruled_out.all(1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class Reference:
     """What a model puts out for the proof images, with which other runs are compared.
 
     Args:
-        outputs: (5, K) float32. Rows that are not finite must not be finite in other runs either.
+        outputs: (5, K) float32. Rows that are not usable must not be so in other runs either, and classes that are
+            ruled out must be so again.
         allowed: By the model's precision.
     """
 
@@ -56,23 +68,35 @@ class Reference:
             rows: Which of the proof images it ran on.
         """
         wanted = self.outputs[list(rows)]
-        finite = wanted.isfinite().all(1)
-        if not torch.equal(finite, found.isfinite().all(1)):
+        compared = usable(wanted)
+        if not torch.equal(compared, usable(found)):
             return False
-        bound = self.allowed.of_spread * self._spread + self.allowed.of_size * float(self._finite.abs().max())
+        wanted, found = wanted[compared], found[compared]
+        finite = wanted.isfinite()
+        if not torch.equal(finite, found.isfinite()):
+            return False
+        bound = self.allowed.of_spread * self._spread + self.allowed.of_size * self._size + SMALLEST
         return not (found - wanted)[finite].abs().gt(bound).any()
 
     def change(self, found: Tensor, rows: Sequence[int] = range(5)) -> str:
         """How far a run is from what it should be, in words."""
-        difference = (found - self.outputs[list(rows)]).abs()
+        wanted = self.outputs[list(rows)]
+        difference = (found - wanted).masked_fill((found == wanted) & (wanted == -torch.inf), 0).abs()
         if not difference.isfinite().all():
             return "more than can be said"
-        return f"{float(difference.max()) / max(self._spread, 1e-12):.1%} of their spread over images"
+        return f"{float(difference.max()) / max(self._spread, SMALLEST):.1%} of their spread over images"
 
     @property
     def _finite(self) -> Tensor:
-        return self.outputs[self.outputs.isfinite().all(1)].double()
+        """Usable rows; NaN in the place of classes that are ruled out."""
+        rows = self.outputs[usable(self.outputs)].double()
+        return rows.masked_fill(rows.isinf(), torch.nan)
+
+    @property
+    def _size(self) -> float:
+        return float(self._finite.nan_to_num(0).abs().max())
 
     @property
     def _spread(self) -> float:
-        return float((self._finite - self._finite.mean(0)).abs().max())
+        finite = self._finite
+        return float((finite - finite.nanmean(0)).nan_to_num(0).abs().max())

@@ -9,6 +9,7 @@ from torch import Tensor
 from heatmill.errors import HeatmillError, ModelRefused, ModelUnavailable
 from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.models.proof.calls import Calls
+from heatmill_workers.models.proof.comparison import usable
 from heatmill_workers.models.proof.generators import States
 
 # An operator's module may raise anything on a size or a batch that it was not built for.
@@ -67,7 +68,7 @@ class Runs:
                 f"model {self.name} puts out {len(outputs)} rows for {len(images)} images of "
                 f"{images.shape[2]} x {images.shape[3]} pixels; see `preprocessing` in models.toml"
             )
-        if not outputs.isfinite().all(1).any():
+        if not usable(outputs).any():
             raise ModelRefused(f"model {self.name} puts out values that are not finite for every input that was tried")
         return outputs
 
