@@ -14,7 +14,7 @@ from heatmill.errors import ImageTooLarge, ImageUnreadable, ResultNotFound
 from heatmill.image_uris import UriRefused, address
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.keys import JobId
-from heatmill.overlay import Box, overlay, resized
+from heatmill.overlay import overlay, resized
 from heatmill.schemas import ImageRead, Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
 from heatmill_api.routing import JobPath, Parameters, problems, versioned
@@ -138,16 +138,9 @@ def _over_photo(here: Services, photo: bytes, heatmap: tuple[StoredPicture, byte
             limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
             size = query.size or OVERLAY_SIZE
             upright = decode_reduced(photo, limits, 2 * size)
-            box = _reduced(stored.box, upright.reduced_by)
-            return _png(overlay(upright.image, picture, box, query.overlay or 0.0, size))
+            return _png(overlay(upright.image, picture, upright.within(stored.box), query.overlay or 0.0, size))
     except (ImageUnreadable, ImageTooLarge) as error:
         raise ResultNotFound(f"the heatmap's photo cannot be shown: {error}") from error
-
-
-def _reduced(box: Box, by: int) -> Box:
-    """A region of a photo that was decoded to a fraction of its size."""
-    left, top, right, bottom = box
-    return left / by, top / by, right / by, bottom / by
 
 
 def _fetch(here: Services, uri: str) -> bytes:

@@ -208,6 +208,26 @@ def test_a_photo_of_more_pixels_than_the_limit_is_shown_reduced(client: FlaskCli
     )
 
 
+def test_a_reduced_photo_that_is_turned_lies_where_it_was_stored(client: FlaskClient, storage: S3Storage) -> None:
+    """Of 905 stored pixels the decoder makes 114 columns of 8, the last of which is the first once it is turned."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 3
+    image = Image.new("RGB", (905, 905), GREEN)
+    image.paste(RED, (0, 0, 101, 905))
+    image.save(file, "JPEG", exif=exif, quality=95)
+    answer = client.post("/v1/jobs", json=body() | {"items": [{"id": "a", "image": upload(storage, file.getvalue())}]})
+    assert answer.json is not None
+    job = JobId("default", answer.json["id"])
+    stored = picture(storage, job, 0, "0000.saliency.1").model_copy(update={"box": (792, 0, 816, 24)})
+    commit(storage, job, 0, row(0, item="a", heatmap=stored))
+
+    shown = decoded(get(client, job, "a", overlay=0.0, size=48)).convert("RGB")
+
+    # The edge lies at 905 - 101 = 804, in the middle of the region.
+    reds = sum(shown.crop((0, 24, 48, 25)).getchannel("R").histogram()[128:])
+    assert reds == pytest.approx(24, abs=2)
+
+
 def test_a_photo_over_the_limits_is_not_decoded(client: FlaskClient, services: Services, storage: S3Storage) -> None:
     job = explained(client, storage, {"id": "a", "image": upload(storage, png(Image.new("L", (8000, 8000))))})
     answer = get(client, job, "a", overlay=0.5)

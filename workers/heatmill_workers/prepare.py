@@ -13,14 +13,14 @@ from torch import Tensor
 
 from heatmill.errors import InvalidItem, ItemError
 from heatmill.image_uris import UPLOAD, SourceRules
-from heatmill.images import ImageLimits, Photo, decode_reduced
+from heatmill.images import Box, ImageLimits, Photo, decode_reduced
 from heatmill.schemas import ImageRead, Item, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.fetching import fetch
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.models.preprocessing import Box, least_side, preprocess_photo
+from heatmill_workers.models.preprocessing import least_side, preprocess_photo
 from heatmill_workers.strict_jpeg import decode_jpeg
 
 

@@ -2,5 +2,6 @@
 
 from heatmill.images.decode import decode, decode_reduced
 from heatmill.images.photo import ImageLimits, JpegDecoder, JpegWarning, Photo
+from heatmill.overlay import Box
 
-__all__ = ["ImageLimits", "JpegDecoder", "JpegWarning", "Photo", "decode", "decode_reduced"]
+__all__ = ["Box", "ImageLimits", "JpegDecoder", "JpegWarning", "Photo", "decode", "decode_reduced"]

@@ -29,7 +29,9 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = frozenset(TURNS[value] for value in (5, 6, 7, 8))
+SIDEWAYS = frozenset({5, 6, 7, 8})
+# Of which the upright picture begins with what is stored last.
+FROM_RIGHT, FROM_BOTTOM = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 # Formats whose other frames are other pictures; the second picture of a phone's JPEG is a map for bright screens.
 ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF", "HEIF"})
 # Modes whose numbers a colour profile is about, and what others are brought to, where that is not RGB.
@@ -113,9 +115,9 @@ class _Reader:
         self._notes += [note] if note and loaded.mode != "LAB" else []
         if alpha is not None:
             photo = self._on_white(photo, alpha)
-        turn = TURNS.get(_orientation(image))
-        photo = photo if turn is None else photo.transpose(turn)
-        size = photo.size if by == 1 else whole[::-1] if turn in SIDEWAYS else whole
+        orientation = _orientation(image)
+        photo = photo.transpose(TURNS[orientation]) if orientation in TURNS else photo
+        size = photo.size if by == 1 else whole[::-1] if orientation in SIDEWAYS else whole
         if by > 1:
             whole_size = f"{size[0]} x {size[1]} pixels"
             self._notes.append(
@@ -124,7 +126,7 @@ class _Reader:
         # What the file says of itself holds no longer: it is turned, sRGB and opaque.
         photo.info = {}
         name = "JPEG" if image.format == "MPO" else image.format or ""
-        return Photo(photo, size, by, name, tuple(self._notes))
+        return Photo(photo, size, by, name, tuple(self._notes), _before(size, by, orientation))
 
     def _reduce(self, image: Image.Image) -> int:
         """Tell the decoder by how much to reduce, where it can, and check what it will decode."""
@@ -225,6 +227,12 @@ def _checked_jpeg(data: bytes) -> JpegFacts | None:
     if facts is not None and facts.components not in {1, 3, 4}:
         raise ImageUnreadable(f"a JPEG of {facts.components} components a pixel is not read; those of 1, 3 and 4 are")
     return facts
+
+
+def _before(size: tuple[int, int], by: int, orientation: int) -> tuple[int, int]:
+    """What the reduced picture has left of the whole and above it: the decoder fills up the last stored squares."""
+    beyond = -size[0] % by, -size[1] % by
+    return beyond[0] if orientation in FROM_RIGHT else 0, beyond[1] if orientation in FROM_BOTTOM else 0
 
 
 def _orientation(image: Image.Image) -> int:

@@ -14,6 +14,7 @@ from heatmill.images import ImageLimits, decode, decode_reduced
 from heatmill.models import Preprocessing
 from heatmill_workers.models.preprocessing import least_side, preprocess, preprocess_photo
 
+ORIENTATION = 0x0112
 LIMITS = ImageLimits(50_000_000, 50_000_000)
 
 
@@ -134,3 +135,23 @@ def test_a_photo_that_was_reduced_gives_the_same_region_and_nearly_the_same_tens
     assert box == same
     # In grey levels of 255.
     assert float((ours - theirs).abs().mean()) * 255 * 0.226 < 0.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(521, 523), (525, 521), (1041, 1035)])
+def test_a_reduced_photo_that_is_turned_is_read_as_exactly_as_one_that_is_not(
+    size: tuple[int, int], orientation: int
+) -> None:
+    """The decoder fills up the last stored column and row, which lie first in a photo that is turned."""
+    plain = Preprocessing(resize=32, crop=32, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    coffee = Image.open(str(files("skimage") / "data/coffee.png")).resize(size)
+    exif, data = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = orientation
+    coffee.save(data, "JPEG", quality=95, exif=exif)
+
+    reduced = decode_reduced(data.getvalue(), LIMITS, least_side(plain))
+    (ours, box), (theirs, same) = preprocess_photo(reduced, plain), preprocess(decode(data.getvalue(), LIMITS), plain)
+
+    assert (reduced.reduced_by, box) == (8, same)
+    assert float((ours - theirs).abs().mean()) < 1
+    assert float((ours - theirs).abs().max()) < 10

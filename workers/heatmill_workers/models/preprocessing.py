@@ -7,10 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from heatmill.images import Photo
+from heatmill.images import Box, Photo
 from heatmill.models import Interpolation, Preprocessing
-
-Box = tuple[float, float, float, float]
 
 # Of a longer strip only the middle is resized: 1,000,000 x 50 pixels, made 256 high, would be 4 GB.
 LONGEST_ASPECT = 16
@@ -41,12 +39,12 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> tuple[Tensor
 
 def preprocess_photo(photo: Photo, preprocessing: Preprocessing) -> tuple[Tensor, Box]:
     """`preprocess` of a photo that may have been decoded to a fraction of its size; the region is in its whole size."""
-    size, by = _trimmed(photo.size, preprocessing), photo.reduced_by
+    size = _trimmed(photo.size, preprocessing)
     x, y = (photo.size[0] - size[0]) // 2, (photo.size[1] - size[1]) // 2
     resized = photo.image.resize(
         _resized(size, preprocessing),
         RESAMPLING[preprocessing.interpolation],
-        box=(x / by, y / by, (x + size[0]) / by, (y + size[1]) / by),
+        box=photo.within((x, y, x + size[0], y + size[1])),
     )
     height, width = preprocessing.input_size
     rounding = preprocessing.crop_rounding
