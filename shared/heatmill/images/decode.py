@@ -1,6 +1,5 @@
 """Bytes to an RGB photo; docs/images.md has the rules."""
 
-from contextlib import suppress
 from io import BytesIO
 
 from PIL import Image, ImageMath, UnidentifiedImageError
@@ -13,25 +12,12 @@ from heatmill.images.damage import DAMAGE, in_short
 from heatmill.images.gray import faintness, scaled_gray
 from heatmill.images.heif import ignored_turn, readable_formats
 from heatmill.images.jpeg import JpegFacts, jpeg_facts, lacks_scans, zeros_inside
+from heatmill.images.orientation import SIDEWAYS, begins_before, forget_xmp, stated_orientation, upright
 from heatmill.images.photo import ImageLimits, JpegDecoder, JpegWarning, Photo
 from heatmill.images.recognised import recognised
 from heatmill.images.stated import stated_colours
 from heatmill.images.tiff_damage import damage
 
-# EXIF's tag, and how the stored picture is turned to be upright.
-ORIENTATION = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = frozenset({5, 6, 7, 8})
-# Of which the upright picture begins with what is stored last.
-FROM_RIGHT, FROM_BOTTOM = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 # Formats whose other frames are other pictures; the second picture of a phone's JPEG is a map for bright screens.
 ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF", "HEIF"})
 # Modes whose numbers a colour profile is about, and what others are brought to, where that is not RGB.
@@ -104,6 +90,7 @@ class _Reader:
 
     def photo(self, image: Image.Image) -> Photo:
         """The picture of an opened file."""
+        forget_xmp(image)
         whole = image.size
         by = self._reduce(image)
         self._note_frames(image)
@@ -115,8 +102,8 @@ class _Reader:
         self._notes += [note] if note and loaded.mode != "LAB" else []
         if alpha is not None:
             photo = self._on_white(photo, alpha)
-        orientation = _orientation(image)
-        photo = photo.transpose(TURNS[orientation]) if orientation in TURNS else photo
+        orientation = stated_orientation(image)
+        photo = upright(photo, orientation)
         size = photo.size if by == 1 else whole[::-1] if orientation in SIDEWAYS else whole
         if by > 1:
             whole_size = f"{size[0]} x {size[1]} pixels"
@@ -126,7 +113,7 @@ class _Reader:
         # What the file says of itself holds no longer: it is turned, sRGB and opaque.
         photo.info = {}
         name = "JPEG" if image.format == "MPO" else image.format or ""
-        return Photo(photo, size, by, name, tuple(self._notes), _before(size, by, orientation))
+        return Photo(photo, size, by, name, tuple(self._notes), begins_before(size, by, orientation))
 
     def _reduce(self, image: Image.Image) -> int:
         """Tell the decoder by how much to reduce, where it can, and check what it will decode."""
@@ -227,19 +214,6 @@ def _checked_jpeg(data: bytes) -> JpegFacts | None:
     if facts is not None and facts.components not in {1, 3, 4}:
         raise ImageUnreadable(f"a JPEG of {facts.components} components a pixel is not read; those of 1, 3 and 4 are")
     return facts
-
-
-def _before(size: tuple[int, int], by: int, orientation: int) -> tuple[int, int]:
-    """What the reduced picture has left of the whole and above it: the decoder fills up the last stored squares."""
-    beyond = -size[0] % by, -size[1] % by
-    return beyond[0] if orientation in FROM_RIGHT else 0, beyond[1] if orientation in FROM_BOTTOM else 0
-
-
-def _orientation(image: Image.Image) -> int:
-    with suppress(*DAMAGE):
-        return int(image.getexif().get(ORIENTATION, 1))
-    # The pixels are sound; a camera's broken metadata is no reason to lose them.
-    return 1
 
 
 def _differs(image: Image.Image, transparent: int) -> Image.Image:

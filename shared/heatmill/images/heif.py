@@ -22,8 +22,10 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def ignored_turn(image: Image.Image, data: bytes) -> str | None:
-    """A note where EXIF says that a HEIC is turned; by ISO/IEC 23008-12 the file's own properties alone count."""
+    """A note where EXIF or XMP turns a HEIC; by ISO/IEC 23008-12 the file's own properties alone count."""
     stated = image.info.get("original_orientation") if image.format == "HEIF" else None
     if stated in {None, 1} or b"irot" in data or b"imir" in data:
         return None
-    return f"EXIF's orientation {stated} was ignored: in HEIC the file's own rotation counts, and it has none"
+    return (
+        f"the orientation {stated} of EXIF or XMP was ignored: in HEIC the file's own rotation counts, and it has none"
+    )

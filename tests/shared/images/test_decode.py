@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from heatmill.errors import ImageTooLarge, ImageUnreadable
 from heatmill.images import ImageLimits, decode, decode_reduced
@@ -78,6 +78,52 @@ def test_exif_orientation_is_applied_once(orientation: int) -> None:
 
     assert np.array_equal(np.asarray(decoded), np.asarray(upright))
     assert decoded.getexif().get(ORIENTATION, 1) == 1
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def with_xmp(image_format: str, **options: object) -> bytes:
+    """A file whose XMP says that it is turned."""
+    if image_format == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        return encoded(photo(), "PNG", pnginfo=text, **options)
+    if image_format == "TIFF":
+        return encoded(photo(), "TIFF", tiffinfo={700: XMP}, **options)
+    return encoded(photo(), image_format, xmp=XMP, **options)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_xmp_turns_nothing(image_format: str) -> None:
+    assert Image.open(BytesIO(with_xmp(image_format))).getexif()[ORIENTATION] == 6
+    assert decode(with_xmp(image_format), LIMITS).size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_exifs_own_tag_counts_whatever_xmp_says(image_format: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+
+    assert decode(with_xmp(image_format, exif=exif), LIMITS).size == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiffs_own_tag_turns_it(compression: str) -> None:
+    stored = photo().transpose(Image.Transpose.ROTATE_90)
+    data = encoded(stored, "TIFF", compression=compression, tiffinfo={ORIENTATION: 6, 700: XMP.replace(b"6", b"3")})
+
+    assert np.array_equal(np.asarray(decode(data, LIMITS)), np.asarray(photo()))
+
+
+def test_an_avif_is_turned_by_its_container() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+
+    assert decode(encoded(photo(), "AVIF", exif=exif), LIMITS).size == (HEIGHT, WIDTH)
 
 
 # Pillow warns, once a process; only where warnings are errors would it lose the photo.
