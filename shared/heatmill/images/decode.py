@@ -90,6 +90,10 @@ class _Reader:
 
     def photo(self, image: Image.Image) -> Photo:
         """The picture of an opened file."""
+        if image.format == "TIFF" and self._tiff is None:
+            raise ImageUnreadable(
+                f"a TIFF that begins with {self._data[:4]!r}, which TIFF does not provide for, is not read"
+            )
         forget_xmp(image)
         whole = image.size
         by = self._reduce(image)

@@ -1,10 +1,11 @@
 """What the samples of a TIFF mean, by what the file states; what Pillow would read otherwise is refused by name.
 
 TIFF 6.0 fixes a range for unsigned integers: 0 to 2**bits - 1, from black to white or from white to black. Signed and
-floating-point samples have none, and are refused. A file whose MaxSampleValue or SMaxSampleValue leaves the highest bit
-unused, as 12 bits in 16 do, is read by the range that it states.
+floating-point samples have none, and are refused. 16 bits whose MaxSampleValue or SMaxSampleValue leaves the highest
+one unused, as 12 bits in 16 do, are read by the range that the file states.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from heatmill.errors import ImageUnreadable
 from heatmill.images.gray import scaled_gray
 from heatmill.images.tiff_damage import check_blocks
+from heatmill.images.tiff_range import displayed_white, stated_white, untaken_white, wrong_range
 from heatmill.images.tiff_tags import (
     BITS,
     COEFFICIENTS,
@@ -22,9 +24,8 @@ from heatmill.images.tiff_tags import (
     DOT_RANGE,
     EXTRA_SAMPLES,
     FILL_ORDER,
-    HIGHEST,
+    IMAGE_DEPTH,
     INK_SET,
-    LOWEST,
     MAGIC,
     OLD_SUBFILE,
     PHOTOMETRIC,
@@ -32,17 +33,18 @@ from heatmill.images.tiff_tags import (
     REFERENCE,
     SAMPLE_FORMAT,
     SAMPLE_HIGHEST,
-    SAMPLE_LOWEST,
     SAMPLES,
     SUBFILE,
     SUBSAMPLING,
     Number,
     Tags,
     directories,
+    one,
 )
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
 COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, INKS: 4, YCBCR: 3, LAB: 3}
+GRAY = frozenset({WHITE_IS_ZERO, BLACK_IS_ZERO})
 # How many bits a sample may have.
 DEPTHS = {
     WHITE_IS_ZERO: {1, 2, 4, 8, 12, 16},
@@ -75,6 +77,7 @@ FORMATS = {2: "signed", 3: "floating-point", 4: "undefined", 5: "complex integer
 MULTIPLIED, STRAIGHT = 1, 2
 RAW, OLD_JPEG = 1, 6
 REDUCED_VERSION, OLD_REDUCED = 1, 2
+BIG_ENDIAN_BIG = b"MM\0+"
 CANON_RAW, RAW_DATA = b"CR\2", "a camera's raw data"
 
 # Layouts that Pillow unpacks but does not list: white is zero, or the bytes are in the other order, which those of 12
@@ -102,12 +105,12 @@ class TiffFacts:
     @property
     def bits(self) -> int:
         """Of a sample."""
-        return int(_one(self.tags, BITS, 1))
+        return int(one(self.tags, BITS, 1))
 
     @property
     def states_range(self) -> bool:
-        """Whether black and white are other values than those that the bits allow."""
-        return _range(self.tags, self.bits) != (0, 2**self.bits - 1)
+        """Whether white is another value than the largest that the bits allow."""
+        return stated_white(self.tags) is not None
 
 
 def read_facts(data: bytes) -> TiffFacts | None:
@@ -116,6 +119,8 @@ def read_facts(data: bytes) -> TiffFacts | None:
     Raises:
         ImageUnreadable: Its samples are of a kind that is not read.
     """
+    if data.startswith(BIG_ENDIAN_BIG):
+        raise ImageUnreadable("a BigTIFF in big-endian byte order is not read")
     if data[:4] not in MAGIC:
         return None
     if data.startswith(CANON_RAW, 8):
@@ -135,35 +140,35 @@ def refusal(tags: Tags) -> str | None:
     """What of the samples is not read, in words; None where they are."""
     if DNG_VERSION in tags:
         return f"{RAW_DATA} (DNG)"
-    photometric = int(_one(tags, PHOTOMETRIC, 0))
+    if one(tags, IMAGE_DEPTH, 1) != 1:
+        return f"a volume of {one(tags, IMAGE_DEPTH, 1):g} slices (ImageDepth)"
+    if not tags.get(PHOTOMETRIC):
+        return "no PhotometricInterpretation, which says what black and white or the colours are,"
+    photometric = int(one(tags, PHOTOMETRIC, 0))
     if photometric not in COLOURS:
         return f"{NAMES.get(photometric, f'samples of the photometric interpretation {photometric}')} pixels"
-    if _one(tags, COMPRESSION, RAW) == OLD_JPEG:
+    if one(tags, COMPRESSION, RAW) == OLD_JPEG:
         return _wrong_format(tags)
     return (
         _wrong_format(tags)
         or _wrong_depth(tags, photometric)
         or _wrong_samples(tags, photometric)
         or _wrong_colours(tags, photometric)
-        or _wrong_range(tags, photometric)
+        or wrong_range(tags, NAMES[photometric], is_gray=photometric in GRAY)
     )
 
 
 def adjusted(image: Image.Image, facts: TiffFacts) -> Image.Image:
     """A loaded first page, its gray in 8 bits by the range that the file states."""
-    tags, photometric = facts.tags, int(_one(facts.tags, PHOTOMETRIC, 0))
+    tags, photometric = facts.tags, int(one(facts.tags, PHOTOMETRIC, 0))
     colours = tags.get(COLOUR_MAP, ())
     if image.mode == "P" and colours and 0 < max(colours) < 256:
         return _with_8_bit_palette(image, [int(value) for value in colours])
-    if photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO}:
+    if photometric not in GRAY:
         return image
-    bits = int(_one(tags, BITS, 1))
-    low, high = _range(tags, bits)
     if image.mode.startswith("I;16"):
-        gray = scaled_gray(image, low, high)
+        gray = scaled_gray(image, white=displayed_white(image, tags))
         return ImageOps.invert(gray) if photometric == WHITE_IS_ZERO else gray
-    if image.mode == "L" and _unused_bit(high, bits):
-        return _stretched(image, (low, high), bits, is_inverted=photometric == WHITE_IS_ZERO)
     return image
 
 
@@ -171,31 +176,31 @@ def _wrong_format(tags: Tags) -> str | None:
     kinds = {int(kind) for kind in tags.get(SAMPLE_FORMAT, ())} - {1}
     if not kinds:
         return None
-    samples = f"{FORMATS.get(min(kinds), 'unknown')} {int(_one(tags, BITS, 1))}-bit samples"
+    samples = f"{FORMATS.get(min(kinds), 'unknown')} {int(one(tags, BITS, 1))}-bit samples"
     return samples if SAMPLE_HIGHEST in tags else f"{samples}, which have no stated range,"
 
 
 def _wrong_depth(tags: Tags, photometric: int) -> str | None:
-    bits, order = {int(value) for value in tags.get(BITS, (1,))}, _one(tags, FILL_ORDER, 1)
+    bits, order = {int(value) for value in tags.get(BITS, (1,))}, one(tags, FILL_ORDER, 1)
     if len(bits) > 1 or not bits <= DEPTHS[photometric]:
         return f"{NAMES[photometric]} samples of {', '.join(map(str, sorted(bits)))} bits"
     # Pillow unpacks neither of them; libtiff has turned the bits of what is compressed.
-    inverted = photometric == WHITE_IS_ZERO and _one(tags, COMPRESSION, RAW) == RAW
+    inverted = photometric == WHITE_IS_ZERO and one(tags, COMPRESSION, RAW) == RAW
     if order != 1 and (max(bits) > 8 or (max(bits) == 8 and inverted)):
         return f"{NAMES[photometric]} samples of {max(bits)} bits in reversed order of bits (FillOrder {order})"
     return None
 
 
 def _wrong_samples(tags: Tags, photometric: int) -> str | None:
-    samples, extra = int(_one(tags, SAMPLES, COLOURS[photometric])), _extra(tags)
+    samples, extra = int(one(tags, SAMPLES, COLOURS[photometric])), _extra(tags)
     if samples != COLOURS[photometric] + len(extra):
         return f"{samples} samples for each {NAMES[photometric]} pixel, {len(extra)} of them stated as extra samples,"
     if not set(extra) <= {0, MULTIPLIED, STRAIGHT} or any(extra[1:]):
         return f"extra samples of the kinds {', '.join(map(str, extra))}"
-    if extra and not _is_listed(photometric, int(_one(tags, BITS, 1)), extra):
-        return f"{samples} samples of {int(_one(tags, BITS, 1))} bits for each {NAMES[photometric]} pixel"
-    if _one(tags, PLANAR, 1) != 1 and samples > 1 and not _planes_are_read(tags, photometric, extra):
-        return f"{samples} separate planes of {int(_one(tags, BITS, 1))} bits of {NAMES[photometric]} and extra samples"
+    if extra and not _is_listed(photometric, int(one(tags, BITS, 1)), extra):
+        return f"{samples} samples of {int(one(tags, BITS, 1))} bits for each {NAMES[photometric]} pixel"
+    if one(tags, PLANAR, 1) != 1 and samples > 1 and not _planes_are_read(tags, photometric, extra):
+        return f"{samples} separate planes of {int(one(tags, BITS, 1))} bits of {NAMES[photometric]} and extra samples"
     return None
 
 
@@ -203,9 +208,9 @@ def _planes_are_read(tags: Tags, photometric: int, extra: tuple[int, ...]) -> bo
     """Found by trying all; Pillow gives wrong pictures of others."""
     if photometric not in {RGB, INKS, YCBCR}:
         return False
-    if _one(tags, COMPRESSION, RAW) != RAW:
+    if one(tags, COMPRESSION, RAW) != RAW:
         return len(extra) <= 1
-    return _one(tags, BITS, 1) == 8 and (not extra or (photometric == RGB and extra == (STRAIGHT,)))
+    return one(tags, BITS, 1) == 8 and (not extra or (photometric == RGB and extra == (STRAIGHT,)))
 
 
 def _is_listed(photometric: int, bits: int, extra: tuple[int, ...]) -> bool:
@@ -214,11 +219,13 @@ def _is_listed(photometric: int, bits: int, extra: tuple[int, ...]) -> bool:
 
 
 def _wrong_colours(tags: Tags, photometric: int) -> str | None:
-    if photometric == INKS and (_one(tags, INK_SET, 1) != 1 or _dots_are_unusual(tags)):
+    if photometric == INKS and (one(tags, INK_SET, 1) != 1 or _dots_are_unusual(tags)):
         return "inks that are not CMYK, or a range of dots that is not the whole"
-    if photometric != YCBCR or _one(tags, COMPRESSION, RAW) != RAW:
+    if photometric == RGB and not _is_whole(tags.get(REFERENCE, ()), 2 ** int(one(tags, BITS, 8)) - 1):
+        return "RGB samples whose ReferenceBlackWhite is not the whole range"
+    if photometric != YCBCR or one(tags, COMPRESSION, RAW) != RAW:
         return None
-    if tags.get(SUBSAMPLING, (2, 2)) != (1, 1) or _one(tags, PLANAR, 1) != 1:
+    if tags.get(SUBSAMPLING, (2, 2)) != (1, 1) or one(tags, PLANAR, 1) != 1:
         return "uncompressed YCbCr pixels whose colours have fewer samples"
     if COEFFICIENTS in tags or REFERENCE in tags:
         return "uncompressed YCbCr pixels of stated coefficients or reference values"
@@ -226,35 +233,17 @@ def _wrong_colours(tags: Tags, photometric: int) -> str | None:
 
 
 def _dots_are_unusual(tags: Tags) -> bool:
-    dots, most = tags.get(DOT_RANGE, ()), 2 ** int(_one(tags, BITS, 8)) - 1
-    return any(value != expected for value, expected in zip(dots, (0, most) * len(dots), strict=False))
+    return not _is_whole(tags.get(DOT_RANGE, ()), 2 ** int(one(tags, BITS, 8)) - 1)
 
 
-def _wrong_range(tags: Tags, photometric: int) -> str | None:
-    bits = int(_one(tags, BITS, 1))
-    low, high = _range(tags, bits)
-    if not _unused_bit(high, bits):
-        return None
-    if photometric in {WHITE_IS_ZERO, BLACK_IS_ZERO}:
-        return None if high > low and not _extra(tags) else f"values that are stated to lie from {low:g} to {high:g}"
-    if photometric == PALETTE:
-        return None
-    return f"{NAMES[photometric]} samples of {bits} bits that are stated to reach {high:g} only"
-
-
-def _range(tags: Tags, bits: int) -> tuple[Number, Number]:
-    """Which values are black and white, where the highest bit is stated to be unused; else all that bits allow."""
-    low, high = _one(tags, SAMPLE_LOWEST, _one(tags, LOWEST, 0)), _one(tags, SAMPLE_HIGHEST, _one(tags, HIGHEST, -1))
-    return (low, high) if _unused_bit(high, bits) else (0, 2**bits - 1)
-
-
-def _unused_bit(high: Number, bits: int) -> bool:
-    return 0 <= high < 2 ** (bits - 1) and bits > 1
+def _is_whole(pairs: Sequence[Number], most: int) -> bool:
+    """Whether each pair of numbers is the whole range."""
+    return all(value == expected for value, expected in zip(pairs, (0, most) * len(pairs), strict=False))
 
 
 def _is_reduced(page: Tags) -> bool:
     """Whether a page is a smaller version of another, as pyramids and thumbnails are."""
-    return bool(int(_one(page, SUBFILE, 0)) & REDUCED_VERSION) or _one(page, OLD_SUBFILE, 0) == OLD_REDUCED
+    return bool(int(one(page, SUBFILE, 0)) & REDUCED_VERSION) or one(page, OLD_SUBFILE, 0) == OLD_REDUCED
 
 
 def _left_out(tags: Tags, others: int) -> list[str]:
@@ -265,9 +254,10 @@ def _left_out(tags: Tags, others: int) -> list[str]:
         notes.append("the first page, which was read, is stated to be a reduced version of another picture")
     if unknown := [kind for kind in extra if kind == 0]:
         notes.append(f"{len(unknown)} extra samples of each pixel, whose meaning is not stated, are left out")
-    low, high = _range(tags, int(_one(tags, BITS, 1)))
-    if high != 2 ** int(_one(tags, BITS, 1)) - 1:
-        notes.append(f"the values were read by the range that the file states, {low:g} to {high:g}")
+    if one(tags, PHOTOMETRIC, 0) != PALETTE and (note := untaken_white(tags)):
+        notes.append(note)
+    if (white := stated_white(tags)) is not None:
+        notes.append(f"the values were read by the range that the file states, 0 to {white:g}")
     return notes
 
 
@@ -276,23 +266,6 @@ def _with_8_bit_palette(image: Image.Image, colours: list[int]) -> Image.Image:
     size = len(colours) // 3
     image.putpalette([colours[channel * size + entry] for entry in range(size) for channel in range(3)])
     return image
-
-
-def _stretched(image: Image.Image, limits: tuple[Number, Number], bits: int, *, is_inverted: bool) -> Image.Image:
-    """Gray of up to 8 bits, which Pillow has spread over 0 to 255 and turned so that black is zero."""
-    (low, high), step = limits, 255 // ((1 << bits) - 1)
-
-    def shown(value: int) -> int:
-        stored = ((255 - value) if is_inverted else value) / step
-        seen = min(max((stored - low) / (high - low), 0.0), 1.0)
-        return round(255 * ((1 - seen) if is_inverted else seen))
-
-    return image.point([shown(value) for value in range(256)])
-
-
-def _one(tags: Tags, tag: int, absent: Number) -> Number:
-    values = tags.get(tag, ())
-    return values[0] if values else absent
 
 
 def _extra(tags: Tags) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ it says nothing. LZW and LZMA fail by themselves. PackBits, fax and uncompressed
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image
@@ -15,6 +16,7 @@ from heatmill.images.damage import DAMAGE
 from heatmill.images.jpeg import zeros_inside
 from heatmill.images.photo import JpegDecoder, JpegWarning
 from heatmill.images.tiff_tags import (
+    BITS,
     COMPRESSION,
     HEIGHT,
     JPEG_TABLES,
@@ -27,9 +29,10 @@ from heatmill.images.tiff_tags import (
     TILES,
     WIDTH,
     Tags,
+    one,
 )
 
-DEFLATE, JPEG = frozenset({8, 32946}), 7
+RAW, DEFLATE, JPEG = 1, frozenset({8, 32946}), 7
 SEPARATE = 2
 # Of what is decompressed to look at its checksum, so much lies in memory.
 PIECE = 1 << 20
@@ -38,26 +41,63 @@ MOST_GROWTH = 1 << 28
 
 
 def check_blocks(tags: Tags) -> None:
-    """Look whether each strip or tile is there; Pillow leaves black, or other bytes of the file, where one is not.
+    """Look whether each strip or tile is there, and no other.
+
+    Pillow leaves black, or other bytes of the file, where one is not there; it begins again at the top with one too
+    many, and does not look at the lengths of uncompressed ones.
 
     Raises:
-        ImageUnreadable: One is not.
+        ImageUnreadable: One is not, or is too short, or there are more.
     """
     places = tags.get(STRIPS[0], ()) or tags.get(TILES[0], ())
-    width, height = (int(tags.get(tag, (0,))[0]) for tag in (WIDTH, HEIGHT))
+    width, height = (int(one(tags, tag, 0)) for tag in (WIDTH, HEIGHT))
     if not places or not width or not height:
         # Pillow says what is wrong.
         return
-    if STRIPS[0] in tags:
-        expected = -(-height // max(int(tags.get(ROWS_PER_STRIP, (height,))[0]), 1))
-    else:
-        across, down = (max(int(tags.get(tag, (1,))[0]), 1) for tag in (TILE_WIDTH, TILE_HEIGHT))
-        expected = -(-width // across) * -(-height // down)
-    if tags.get(PLANAR, (1,))[0] == SEPARATE:
-        expected *= int(tags.get(SAMPLES, (1,))[0])
+    grid = _grid(tags, width, height)
+    expected = grid.count * (int(one(tags, SAMPLES, 1)) if _is_separate(tags) else 1)
     missing = expected - sum(1 for place in places[:expected] if place > 0)
     if missing:
         raise ImageUnreadable(f"the image is damaged: {missing} of its {expected} blocks of pixels are missing")
+    if len(places) > expected:
+        raise ImageUnreadable(
+            f"a TIFF with {len(places)} blocks of pixels, where its size needs {expected}, is not read"
+        )
+    if one(tags, COMPRESSION, RAW) == RAW:
+        _check_lengths(tags, grid, height)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Columns and rows of a whole block, and how many of them make a plane."""
+
+    across: int
+    down: int
+    count: int
+
+
+def _grid(tags: Tags, width: int, height: int) -> _Grid:
+    if STRIPS[0] in tags:
+        rows = min(max(int(one(tags, ROWS_PER_STRIP, height)), 1), height)
+        return _Grid(width, rows, -(-height // rows))
+    across, down = (max(int(one(tags, tag, 1)), 1) for tag in (TILE_WIDTH, TILE_HEIGHT))
+    return _Grid(across, down, -(-width // across) * -(-height // down))
+
+
+def _is_separate(tags: Tags) -> bool:
+    return one(tags, PLANAR, 1) == SEPARATE
+
+
+def _check_lengths(tags: Tags, grid: _Grid, height: int) -> None:
+    bits = int(one(tags, BITS, 1)) * (1 if _is_separate(tags) else int(one(tags, SAMPLES, 1)))
+    line, has_strips = -(-grid.across * bits // 8), STRIPS[0] in tags
+    for number, length in enumerate(tags.get((STRIPS if has_strips else TILES)[1], ())):
+        # The last strip ends with the picture; all tiles are whole.
+        rows = min(grid.down, height - number % grid.count * grid.down) if has_strips else grid.down
+        if length < rows * line:
+            raise ImageUnreadable(
+                f"the image is damaged: {length:,} of the {rows * line:,} bytes of a block of its pixels are there"
+            )
 
 
 def damage(data: bytes, tags: Tags, decode_jpeg: JpegDecoder | None) -> str | None:
