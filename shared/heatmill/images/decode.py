@@ -66,7 +66,7 @@ def decode_reduced(
         raise ImageUnreadable("the file is empty")
     try:
         reader = _Reader(data, limits, least_side, decode_jpeg)
-        with Image.open(BytesIO(data), formats=readable_formats()) as image:
+        with Image.open(BytesIO(reader.data), formats=readable_formats()) as image:
             return reader.photo(image)
     except UnidentifiedImageError as error:
         known = recognised(data)
@@ -84,21 +84,22 @@ class _Reader:
     def __init__(
         self, data: bytes, limits: ImageLimits, least_side: int | None, decode_jpeg: JpegDecoder | None
     ) -> None:
-        self._data, self._limits, self._least_side, self._decode_jpeg = data, limits, least_side, decode_jpeg
+        self._limits, self._least_side, self._decode_jpeg = limits, least_side, decode_jpeg
         self._tiff, self._png, self._jpeg = tiff.read_facts(data), png.read_facts(data), _checked_jpeg(data)
+        self.data = data if self._png is None else png.for_pillow(data, self._png)
         self._notes: list[str] = []
 
     def photo(self, image: Image.Image) -> Photo:
         """The picture of an opened file."""
         if image.format == "TIFF" and self._tiff is None:
             raise ImageUnreadable(
-                f"a TIFF that begins with {self._data[:4]!r}, which TIFF does not provide for, is not read"
+                f"a TIFF that begins with {self.data[:4]!r}, which TIFF does not provide for, is not read"
             )
         forget_xmp(image)
         whole = image.size
         by = self._reduce(image)
         self._note_frames(image)
-        stated = stated_colours(image, self._data, self._png)
+        stated = stated_colours(image, self.data, self._png)
         loaded = self._loaded(image)
         colours, alpha = self._colours_and_alpha(loaded)
         photo, note = to_srgb(colours, stated)
@@ -146,7 +147,7 @@ class _Reader:
             self._notes += self._tiff.notes
         elif image.format in ANIMATED and (count := int(getattr(image, "n_frames", 1))) > 1:
             self._notes.append(f"frame {image.tell() + 1} of {count} was read; the other frames are left out")
-        self._notes += [note] if (note := ignored_turn(image, self._data)) else []
+        self._notes += [note] if (note := ignored_turn(image, self.data)) else []
         if image.mode == "CMYK" and self._jpeg is not None and "adobe" not in image.info:
             self._notes.append("the file does not say whether its CMYK values are inverted; they were read as if so")
 
@@ -155,23 +156,23 @@ class _Reader:
             return self._loaded_jpeg(image)
         image.load()
         if self._png is not None:
-            png.check_rows(self._data, self._png, image)
+            png.check_rows(self.data, self._png, image)
             self._notes += png.notes(self._png, image)
         if self._is_wide():
             self._notes += [note] if (note := faintness(image)) else []
         if self._tiff is None:
             return image
-        self._notes += [note] if (note := damage(self._data, self._tiff.tags, self._decode_jpeg)) else []
+        self._notes += [note] if (note := damage(self.data, self._tiff.tags, self._decode_jpeg)) else []
         return tiff.adjusted(image, self._tiff)
 
     def _loaded_jpeg(self, image: Image.Image) -> Image.Image:
-        if zeros_inside(self._data):
+        if zeros_inside(self.data):
             self._notes.append("the file is damaged: zeros stand where compressed pixels were")
-        if lacks_scans(self._data):
+        if lacks_scans(self.data):
             self._notes.append("the file is damaged: the last scans are missing, so that the picture is coarser")
         if self._decode_jpeg is not None:
             try:
-                return self._decode_jpeg(self._data, image)
+                return self._decode_jpeg(self.data, image)
             except JpegWarning as warning:
                 self._notes.append(f"the file is damaged; the decoder's warning: {warning}")
         image.load()
@@ -191,7 +192,7 @@ class _Reader:
         if image.mode in {"I", "F"}:
             raise ImageUnreadable("32-bit pixels have no stated range; 8 and 16 bit are read")
         if self._png is not None and self._png.has_wide_transparent_colour:
-            return image, png.wide_alpha(self._data, self._png)
+            return image, png.wide_alpha(self.data, self._png)
         if not image.has_transparency_data:
             return image.convert(COLOURS.get(image.mode, "RGB")), None
         if self._png is not None and isinstance(transparent, int) and image.mode == "L":

@@ -18,6 +18,11 @@ GRAY, RGB, PALETTE = 0, 2, 3
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Where each pass of an interlaced picture begins, and its steps.
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+PROFILE, TEXT = b"iCCP", frozenset({b"tEXt", b"zTXt", b"iTXt"})
+# The text that matters: EXIF, as ImageMagick wrote it before PNG had a chunk for it.
+EXIF_AS_TEXT = b"Raw profile type exif\0"
+# To which size Pillow decompresses what is no picture, before it gives up the picture; and to which a profile is here.
+PILLOWS_MOST, LARGEST_PROFILE = 1 << 20, 4 << 20
 # Of what is decompressed to be counted, so much lies in memory.
 PIECE = 1 << 20
 
@@ -28,10 +33,12 @@ class PngFacts:
 
     Args:
         is_whole: The end chunk is there.
+        idle: Where the chunks begin and end that Pillow need not see.
     """
 
     chunks: Mapping[bytes, bytes] = field(default_factory=dict)
     is_whole: bool = True
+    idle: tuple[tuple[int, int], ...] = ()
 
     @property
     def bits(self) -> int:
@@ -72,13 +79,46 @@ def read_facts(data: bytes) -> PngFacts | None:
     if not data.startswith(SIGNATURE):
         return None
     chunks: dict[bytes, bytes] = {}
-    name = b""
+    idle, place, name = [], len(SIGNATURE), b""
     for name, content, is_sound in _chunks(data):
+        begin, place = place, place + 12 + len(content)
+        if _is_idle(name, content):
+            idle.append((begin, place))
         if name == PIXELS and not is_sound:
             raise ImageUnreadable("the image is damaged: the checksum of a block of its pixels is wrong")
         if name in KEPT:
             chunks.setdefault(name, bytes(content))
-    return PngFacts(chunks, name == END) if len(chunks.get(b"IHDR", b"")) == 13 else None
+    return PngFacts(chunks, name == END, tuple(idle)) if len(chunks.get(b"IHDR", b"")) == 13 else None
+
+
+def for_pillow(data: bytes, facts: PngFacts) -> bytes:
+    """The file without text, and without a profile that Pillow does not take: either would cost the pixels."""
+    begins = [0, *(end for _, end in facts.idle)]
+    ends = [*(begin for begin, _ in facts.idle), len(data)]
+    view = memoryview(data)
+    return b"".join(view[begin:end] for begin, end in zip(begins, ends, strict=True)) if facts.idle else data
+
+
+def profile(facts: PngFacts) -> bytes | None:
+    """The colour profile; None where there is none, or where it is damaged or larger than `LARGEST_PROFILE`."""
+    return _decompressed(facts.chunks.get(PROFILE, b""), LARGEST_PROFILE)
+
+
+def _is_idle(name: bytes, content: memoryview) -> bool:
+    if name in TEXT and (name == b"iTXt" or bytes(content[: len(EXIF_AS_TEXT)]) != EXIF_AS_TEXT):
+        return True
+    return name in {PROFILE, b"zTXt"} and _decompressed(bytes(content), PILLOWS_MOST) is None
+
+
+def _decompressed(content: bytes, most: int) -> bytes | None:
+    """What stands behind a name and the number of the compression, as in iCCP and zTXt."""
+    _, _, packed = content.partition(b"\0")
+    inflate = zlib.decompressobj()
+    try:
+        found = inflate.decompress(packed[1:], most)
+    except zlib.error:
+        return None
+    return None if packed[:1] != b"\0" or inflate.unconsumed_tail else found
 
 
 def check_rows(data: bytes, facts: PngFacts, image: Image.Image) -> None:

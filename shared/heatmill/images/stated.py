@@ -10,7 +10,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from heatmill.images.boxes import nclx
 from heatmill.images.damage import DAMAGE, in_short
-from heatmill.images.png import PngFacts
+from heatmill.images.png import LARGEST_PROFILE, PROFILE, PngFacts
+from heatmill.images.png import profile as png_profile
 from heatmill.images.profiles import (
     ADOBE_GAMMA,
     ADOBE_RGB,
@@ -75,9 +76,19 @@ def _of_cicp(file: _File) -> Stated | None:
 
 def _of_profile(file: _File) -> Stated | None:
     info = file.image.info
+    if file.png is not None and PROFILE in file.png.chunks:
+        return _of_png(file.png)
     if profile := info.get("icc_profile") or _bmp_profile(file.data):
         return Stated(profile, "the colour profile")
     return Stated(fault="the colour profile is damaged and was ignored") if "icc_profile" in info else None
+
+
+def _of_png(png: PngFacts) -> Stated:
+    profile = png_profile(png)
+    if not profile:
+        most = f"{LARGEST_PROFILE >> 20} MB"
+        return Stated(fault=f"the colour profile is damaged or has more than {most}, and was ignored")
+    return Stated(profile, "the colour profile")
 
 
 def _bmp_profile(data: bytes) -> bytes | None:
