@@ -74,7 +74,7 @@ def read_facts(data: bytes) -> PngFacts | None:
     """What a PNG states; None of another file, or of one whose header is broken.
 
     Raises:
-        ImageUnreadable: The checksum of pixels is wrong, which Pillow does not look at.
+        ImageUnreadable: The checksum of pixels is wrong, which Pillow does not look at; or a palette is missing.
     """
     if not data.startswith(SIGNATURE):
         return None
@@ -88,7 +88,10 @@ def read_facts(data: bytes) -> PngFacts | None:
             raise ImageUnreadable("the image is damaged: the checksum of a block of its pixels is wrong")
         if name in KEPT:
             chunks.setdefault(name, bytes(content))
-    return PngFacts(chunks, name == END, tuple(idle)) if len(chunks.get(b"IHDR", b"")) == 13 else None
+    facts = PngFacts(chunks, name == END, tuple(idle)) if len(chunks.get(b"IHDR", b"")) == 13 else None
+    if facts is not None and facts.colour_type == PALETTE and not facts.colours:
+        raise ImageUnreadable("the image is damaged: its pixels are numbers of a palette, and it has no palette (PLTE)")
+    return facts
 
 
 def for_pillow(data: bytes, facts: PngFacts) -> bytes:

@@ -3,6 +3,8 @@
 import re
 from codecs import BOM_UTF8
 
+from heatmill.images.heif import readable_formats
+
 # Where a mark begins, the mark, and what has it. The first that fits counts.
 MARKS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "a PDF document"),
@@ -103,7 +105,9 @@ def _video(data: bytes) -> str | None:
     if data[4:8] != b"ftyp":
         return None
     name = BRANDS.get(data[8:12], "an MP4 or another video")
-    return name + HEIC if "HEI" in name else name
+    if "HEI" not in name:
+        return name
+    return f"{name} that is damaged or of a kind that is not read" if "HEIF" in readable_formats() else name + HEIC
 
 
 def _unreadable(data: bytes) -> str | None:

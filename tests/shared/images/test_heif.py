@@ -42,6 +42,14 @@ def test_a_damaged_one_is_unreadable() -> None:
             read(HEIC[:length])
 
 
+def test_a_broken_one_does_not_ask_for_the_extra_that_is_there() -> None:
+    pytest.importorskip("pi_heif", reason="HEIC needs the extra heatmill[heic]")
+    for data in (HEIC[:40], HEIC[:12] + bytes(100), HEIC.replace(b"hvc1", b"xxxx")):
+        with pytest.raises(ImageUnreadable, match="damaged") as refused:
+            read(data)
+        assert "pi-heif" not in str(refused.value)
+
+
 def test_without_the_extra_the_message_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     heif.readable_formats.cache_clear()

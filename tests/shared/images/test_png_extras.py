@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from heatmill.errors import ImageUnreadable
 from heatmill.images.profiles import PRIMARIES, display_profile
-from tests.shared.images.pictures import difference, encoded, png_chunk, read, scene
+from tests.shared.images.pictures import difference, encoded, png, png_chunk, read, scene
 
 LARGE = zlib.compress(b"a workflow " * 200_000)
 P3 = display_profile(PRIMARIES[12], None)
@@ -66,3 +67,9 @@ def test_a_profile_that_is_too_large_is_ignored_and_told() -> None:
 
     assert difference(photo, scene()) == 0
     assert photo.notes == ("the colour profile is damaged or has more than 4 MB, and was ignored",)
+
+
+def test_a_palette_that_is_missing_is_named() -> None:
+    for data in (png(np.zeros((4, 4), np.uint8), 8, 3), png(np.zeros((4, 4), np.uint8), 8, 3, (b"PLTE", b""))):
+        with pytest.raises(ImageUnreadable, match=r"it has no palette \(PLTE\)"):
+            read(data)
