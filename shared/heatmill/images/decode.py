@@ -47,8 +47,9 @@ def decode_reduced(
 ) -> Photo:
     """The photo for a model that sees less of it. Safe in threads.
 
-    A JPEG is decoded to 1/2, 1/4 or 1/8 of its size where no side becomes shorter than `least_side`: the mean of each
-    square of pixels comes out of the transform itself, at a fraction of the time.
+    A JPEG is decoded to 1/2, 1/4 or 1/8 of its size where no side becomes shorter than `least_side`: a smaller picture
+    comes out of the transform itself, in a fraction of the time. At 1/8 it has the mean of each square of pixels, at
+    1/2 and 1/4 what the lowest frequencies make of it.
 
     Args:
         data: The file.

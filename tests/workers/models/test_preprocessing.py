@@ -155,3 +155,19 @@ def test_a_reduced_photo_that_is_turned_is_read_as_exactly_as_one_that_is_not(
     assert (reduced.reduced_by, box) == (8, same)
     assert float((ours - theirs).abs().mean()) < 1
     assert float((ours - theirs).abs().max()) < 10
+
+
+def test_lines_of_one_pixel_come_out_otherwise_where_decoding_is_reduced_and_the_same_where_it_is_not() -> None:
+    lines = np.zeros((1024, 1024, 3), np.uint8)
+    lines[::5], lines[:, ::5] = 255, 255
+    data = io.BytesIO()
+    Image.fromarray(lines).save(data, "JPEG", quality=95)
+    unit = {"mean": (0, 0, 0), "std": (1 / 255, 1 / 255, 1 / 255)}
+
+    def from_whole(**options: bool) -> float:
+        plain = Preprocessing.model_validate(unit | options)
+        ours, _ = preprocess_photo(decode_reduced(data.getvalue(), LIMITS, least_side(plain)), plain)
+        return float((ours - preprocess(decode(data.getvalue(), LIMITS), plain)[0]).abs().mean())
+
+    assert 5 < from_whole() < 13
+    assert from_whole(reduced_decoding=False) == 0
