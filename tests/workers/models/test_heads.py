@@ -305,31 +305,3 @@ def test_a_value_has_no_probability() -> None:
     assert not model.head.has_probabilities
     assert (model.head.explains, model.head.scores_are) == ("value", "value")
     assert replace(model.head, outputs="log-probabilities").explains == "log-probability"
-
-
-RULED_OUT = torch.tensor([False, True, False, False])
-
-
-def without_the_second(z: Tensor) -> Tensor:
-    return z.masked_fill(RULED_OUT, -torch.inf)
-
-
-@pytest.mark.parametrize("ending", [torch.clone, lambda z: z.softmax(1), lambda z: z.log_softmax(1)])
-def test_a_class_that_is_ruled_out_has_no_probability_and_the_others_are_explained(
-    ending: Callable[[Tensor], Tensor],
-) -> None:
-    bare, model = loaded(Net(4), *names(4)), loaded(Net(4, lambda z: ending(without_the_second(z))), *names(4))
-
-    torch.testing.assert_close(predict(model, IMAGES), without_the_second(logits(4)).softmax(1))
-    if model.head.outputs == "logits":
-        for method in ("saliency", "deep_lift", "integrated_gradients"):
-            np.testing.assert_allclose(found(model, method, 2), found(bare, method, 2), rtol=1e-4, atol=1e-6)
-
-
-def test_a_model_that_rules_out_all_classes_is_refused() -> None:
-    with pytest.raises(ModelRefused, match="not finite"):
-        loaded(Net(4, lambda z: z * 0 - torch.inf), *names(4))
-
-
-def test_outputs_that_float32_hardly_holds_are_no_rows_that_mix() -> None:
-    assert loaded(Net(4, lambda z: z * 1e-40), *names(4)).head == Head()

@@ -24,6 +24,14 @@ KINDS: dict[Name, Activation] = {
 }
 
 
+UNTOLD: dict[Name, str] = {
+    "bounded": "numbers that stay between bounds or never change their sign; whether they are probabilities cannot be "
+    "told;",
+    "mixed": "numbers of several kinds: some went through an activation such as softmax, and others beside them did "
+    "not; put out the classes alone, name them with `output` in models.toml if the model puts out both apart, or",
+}
+
+
 class _Around(nn.Module):
     """Something around a model that keeps the names of the model's parts."""
 
@@ -115,7 +123,7 @@ def with_head(
         )
     if final is not None:
         _check_final(spec, ending, final, activation)
-    if final is None or final.name == "bounded":
+    if final is None or final.name in UNTOLD:
         return _of_logits(spec, module, ending, activation)
     return _of_activated(module, ending, final)
 
@@ -175,11 +183,10 @@ def _labels_of_one(spec: ModelSpec, activation: Activation | None, labels: tuple
 
 def _check_final(spec: ModelSpec, ending: Ending, final: FinalActivation, activation: Activation | None) -> None:
     """Refuse what cannot be told, or is told in two ways."""
-    if final.name == "bounded":
+    if final.name in UNTOLD:
         if activation is None:
             raise ModelRefused(
-                f"model {spec.name} puts out numbers that stay between bounds or never change their sign; "
-                f"whether they are probabilities cannot be told; set `activation` in models.toml: "
+                f"model {spec.name} puts out {UNTOLD[final.name]} set `activation` in models.toml: "
                 f'"softmax" or "sigmoid" makes probabilities of them, "none" takes them as values'
             )
         return

@@ -20,7 +20,7 @@ from heatmill_workers.models.proof.comparison import usable
 from heatmill_workers.models.proof.intervals import Range
 from heatmill_workers.models.proof.results import Candidate, observe
 
-Name = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "bounded"]
+Name = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "bounded", "mixed"]
 Read = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
 FORMS: dict[Name, Callable[[Tensor], Tensor]] = {
@@ -49,7 +49,7 @@ class FinalActivation:
 
     Args:
         name: "bounded": they lie between bounds, as those of a tanh, percentages or a count do, and nothing says what
-            they are.
+            they are. "mixed": some are probabilities or otherwise bounded, and others are not.
         read: Runs the module on images, and gives what it puts out and what goes into the activation; None where that
             was not found.
         sides: What each output is times what was read, where the two are made of one number: (-1, 1) or (1, -1).
@@ -167,6 +167,8 @@ def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | N
     """What bounds say of outputs that no tensor of the pass explains."""
     if _sums_to_1(outputs):
         return FinalActivation("softmax")
+    if known is not None and known.mixed:
+        return FinalActivation("mixed")
     if known is not None and known.within(0, 1):
         return FinalActivation("sigmoid")
     is_of_other_base = any(_sums_to_1(base**outputs) for base in (2, 10))

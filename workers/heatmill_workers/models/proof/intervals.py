@@ -5,7 +5,7 @@ Bounds follow from the operations, as those of a sigmoid, of a mean of sigmoids,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, inf
 from typing import Any
 
@@ -21,6 +21,7 @@ class Range:
             be wider than the values are.
         constant: The tensor is the same for every image.
         is_number: It is no tensor.
+        mixed: Its columns are of several kinds, as probabilities beside a value are.
     """
 
     low: float
@@ -28,6 +29,7 @@ class Range:
     attained: bool = True
     constant: bool = False
     is_number: bool = False
+    mixed: bool = False
 
     def within(self, low: float, high: float) -> bool:
         """Whether no value can lie outside."""
@@ -35,6 +37,7 @@ class Range:
 
 
 ALL = Range(-inf, inf)
+UNKNOWN = Range(-inf, inf, attained=False)
 UNIT = Range(0, 1)
 UNIT_AROUND_ZERO = Range(-1, 1)
 POSITIVE = Range(0, inf)
@@ -62,7 +65,8 @@ PRODUCTS = {
     *("addmv", "addbmm", "baddbmm"),
 }
 CLAMPS = {"clamp", "clip", "clamp_min", "clamp_max", "hardtanh"}
-JOINS = {"cat", "concat", "concatenate", "stack", "maximum", "minimum"}
+BESIDE = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "setitem"}
+JOINS = {*BESIDE, "maximum", "minimum"}
 
 
 def range_of(name: str, operands: Sequence[Range | None], *, bounds: Range = ALL, count: float = inf) -> Range | None:
@@ -76,6 +80,12 @@ def range_of(name: str, operands: Sequence[Range | None], *, bounds: Range = ALL
     """
     if name in FIXED or name in PRODUCTS:
         return FIXED.get(name, None if _makes_means(name, operands) else ALL)
+    found = _of_rule(name, operands, bounds, count)
+    is_mixed = any(each and each.mixed for each in operands) or (name in BESIDE and _are_of_two_kinds(operands))
+    return replace(found or UNKNOWN, mixed=True) if is_mixed else found
+
+
+def _of_rule(name: str, operands: Sequence[Range | None], bounds: Range, count: float) -> Range | None:
     known = [each for each in operands if each is not None]
     if not known or len(known) < len(operands):
         return None
@@ -86,6 +96,18 @@ def range_of(name: str, operands: Sequence[Range | None], *, bounds: Range = ALL
     if name in CLAMPS:
         return _clamped(known[0], bounds)
     return _of_one(name, known[0], count)
+
+
+def _are_of_two_kinds(operands: Sequence[Range | None]) -> bool:
+    """Whether tensors that are put beside one another have different kinds of bounds; a constant is padding."""
+    kinds = {_kind(each) for each in operands if each is None or not each.constant}
+    known = kinds - {None}
+    # Numbers that are not negative, as of a relu, may be of the same kind as those of which nothing is known.
+    return len(known) > 1 or (None in kinds and not known <= {(False, False), (True, False)})
+
+
+def _kind(one: Range | None) -> tuple[bool, bool] | None:
+    return None if one is None or one == UNKNOWN else (one.low > -inf, one.high < inf)
 
 
 def _makes_means(name: str, operands: Sequence[Range | None]) -> bool:
@@ -114,7 +136,8 @@ def _of_one(name: str, one: Range, count: float) -> Range | None:
 
 def hull(ranges: Sequence[Range]) -> Range:
     """The smallest range around some; at least one."""
-    return Range(min(r.low for r in ranges), max(r.high for r in ranges), all(r.attained for r in ranges))
+    low, high = min(each.low for each in ranges), max(each.high for each in ranges)
+    return Range(low, high, all(each.attained for each in ranges), mixed=any(each.mixed for each in ranges))
 
 
 def _clamped(one: Range, bounds: Range) -> Range:

@@ -4,6 +4,7 @@ A `TorchFunctionMode` sees each call of the current thread, and applies the rule
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import inf, prod
 from typing import Any
 
@@ -51,16 +52,32 @@ class Ranges(TorchFunctionMode):
     ) -> Any:
         kwargs, name = kwargs or {}, plain_name(func)
         # Before the call, which may change its arguments in place.
-        operands = self._operands(name, (args, kwargs.get("input"), kwargs.get("other")))
+        given = (args, kwargs.get("input"), kwargs.get("other"), kwargs.get("tensors"))
+        operands = self._written(*args) if name == "setitem" else self._operands(name, given)
         is_constant = self._is_constant(name, (args, list(kwargs.values())))
         out = func(*args, **kwargs)
         if is_constant:
+            return out
+        if name == "setitem":
+            self._known[args[0]] = range_of(name, operands)
             return out
         found = UNIT_AROUND_ZERO if name in COSINES and _are_cosines(args) else None
         for each in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(each, Tensor):
                 self._known[each] = found or _range(name, operands, (args, kwargs), each)
+                self._write_through(each, args)
         return out
+
+    def _written(self, target: Tensor, _index: object, value: Tensor | float) -> list[Range | None]:
+        """The ranges of a tensor and of what is written into a part of it; a number is padding."""
+        found = self._operand(value)
+        return [self._operand(target), replace(found, is_number=False) if found and found.is_number else found]
+
+    def _write_through(self, changed: Tensor, args: tuple[Any, ...]) -> None:
+        """What changes a part of a tensor in place changes the tensor."""
+        whole = changed._base  # noqa: SLF001
+        if whole is not None and args and changed is args[0]:
+            self._known[whole] = range_of("setitem", [self._operand(whole), self.of(changed)])
 
     def _is_constant(self, name: str, given: Any) -> bool:
         """Whether the result is the same for every image: made of constants alone, or of a tensor's shape."""
@@ -77,7 +94,7 @@ class Ranges(TorchFunctionMode):
     def _operands(self, name: str, values: Any) -> list[Range | None]:
         """The ranges of what a rule reads: only arithmetic reads numbers; that, joins and products read constants."""
         if name in ARITHMETIC or name in JOINS or name in PRODUCTS:
-            found = [self._operand(each) for each in _flat(values)]
+            found = [self._operand(each) for each in _flat(values) if not _is_empty(each)]
             return found if name in ARITHMETIC else [each for each in found if each is None or not each.is_number]
         return [self.of(each) for each in _flat(values) if isinstance(each, Tensor) and self._depends(each)]
 
@@ -86,6 +103,11 @@ class Ranges(TorchFunctionMode):
             return Range(value, value, constant=True, is_number=True)
         # What does not depend on the image was computed by nobody: a parameter, a buffer or a constant.
         return self.of(value) if self._depends(value) else _of_constant(value)
+
+
+def _is_empty(value: Tensor | float) -> bool:
+    shape = shape_of(value)
+    return shape is not None and not prod(shape)
 
 
 def _of_constant(value: Tensor) -> Range | None:
