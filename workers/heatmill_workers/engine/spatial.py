@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.introspection.cut import Counted, Cut
+from heatmill_workers.engine.introspection.frame import is_of_a_vector, moves_pixels, padded, samples_pixels
 from heatmill_workers.engine.introspection.graph import is_convolutional, is_learned
 from heatmill_workers.engine.introspection.locality import (
     CHANNELS_FIRST,
@@ -33,7 +34,9 @@ from heatmill_workers.engine.introspection.locality import (
     composites,
     follows,
     has_few_cells,
+    is_in_place,
     noise_like,
+    strips,
     tells_nothing,
 )
 from heatmill_workers.engine.introspection.mixing import has_grid_after, mixer
@@ -52,10 +55,13 @@ __all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
 # How many maps are tried, the last one first.
 TRIED = 8
 
-Judgement = Reading | Literal["undecided", "contradicts", "another in a batch"]
+Judgement = Reading | Literal["undecided", "contradicts", "another in a batch", "vector", "sampled", "moved"]
 WRONG: Mapping[str, str] = {
     "undecided": "hardly depends on where something is in the image",
     "contradicts": "does not follow the image: no part of it has a place there",
+    "vector": "is made from one vector: its positions are none of the image's",
+    "sampled": "is made by `grid_sample`, at places that the model chooses",
+    "moved": "is made from an image that the model turns, reshapes or reorders, and does not show where its parts are",
     "another in a batch": "is another one in a batch: there is no one layer that all evidence flows through",
 }
 
@@ -171,20 +177,42 @@ def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dic
     found: dict[int, Judgement] = {}
     for call in calls:
         if all(call in pair for pair in pairs):
-            found[call] = _judged(seen, call, torch.cat([pair[call] for pair in pairs]))
+            found[call] = _confirmed(
+                module, image, seen, call, _judged(seen, call, torch.cat([pair[call] for pair in pairs]))
+            )
         else:
             found[call] = "another in a batch"
     return found
 
 
+def _confirmed(module: nn.Module, image: Tensor, seen: Seen, call: int, judged: Judgement) -> Judgement:
+    """The judgement; where the model moves the image's pixels, every strip of the image has to be in its place too."""
+    if isinstance(judged, str) or not moves_pixels(seen.nodes[call]):
+        return judged
+    shapes = {call: seen.outputs[call].shape}
+    images = strips((image.shape[2], image.shape[3]), image.device)
+    # The first one twice, since pairs are kept.
+    pairs = [_kept(module, pair, shapes) for pair in torch.split(torch.cat([images[:1], images]), 2)]
+    if any(call not in pair for pair in pairs):
+        return "another in a batch"
+    return judged if is_in_place(torch.cat([pair[call] for pair in pairs])[1:], judged) else "moved"
+
+
 def _judged(seen: Seen, call: int, rows: Tensor) -> Judgement:
+    node = seen.nodes[call]
+    if is_of_a_vector(node):
+        return "vector"
+    if samples_pixels(node):
+        return "sampled"
     reading = follows(rows)
     if reading is not None:
         return reading
     if not tells_nothing(rows):
         return "contradicts"
     # Weights at random may have no sense of place; what convolutions alone made has.
-    return CHANNELS_FIRST if has_few_cells(rows) or is_convolutional(seen.nodes[call]) else "undecided"
+    if moves_pixels(node):
+        return "moved"
+    return CHANNELS_FIRST if has_few_cells(rows) or is_convolutional(node) else "undecided"
 
 
 def _kept(module: nn.Module, images: Tensor, shapes: Mapping[int, torch.Size]) -> dict[int, Tensor]:
@@ -204,6 +232,11 @@ def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Judgem
     rows, columns = unseen(seen, call, read)
     if rows or columns:
         return Search(None, f"its last map sees nothing of {rows} rows and {columns} columns of pixels at the borders")
+    rows, columns = padded(seen.nodes[call], read.sizes(out.shape)[1:])
+    if rows or columns:
+        return Search(
+            None, f"the model puts {rows} rows and {columns} columns around the image, which its last map shows"
+        )
     cut = Cut(call, read.sizes(out.shape), read)
     if not _works(module, image, cut):
         return Search(None, "the logits do not depend on it")

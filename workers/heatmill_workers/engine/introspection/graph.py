@@ -64,7 +64,7 @@ def is_convolutional(node: Node | None) -> bool:
 
 def is_cropped(node: Node | None) -> bool:
     """Whether something below takes a part of rows or columns; what only blanks them leaves cells in their places."""
-    names = ("ConstantPad", "Index", "Narrow")
+    names = ("ConstantPad", "Index", "Narrow", "Split", "AsStrided", "Unbind", "Select")
     return any(
         (each.name().startswith("SliceBackward") and getattr(each, "_saved_dim", 2) >= 2)
         or any(name in each.name() for name in names)

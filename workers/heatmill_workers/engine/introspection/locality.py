@@ -39,6 +39,9 @@ LEAST_EFFECT = 2.0
 # layer sees the whole of a small image from each of few cells along a side.
 UNDECIDED, UNDECIDED_OF_FEW = 0.2, 0.6
 FEW_CELLS = 3
+STRIPS = 8
+# How far from a strip of the image the line of cells may be that it changes most, in lines.
+FARTHEST = 1.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,39 @@ def tells_nothing(rows: Tensor) -> bool:
     """Whether a map (N, C, h, w) that does not follow the image does not contradict it either."""
     down, across = (_along(rows, CHANNELS_FIRST, image)[0] for image in (ABOVE, BESIDE))
     return max(abs(down), abs(across)) < (UNDECIDED_OF_FEW if has_few_cells(rows) else UNDECIDED)
+
+
+def strips(size: tuple[int, int], device: torch.device) -> Tensor:
+    """A, and A with each eighth of its rows, then each of its columns, taken from B: (17, 3, H, W)."""
+    first, second = noise((2, 3, *size), device)
+    lines = (torch.arange(side, device=device) * STRIPS // side for side in size)
+    shown = [
+        line.view(shape) == each
+        for line, shape in zip(lines, ((1, -1, 1), (1, 1, -1)), strict=True)
+        for each in range(STRIPS)
+    ]
+    return torch.stack([first, *(torch.where(mask, second, first) for mask in shown)])
+
+
+def is_in_place(rows: Tensor, reading: Reading) -> bool:
+    """Whether each strip of the image changes the map where it lies, and most of all there.
+
+    Args:
+        rows: What the model made of `strips`, (17, ...) in four dimensions.
+        reading: How they are read.
+    """
+    maps = reading.channels_first(rows).double()
+    change = (maps[1:] - maps[0]).square().sum(1)
+    return _is_placed(change[:STRIPS].sum(2)) and _is_placed(change[STRIPS:].sum(1))
+
+
+def _is_placed(change: Tensor) -> bool:
+    """Of the change (strips, lines): whether each strip's largest share of a line is at its own line or the next."""
+    count = change.shape[1]
+    share = change / change.sum(0).clamp(min=torch.finfo(change.dtype).tiny)
+    wanted = (torch.arange(STRIPS) + 0.5) / STRIPS * count - 0.5
+    seen = share.amax(1).cpu() > 0
+    return bool(((share.argmax(1).cpu() - wanted).abs()[seen] <= FARTHEST).all())
 
 
 def has_few_cells(rows: Tensor) -> bool:

@@ -1,0 +1,160 @@
+"""What becomes of the image's pixels before a map is made of them, read off autograd's graph.
+
+A convolution, a pool or a norm keeps each pixel's place. A layer on one vector has no places, whatever shape its
+outputs are given afterwards. What turns, samples or reshapes the image moves places, which `locality` has to confirm;
+what pads the image makes cells that show none of it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.graph import Node
+
+from heatmill_workers.engine.introspection.graph import LEAF, WEIGHTED, nodes_below
+
+# They move pixels wherever they are, even by what the model finds in the image.
+SAMPLING = "GridSampler"
+# They move pixels if they change the last two axes.
+RESHAPING = ("View", "ReshapeAlias", "Expand", "Repeat", "AsStrided")
+MOVING = ("Gather", "Take", "Im2Col", "UnfoldBackward", "AsStrided", "PixelShuffle", "PixelUnshuffle")
+PADDING = ("ConstantPad", "ReflectionPad", "ReplicationPad", "Cat", "CopySlices")
+
+
+def is_of_a_vector(node: Node | None) -> bool:
+    """Whether all that reaches a map from the image has gone through a vector, such as a global pool's.
+
+    Args:
+        node: Of a pass of one image.
+    """
+    if node is None:
+        return False
+    found: dict[Node, bool] = {}
+    for each in _upwards(node):
+        below = [found[child] for child in _children(each)]
+        found[each] = _has_no_positions(_shape(each)) or (bool(below) and all(below))
+    return found[node]
+
+
+def moves_pixels(node: Node | None) -> str:
+    """The name of an operation that gives the image's pixels other places before a layer sees them; empty if none.
+
+    Args:
+        node: Of a pass of one image.
+    """
+    learned = _learned(node)
+    moving = (each for each, is_learned in learned.items() if _moves(each, is_learned=is_learned))
+    return next((each.name().partition("Backward")[0] for each in moving), "")
+
+
+def samples_pixels(node: Node | None) -> bool:
+    """Whether the image or a map is sampled at places that the model chooses."""
+    return any(SAMPLING in each.name() for each in nodes_below(node))
+
+
+def padded(node: Node | None, cells: tuple[int, int]) -> tuple[int, int]:
+    """How many rows and columns are put around the image, where they make a cell or more; else 0.
+
+    Args:
+        node: Of a pass of one image.
+        cells: (h, w) of the map.
+    """
+    found = [0, 0]
+    for each, is_learned in _learned(node).items():
+        if is_learned or not any(name in each.name() for name in PADDING):
+            continue
+        sizes, before = _shape(each)[-2:], _largest([_shape(child)[-2:] for child in _children(each)])
+        for axis in range(len(before)):
+            added = sizes[axis] - before[axis]
+            if added * cells[axis] >= sizes[axis]:
+                found[axis] = max(found[axis], added)
+    return found[0], found[1]
+
+
+def _largest(sizes: list[torch.Size]) -> list[int]:
+    return [max(each) for each in zip(*(size for size in sizes if len(size) == 2), strict=True)]
+
+
+def _moves(node: Node, *, is_learned: bool) -> bool:
+    name = node.name()
+    if name.startswith("Rot90"):
+        return True
+    if is_learned or name == LEAF:
+        return False
+    return any(each in name for each in MOVING) or _reorders(node) or _reshapes(node)
+
+
+def _reshapes(node: Node) -> bool:
+    if not any(name in node.name() for name in RESHAPING):
+        return False
+    return any(_shape(child)[-2:] != _shape(node)[-2:] for child in _children(node))
+
+
+def _reorders(node: Node) -> bool:
+    """Whether it exchanges rows or columns, or these with another axis."""
+    name, count = node.name(), len(_shape(node))
+    if name.startswith(("Flip", "Roll")):
+        return any(axis >= count - 2 for axis in _dims(node, "_saved_dims", count))
+    if name.startswith("Permute"):
+        dims = _dims(node, "_saved_dims", count)
+        return dims[-2:] != [count - 2, count - 1]
+    if name.startswith("Transpose"):
+        return max(_dims(node, "_saved_dim0", count) + _dims(node, "_saved_dim1", count)) >= count - 2
+    if name.startswith("Index"):
+        indices = getattr(node, "_saved_indices", ())
+        return any(index is not None for index in indices[count - 2 :]) or not indices
+    return False
+
+
+def _dims(node: Node, name: str, count: int) -> list[int]:
+    saved = getattr(node, name, ())
+    axes = saved if isinstance(saved, tuple) else (saved,)
+    # Autograd shows a negative axis as an unsigned number of 64 bits.
+    return [(axis - 2**64 if axis >= 2**63 else axis) % count for axis in axes]
+
+
+def _learned(node: Node | None) -> dict[Node, bool]:
+    """Whether a layer with weights is a node or is below it."""
+    found: dict[Node, bool] = {}
+    for each in _upwards(node):
+        own = any(name in each.name() for name in WEIGHTED)
+        found[each] = own or any(found[child] for child in _children(each))
+    return found
+
+
+def _upwards(node: Node | None) -> Iterator[Node]:
+    """The nodes below one and itself, each after all that it was computed from."""
+    if node is None:
+        return
+    waiting, done = [(node, False)], set()
+    while waiting:
+        current, is_open = waiting.pop()
+        if current in done:
+            continue
+        if is_open:
+            done.add(current)
+            yield current
+            continue
+        waiting.append((current, True))
+        waiting += [(child, False) for child in _children(current) if child not in done]
+
+
+def _children(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def _shape(node: Node) -> torch.Size:
+    """Of what the operation put out."""
+    if node.name() == LEAF:
+        leaf: torch.Tensor = node.variable  # type: ignore[attr-defined]
+        return leaf.shape
+    # Torch offers the sizes of what a node put out nowhere else.
+    metadata: Any = node._input_metadata  # noqa: SLF001
+    return torch.Size(metadata[0].shape) if metadata else torch.Size()
+
+
+def _has_no_positions(shape: torch.Size) -> bool:
+    """Whether it is a vector of one image: (1, C), or (1, C, 1, 1) in any order."""
+    if len(shape) < 2:
+        return True
+    return shape[0] == 1 and sum(size > 1 for size in shape[1:]) <= 1
