@@ -177,7 +177,7 @@ def test_a_model_that_computes_differently_than_when_it_was_probed_is_an_error()
     assert cut is not None
 
     with torch.enable_grad(), pytest.raises(UnsupportedOperation):
-        logits_above(module, photos(1), replace(cut, call=cut.call + 50))
+        logits_above(module, photos(1), replace(cut, alike=cut.alike + 1))
 
 
 def test_the_trunk_keeps_no_graph() -> None:
@@ -195,3 +195,61 @@ def test_the_trunk_keeps_no_graph() -> None:
             leaves.add(id(getattr(node, "variable", None)))
         waiting += [below for below, _ in node.next_functions] if node is not None else []
     assert leaves == {id(leaf)}
+
+
+class Counts(nn.Module):
+    """Calls more before its layers, or fewer, by what it is given."""
+
+    def __init__(self, prepare: Callable[["Counts", Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.prepare = prepare
+        self.size = 0
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.Tanh())
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layers(self.prepare(self, images)).mean((2, 3)))
+        return logits
+
+
+def made_contiguous(_net: Counts, images: Tensor) -> Tensor:
+    return images if images.is_contiguous() else images.contiguous()
+
+
+def made_anew_for_another_batch(net: Counts, images: Tensor) -> Tensor:
+    if net.size != len(images):
+        net.size = len(images)
+        images = torch.cat([images, torch.zeros_like(images)], 1)[:, :3]
+    return images
+
+
+@pytest.mark.parametrize("prepare", [made_contiguous, made_anew_for_another_batch])
+def test_the_same_layer_is_read_however_many_calls_come_before_it(
+    prepare: Callable[[Counts, Tensor], Tensor],
+) -> None:
+    module = Counts(prepare).eval().requires_grad_(False)
+    cut = find_cut(module, photos(1))
+    assert cut is not None
+    kept: list[Tensor] = []
+    module.layers[-1].register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+
+    for images in (photos(1), photos(3), photos(3), photos(3).contiguous(memory_format=torch.channels_last)):
+        with torch.enable_grad():
+            _, leaf = logits_above(module, images, cut)
+        torch.testing.assert_close(leaf.detach(), kept[-1].detach())
+
+
+class Splits(nn.Module):
+    """Runs its net on two images at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Counts(made_contiguous)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.net(each) for each in torch.split(images, 2)])
+
+
+def test_a_model_that_splits_its_batch_has_no_layer() -> None:
+    assert find_cut(Splits().eval().requires_grad_(False), photos(1)) is None

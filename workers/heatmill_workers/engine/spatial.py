@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.introspection.cut import Counted, Cut
+from heatmill_workers.engine.introspection.cut import Counted, Cut, Place
 from heatmill_workers.engine.introspection.frame import is_of_a_vector, moves_pixels, padded, samples_pixels
 from heatmill_workers.engine.introspection.graph import is_convolutional, is_learned
 from heatmill_workers.engine.introspection.locality import (
@@ -54,6 +54,10 @@ __all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
 
 # How many maps are tried, the last one first.
 TRIED = 8
+# Images of a pass that is looked at: a large model may have no memory for more.
+PAIR = 2
+# Images of a batch that a model may split.
+SEVERAL = 5
 
 Judgement = Reading | Literal["undecided", "contradicts", "another in a batch", "vector", "sampled", "moved"]
 WRONG: Mapping[str, str] = {
@@ -77,17 +81,17 @@ class Search:
 class _Keep(Counted):
     """Keeps chosen maps of a pass of two images."""
 
-    def __init__(self, shapes: Mapping[int, torch.Size]) -> None:
+    def __init__(self, calls: Mapping[Place, int]) -> None:
         super().__init__()
-        self.shapes = shapes
+        self.calls = calls
         self.maps: dict[int, Tensor] = {}
 
     def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
-        shape = self.shapes.get(call)
-        # Of a model that splits its batch, or computes otherwise for it, the call is another one.
-        if shape is not None and tuple(out.shape) == (2, *shape[1:]):
+        known = self.calls.get(self.place)
+        # A model may split its batch.
+        if known is not None and len(out) == PAIR:
             # The next call may work in place.
-            self.maps[call] = out.clone()
+            self.maps[known] = out.clone()
         return out
 
 
@@ -100,7 +104,7 @@ class _Replace(Counted):
         self.leaf: Tensor | None = None
 
     def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
-        if call != self.cut.call:
+        if self.place != self.cut.place:
             return out
         leaf = self.cut.reading.channels_first(out)
         self.leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
@@ -160,7 +164,8 @@ def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, T
     """
     with _Replace(cut) as mode:
         logits = module(images)
-    if mode.leaf is None or tuple(mode.leaf.shape) != (len(images), *cut.shape) or not logits.requires_grad:
+    is_known = mode.leaf is not None and mode.all_alike(cut.place) == cut.alike
+    if mode.leaf is None or not is_known or len(mode.leaf) != len(images) or not logits.requires_grad:
         raise UnsupportedOperation("the model computes differently for different images; its spatial layer moved")
     return logits, mode.leaf
 
@@ -171,9 +176,9 @@ def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dic
         return dict.fromkeys(calls, CHANNELS_FIRST)
     height, width = image.shape[2:]
     images = composites((height, width), image.device)
-    shapes = {call: seen.outputs[call].shape for call in calls}
+    places = {seen.places[call]: call for call in calls}
     # Two at a time: a large model may have no memory for more.
-    pairs = [_kept(module, pair, shapes) for pair in torch.split(images, 2)]
+    pairs = [_kept(module, pair, places) for pair in torch.split(images, PAIR)]
     found: dict[int, Judgement] = {}
     for call in calls:
         if all(call in pair for pair in pairs):
@@ -189,10 +194,10 @@ def _confirmed(module: nn.Module, image: Tensor, seen: Seen, call: int, judged: 
     """The judgement; where the model moves the image's pixels, every strip of the image has to be in its place too."""
     if isinstance(judged, str) or not moves_pixels(seen.nodes[call]):
         return judged
-    shapes = {call: seen.outputs[call].shape}
+    places = {seen.places[call]: call}
     images = strips((image.shape[2], image.shape[3]), image.device)
     # The first one twice, since pairs are kept.
-    pairs = [_kept(module, pair, shapes) for pair in torch.split(torch.cat([images[:1], images]), 2)]
+    pairs = [_kept(module, pair, places) for pair in torch.split(torch.cat([images[:1], images]), PAIR)]
     if any(call not in pair for pair in pairs):
         return "another in a batch"
     return judged if is_in_place(torch.cat([pair[call] for pair in pairs])[1:], judged) else "moved"
@@ -215,10 +220,12 @@ def _judged(seen: Seen, call: int, rows: Tensor) -> Judgement:
     return CHANNELS_FIRST if has_few_cells(rows) or is_convolutional(node) else "undecided"
 
 
-def _kept(module: nn.Module, images: Tensor, shapes: Mapping[int, torch.Size]) -> dict[int, Tensor]:
-    seen = _Keep(shapes)
+def _kept(module: nn.Module, images: Tensor, places: Mapping[Place, int]) -> dict[int, Tensor]:
+    seen = _Keep(places)
+    # Laid out as images are. A model may write into them.
+    copy = images.clone(memory_format=torch.channels_last)
     with torch.no_grad(), seen:
-        module(images)
+        module(copy)
     return seen.maps
 
 
@@ -229,26 +236,39 @@ def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Judgem
         return Search(None, f"{NO_ONE_LAYER}; the last map that it does flow through is the image itself")
     if isinstance(read, str):
         return Search(None, f"its last map, {' x '.join(map(str, out.shape[1:]))}, {WRONG[read]}")
-    rows, columns = unseen(seen, call, read)
-    if rows or columns:
-        return Search(None, f"its last map sees nothing of {rows} rows and {columns} columns of pixels at the borders")
-    rows, columns = padded(seen.nodes[call], read.sizes(out.shape)[1:])
-    if rows or columns:
-        return Search(
-            None, f"the model puts {rows} rows and {columns} columns around the image, which its last map shows"
-        )
-    cut = Cut(call, read.sizes(out.shape), read)
-    if not _works(module, image, cut):
+    displaced = _displaced(seen, call, read)
+    if displaced:
+        return Search(None, displaced)
+    place = seen.places[call]
+    alike = sum(each[:2] == place[:2] for each in seen.places)
+    cut = Cut(call, read.sizes(out.shape), read, place, alike)
+    if not _works(module, noise_like(image), cut):
         return Search(None, "the logits do not depend on it")
+    if not _works(module, noise_like(image.expand(SEVERAL, -1, -1, -1)), cut):
+        return Search(None, f"its last map {WRONG['another in a batch']}")
     mixed = None if image.is_meta or not has_grid_after(seen.shapes, cut) else mixer(module, noise_like(image), cut)
     return Search(None, f"`{mixed}` mixes positions after its last map") if mixed else Search(cut)
 
 
-def _works(module: nn.Module, image: Tensor, cut: Cut) -> bool:
-    """Whether the logits depend on the replaced output: a model may ignore what an in-place call returns."""
+def _displaced(seen: Seen, call: int, read: Reading) -> str:
+    """In words why the map's cells are not where they would be drawn; empty if they are."""
+    rows, columns = unseen(seen, call, read)
+    if rows or columns:
+        return f"its last map sees nothing of {rows} rows and {columns} columns of pixels at the borders"
+    rows, columns = padded(seen.nodes[call], read.sizes(seen.outputs[call].shape)[1:])
+    if rows or columns:
+        return f"the model puts {rows} rows and {columns} columns around the image, which its last map shows"
+    return ""
+
+
+def _works(module: nn.Module, images: Tensor, cut: Cut) -> bool:
+    """Whether the logits depend on the replaced output: a model may ignore what an in-place call returns.
+
+    Of a batch that the model splits they do not depend on one output alone.
+    """
     with torch.enable_grad():
         try:
-            logits_above(module, noise_like(image), cut)
+            logits_above(module, images, cut)
         except UnsupportedOperation:
             return False
     return True

@@ -183,7 +183,8 @@ def test_what_leaves_the_pixels_in_their_places_keeps_the_layer(kept: Callable[[
 def test_positions_that_are_made_from_a_vector_are_no_places(positions: Callable[[Net, Tensor], Tensor]) -> None:
     def decoded(net: Net, images: Tensor) -> Tensor:
         vector = net.layer(net.near(net.patches(images)).mean((2, 3)))
-        return net.head(functional.pad(positions(net, vector).flatten(2).mean(2), (0, 12))[:, :12])
+        logits: Tensor = net.head(functional.pad(positions(net, vector).flatten(2).mean(2), (0, 12))[:, :12])
+        return logits
 
     cut = found(decoded).cut
 

@@ -1,14 +1,29 @@
 """Where a forward pass is cut: the calls that are counted, and the one that Grad-CAM reads."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from heatmill_workers.engine.introspection.locality import CHANNELS_FIRST, Reading
 from heatmill_workers.engine.tail import is_wrapped
+
+
+class Place(NamedTuple):
+    """Which call of a pass it is, whatever others there are: a model may call more or fewer for another batch.
+
+    Args:
+        name: Of the function.
+        sizes: What it puts out, (N, ...) without N.
+        number: Which one of the calls of that name and these sizes.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    number: int
 
 
 @dataclass(frozen=True)
@@ -19,11 +34,15 @@ class Cut:
         call: Which of the counted calls puts it out.
         shape: (C, h, w).
         reading: Which axes of the call's output these are.
+        place: How the call is found again.
+        alike: How many calls of a pass have its name and sizes.
     """
 
     call: int
     shape: tuple[int, int, int]
     reading: Reading = CHANNELS_FIRST
+    place: Place = field(default=Place("", (), 0), compare=False)
+    alike: int = field(default=1, compare=False)
 
 
 class Counted(TorchFunctionMode):
@@ -32,6 +51,8 @@ class Counted(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+        self.alike: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        self.place = Place("", (), 0)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -42,7 +63,14 @@ class Counted(TorchFunctionMode):
             self.see(name, out)
             return out
         self.count += 1
+        kind = name, tuple(out.shape[1:])
+        self.place = Place(*kind, self.alike[kind])
+        self.alike[kind] += 1
         return self.see_counted(name, out, self.count - 1)
+
+    def all_alike(self, place: Place) -> int:
+        """How many calls so far have the place's name and sizes."""
+        return self.alike[place.name, place.sizes]
 
     def see(self, name: str, out: Any) -> None:
         """Called with what every other call puts out."""

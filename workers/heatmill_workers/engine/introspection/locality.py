@@ -85,8 +85,10 @@ def noise(shape: Sequence[int], device: torch.device, seed: int = 0) -> Tensor:
 
 
 def noise_like(image: Tensor) -> Tensor:
-    """What a model is probed with, in the image's shape: a net without biases makes nothing of zeros."""
-    return image if image.is_meta else noise(image.shape, image.device)
+    """What a model is probed with, in the image's shape and laid out as images are: biases may be missing."""
+    if image.is_meta:
+        return image
+    return noise(image.shape, image.device).contiguous(memory_format=torch.channels_last)
 
 
 def composites(size: tuple[int, int], device: torch.device) -> Tensor:

@@ -38,7 +38,7 @@ def mixer(module: nn.Module, image: Tensor, cut: Cut) -> str | None:
         image: (1, 3, H, W).
         cut: Any of its maps.
     """
-    images = image.expand(ROWS, -1, -1, -1).contiguous()
+    images = image.expand(ROWS, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     try:
         with _in_double(module):
             return _first_mixer(module, images.double(), cut)
@@ -82,19 +82,20 @@ class _Exchange(Counted):
     def __init__(self, cut: Cut) -> None:
         super().__init__()
         self.cut = cut
-        self.is_over = False
+        self.is_over = self.is_reached = False
         self.mixer: str | None = None
 
     def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
-        if call != self.cut.call:
+        if self.place != self.cut.place:
             self.see(name, out)
             return out
+        self.is_reached = True
         maps = self.cut.reading.channels_first(out).clone()
         self.change(maps[1])
         return self.cut.reading.as_it_was(maps).contiguous()
 
     def see(self, name: str, out: Any) -> None:
-        if self.count <= self.cut.call or self.is_over:
+        if not self.is_reached or self.is_over:
             return
         if any(self.is_mixed(each) for each in tensors(out)):
             self.is_over = True

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from heatmill_workers.engine.gradients import NO_GRADIENT
-from heatmill_workers.engine.introspection.cut import Counted, tensors
+from heatmill_workers.engine.introspection.cut import Counted, Place, tensors
 from heatmill_workers.engine.introspection.graph import is_cropped, nodes_below, separates
 from heatmill_workers.engine.introspection.locality import Reading, noise, noise_like
 
@@ -25,6 +25,7 @@ class Seen:
 
     outputs: list[Tensor] = field(default_factory=list)
     nodes: list[Node | None] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     # Each attention's node, and how many calls were counted before it.
     attention: list[tuple[Node | None, int]] = field(default_factory=list)
     # The shape of what each call puts out, behind the number of calls that were counted up to it.
@@ -50,6 +51,7 @@ class _Observe(Counted):
     def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
         self.see(name, out)
         self.seen.outputs.append(out)
+        self.seen.places.append(self.place)
         # Kept apart from the tensor: a later in-place call gives the same tensor another node.
         self.seen.nodes.append(out.grad_fn)
         return out
