@@ -63,7 +63,7 @@ def processor(name: str, **settings: Any) -> Any:
         (processor("ViT", size=SQUARE, do_rescale=False), {"mean": (0.00196078,) * 3, "std": (0.00196078,) * 3}),
         (processor("ViT", size=SQUARE, do_rescale=False, do_normalize=False), {"std": (0.00392157,) * 3}),
         (
-            processor("ViT", size={"height": 48, "width": 80}, resample=0),
+            transformers.ViTImageProcessorPil(size={"height": 48, "width": 80}, resample=0),
             {"interpolation": "nearest", "crop": (48, 80)},
         ),
         (processor("ViT", size=SQUARE, resample=1), {"interpolation": "lanczos"}),
@@ -99,6 +99,15 @@ def test_what_an_image_processor_does_is_done(made: Any, expected: Mapping[str, 
     assert expected.items() <= found.model_dump().items()
     for size in ((331, 449), (513, 300), (90, 95)):
         assert levels_apart(with_processor(made), found, picture(*size)) < ROUNDING
+
+
+def test_a_processor_that_picks_another_of_two_pixels_as_near_is_refused() -> None:
+    settings = {"size": {"height": 224, "width": 224}, "resample": 0}
+    pillow = transformers.ViTImageProcessorPil(**settings)
+
+    with pytest.raises(ModelUnavailable, match="otherwise than its settings say"):
+        preprocessing_of(SPEC, [processor("ViT", **settings), pillow])
+    assert levels_apart(with_processor(pillow), preprocessing_of(SPEC, [pillow]), picture(640, 480)) < 0.01
 
 
 @pytest.mark.parametrize("resample", [4, 5])

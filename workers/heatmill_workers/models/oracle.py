@@ -33,6 +33,8 @@ USUAL = 0.999
 BENT = 0.6 / 255
 DIGITS = 6
 SMALL_SHAPES = ((43, 71), *((width, 31) for width in (37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)))
+# At these, many resized pixels are as near to one pixel as to another, and libraries pick different ones.
+COMMON_SHAPES = ((640, 480), (256, 341), (512, 512), (63, 64))
 
 
 class Disagreement(ValueError):
@@ -165,14 +167,15 @@ def colours(process: Process, declared: tuple[Sequence[float], Sequence[float]] 
 def pictures() -> tuple[Image.Image, ...]:
     """Noise, photos and strips, smaller than what models read and larger.
 
-    Sides are prime, so that no resized pixel is a tie. Of so many shapes one leaves over an odd number of pixels beside
-    the crop, by which the two ways to round are told apart. The noise keeps clear of black and white, where filters
-    that overshoot are cut off at different times.
+    The first ones have prime sides, so that no resized pixel is a tie; the last ones make ties, by which two filters
+    that pick the nearest pixel are told apart. Of so many shapes one leaves over an odd number of pixels beside the
+    crop, by which the two ways to round are told apart. The noise keeps clear of black and white, where filters that
+    overshoot are cut off at different times.
     """
     photo = Image.open(str(files("skimage") / "data/coffee.png")).convert("RGB")
     whole, strip = photo.crop((0, 0, 599, 397)), photo.crop((0, 100, 599, 297))
     large = Image.blend(photo.resize((1601, 1201)), _noise(1601, 1201), 0.5)
-    return _noise(331, 449), whole, strip, large, *(_noise(*sides) for sides in SMALL_SHAPES)
+    return _noise(331, 449), whole, strip, large, *(_noise(*sides) for sides in (*SMALL_SHAPES, *COMMON_SHAPES))
 
 
 def _noise(width: int, height: int) -> Image.Image:
