@@ -332,6 +332,27 @@ def test_pooling_norms_gates_and_branches_mix_no_positions(head: Callable[[Net, 
     assert cut.shape == (12, *GRID)
 
 
+def pooled_by_softmax(net: Net, maps: Tensor) -> Tensor:
+    weights = net.near(maps)[:, :1].flatten(2).softmax(-1)
+    logits: Tensor = net.head((maps.flatten(2) * weights).sum(-1))
+    return logits
+
+
+def pooled_by_a_query(net: Net, maps: Tensor) -> Tensor:
+    tokens = maps.flatten(2).mT[:, None]
+    query = net.layer.bias.expand(len(maps), 1, 1, -1)
+    logits: Tensor = net.head(functional.scaled_dot_product_attention(query, tokens, tokens)[:, 0, 0])
+    return logits
+
+
+@pytest.mark.parametrize("pool", [pooled_by_softmax, pooled_by_a_query])
+def test_the_map_before_a_pooling_by_attention_is_read(pool: Callable[[Net, Tensor], Tensor]) -> None:
+    cut = found(lambda net, images: pool(net, net.patches(images).relu())).cut
+
+    assert cut is not None
+    assert cut.shape == (12, *GRID)
+
+
 def test_a_layer_that_an_operator_names_has_to_follow_the_image_too() -> None:
     def scrambled(net: Net, images: Tensor) -> Tensor:
         tokens = net.positions(net.patches(images).flatten(2)).unflatten(2, GRID)

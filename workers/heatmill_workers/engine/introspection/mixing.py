@@ -115,7 +115,11 @@ class _Exchange(Counted):
             return False
         rows, grid = out.movedim(batch, 0), self.cut.shape[1:]
         axes = self.axes(positions(rows.shape, grid))
-        return bool(axes) and all(_is_filled(rows, each, grid) for each in axes)
+        return bool(axes) and all(_is_filled(self.compared(rows, each), each, grid) for each in axes)
+
+    def compared(self, rows: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """What is compared of the two rows of a batch."""
+        return rows
 
     def axes(self, found: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Those of the axes that are looked at."""
@@ -131,6 +135,14 @@ class _Disturb(_Exchange):
 
     def axes(self, found: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         return [each for each in found if len(each) == 1]
+
+    def compared(self, rows: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """The rows, where one factor for all positions counts as no change.
+
+        A gate of channels is such a factor, and so is the sum that the weights of a pooling by softmax are divided by.
+        """
+        factor = (rows[1] / rows[0]).nanmedian(axes[0] - 1, keepdim=True).values.nan_to_num(1.0, 1.0, 1.0)
+        return torch.stack([rows[0] * factor, rows[1]])
 
 
 def _first_mixer(module: nn.Module, images: Tensor, cut: Cut) -> str | None:

@@ -45,7 +45,8 @@ class _Observe(Counted):
     def see(self, name: str, out: Any) -> None:
         self.seen.shapes += [(self.count, each.shape) for each in tensors(out)]
         # A softmax over classes is 2-D; over tokens it has heads or positions besides.
-        if name in ATTENTION or (name == "softmax" and isinstance(out, Tensor) and out.ndim > 2):
+        is_attention = name in ATTENTION or (name == "softmax" and isinstance(out, Tensor) and out.ndim > 2)
+        if is_attention and not _is_pooling(next(tensors(out)), name):
             self.seen.attention.append((next(tensors(out)).grad_fn, len(self.seen.outputs)))
 
     def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
@@ -77,6 +78,13 @@ def observed(module: nn.Module, image: Tensor, cam_layer: str | None) -> tuple[S
         if hook:
             hook.remove()
     return seen, logits
+
+
+def _is_pooling(out: Tensor, name: str) -> bool:
+    """Whether there is one query for all positions: their weighted sum mixes nothing after it."""
+    if name == "multi_head_attention_forward":
+        return out.ndim == 3 and out.shape[0] == 1
+    return out.shape[-2] == 1 or sum(size > 1 for size in out.shape) <= 1
 
 
 def _watch(module: nn.Module, name: str, seen: Seen) -> RemovableHandle:
