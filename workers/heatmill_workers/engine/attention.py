@@ -8,8 +8,8 @@ Fused kernels keep no attention, and the switches that turn them off belong to t
   none of its fast paths past it.
 
 An implementation that calls `softmax` itself shows its attention in what that puts out, if it is multiplied with the
-values as it is: heads that are mixed or gated in between attend otherwise. Every map that is kept is on the way to the
-logits, so that `autograd.grad` reaches it.
+values as it is, and once: heads that are mixed or gated in between attend otherwise, and so does a transposed map.
+Every map that is kept is on the way to the logits, so that `autograd.grad` reaches it.
 """
 
 from collections.abc import Callable
@@ -46,6 +46,7 @@ class Capture(TorchFunctionMode):
         self.outputs: list[Tensor] = []
         self.grids: list[tuple[int, int]] = []
         self._unconfirmed: Tensor | None = None
+        self._confirmed: Tensor | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -59,35 +60,42 @@ class Capture(TorchFunctionMode):
         if name in PRODUCTS and len(args) > 1:
             self._confirm(args[0], args[1])
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor):
-            self._look(name, out)
-        return out
+        return self._looked_at(name, out) if isinstance(out, Tensor) else out
 
-    def _look(self, name: str, out: Tensor) -> None:
+    def _looked_at(self, name: str, out: Tensor) -> Tensor:
         # A softmax over classes is 2-D.
         if name == "softmax" and out.ndim > 2:
+            out = self.applied(out)
             self._keep(None, out)
             self._unconfirmed = self._differentiable(out)
         elif out.ndim == 4 and not self.maps:
             self.grids += [(out.shape[2], out.shape[3]), (out.shape[1], out.shape[2])]
+        return out
+
+    def applied(self, attention: Tensor) -> Tensor:
+        """The attention that the model goes on with."""
+        return attention
 
     def see(self, attention: Tensor, values: Tensor) -> None:
         """Called with each attention that can be seen, and the values (N, heads, keys, width) that it weights."""
 
     def _confirm(self, factor: object, values: Tensor) -> None:
         """What a softmax put out is attention once it is multiplied with the values; dropout makes an alias of it."""
-        known = self._unconfirmed
-        if known is None or not isinstance(factor, Tensor) or factor.ndim != 4:
+        if not isinstance(factor, Tensor) or factor.ndim != 4:
             return
-        if (factor.shape, factor.data_ptr()) == (known.shape, known.data_ptr()):
-            self.maps[-1], self._unconfirmed = known, None
+        if self._confirmed is not None and factor.data_ptr() == self._confirmed.data_ptr():
+            # What attends twice attends by the square of what is seen.
+            self.maps[-1] = self._confirmed = None
+        known = self._unconfirmed
+        if known is not None and _are_the_same(factor, known):
+            self.maps[-1], self._unconfirmed, self._confirmed = known, None, known
             self.see(known, values)
 
     def _keep(self, attention: Tensor | None, out: Tensor) -> Tensor:
         self.maps.append(attention)
         if self.differentiable:
             self.outputs.append(out if attention is None else attention)
-        self._unconfirmed = None
+        self._unconfirmed = self._confirmed = None
         return out
 
     def _differentiable(self, attention: Tensor) -> Tensor:
@@ -106,6 +114,7 @@ class Capture(TorchFunctionMode):
         return self._weighted(_attention(query, key, attn_mask, kwargs.get("scale")), value)
 
     def _weighted(self, attention: Tensor, value: Tensor) -> Tensor:
+        attention = self.applied(attention)
         kept = self._keep(self._differentiable(attention), attention)
         self.see(kept, value)
         return kept @ value
@@ -132,6 +141,14 @@ def capture(module: nn.Module, images: Tensor, *, differentiable: bool = False) 
     with Capture(differentiable=differentiable) as seen:
         logits: Tensor = module(images)
     return logits, seen
+
+
+def _are_the_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors show the same memory in the same order; a square may be transposed."""
+    strides = [
+        [stride for stride, size in zip(each.stride(), each.shape, strict=True) if size > 1] for each in (one, other)
+    ]
+    return (one.shape, one.data_ptr(), strides[0]) == (other.shape, other.data_ptr(), strides[1])
 
 
 def _attention(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:

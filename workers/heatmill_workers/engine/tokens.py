@@ -26,6 +26,7 @@ from heatmill_workers.engine.introspection.patches import (
     Patches,
     attends_between_tokens,
     find_patches,
+    stand_still,
 )
 
 
@@ -129,6 +130,8 @@ def _laid_out(module: nn.Module, image: Tensor, logits: Tensor, seen: _Probe) ->
     patches = _patches(module, image, seen, layers)
     if patches is None:
         return TokenSearch(None, "its attention is between something else than a grid of patches")
+    if not image.is_meta and not stand_still(module, image, layers, patches):
+        return TokenSearch(None, "its patches do not keep their tokens, in the same order, up to its last layer")
     count = maps[-1].shape[3]
     readers = _readers(_gradients(logits, maps[-1]), patches, count)
     return TokenSearch(Tokens(tuple(layers), len(seen.maps), count, patches.grid, patches.tokens, readers))

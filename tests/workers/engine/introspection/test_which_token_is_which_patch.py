@@ -240,3 +240,59 @@ def test_a_search_leaves_no_trace() -> None:
     search_tokens(model.module, torch.zeros(1, 3, SIDE, SIDE))
 
     assert torch.get_rng_state().equal(state)
+
+
+class Moves(Transformer):
+    """Crops the image, or gives the tokens another order before the second layer."""
+
+    def __init__(self, crop: int = 0, order: Order | None = None) -> None:
+        super().__init__([CLASS, *PATCHES])
+        self.crop, self.later = crop, order
+        if crop:
+            self.patches = nn.Conv2d(3, WIDTH, 8, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.crop:
+            images = images[:, :, self.crop : -self.crop, self.crop : -self.crop]
+        logits: Tensor = self.head(self.read(self.blocks(self.embedded(images))))
+        return logits
+
+    def blocks(self, tokens: Tensor) -> Tensor:
+        for layer, norm in zip(self.qkv, self.norms, strict=True):
+            query, key, value = layer(norm(tokens)).unflatten(2, (3, 2, WIDTH // 2)).permute(2, 0, 3, 1, 4)
+            tokens = tokens + self.attend(query, key, value).transpose(1, 2).flatten(2)
+            if self.later:
+                tokens = torch.cat([tokens[:, :1], tokens[:, 1:][:, self.later]], 1)
+        return tokens
+
+
+def test_patches_of_a_part_of_the_image_are_not_drawn_over_the_whole() -> None:
+    assert search_tokens(Moves(crop=16).eval().requires_grad_(False), torch.zeros(1, 3, SIDE, SIDE)).tokens is None
+
+
+@pytest.mark.parametrize("order", [PATCHES[::-1], by_columns(PATCHES), [*PATCHES[5:], *PATCHES[:5]]])
+def test_tokens_that_are_reordered_between_layers_are_refused(order: Order) -> None:
+    nothing = search_tokens(Moves(order=order).eval().requires_grad_(False), torch.zeros(1, 3, SIDE, SIDE))
+
+    assert nothing.tokens is None
+    assert "same order" in nothing.reason
+
+
+def transposed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (key @ query.mT).softmax(-2).mT @ value
+
+
+def squared(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    attention = (query @ key.mT).softmax(-1)
+    return attention @ (attention @ value)
+
+
+def backwards(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(query, key.flip(2), value.flip(2))
+
+
+@pytest.mark.parametrize("attend", [transposed, squared, backwards])
+def test_attention_that_is_applied_otherwise_than_it_is_seen_is_refused(attend: Callable[..., Tensor]) -> None:
+    module = Transformer([CLASS, *PATCHES], attend).eval().requires_grad_(False)
+
+    assert search_tokens(module, torch.zeros(1, 3, SIDE, SIDE)).tokens is None

@@ -162,6 +162,9 @@ def _is_placed(change: Tensor) -> bool:
     share = change / change.sum(0).clamp(min=torch.finfo(change.dtype).tiny)
     wanted = (torch.arange(STRIPS) + 0.5) / STRIPS * count - 0.5
     seen = share.amax(1).cpu() > 0
+    # Of an image that was cropped the outermost strips change nothing.
+    if not bool(seen[0] and seen[-1]):
+        return False
     return bool(((share.argmax(1).cpu() - wanted).abs()[seen] <= FARTHEST).all())
 
 

@@ -25,7 +25,9 @@ from heatmill_workers.engine.introspection.locality import (
     composites,
     contrast,
     follows,
+    is_in_place,
     likenesses,
+    strips,
 )
 from heatmill_workers.engine.introspection.mixing import MOST_OTHER_TOKENS
 
@@ -36,6 +38,7 @@ TRIED = 6
 LEAST_CHANGE = 1e-6
 # How far from 0.5 the likeness of tokens is on average, at least, where each is to be told.
 LEAST_MARGIN = 0.25
+PROJECTED = 32
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,25 @@ def find_patches(module: nn.Module, image: Tensor, call: int, grids: Sequence[Gr
     moving = _moving(values)
     for grid in islice(_fitting(len(moving), grids, size), TRIED):
         coded = _values(module, _coded(images, grid), [call], is_over=True)[call]
-        found = _spelt(coded, moving, grid) or _in_order(values, moving, grid)
-        if found is not None:
+        spelt = _spelt(coded, moving, grid)
+        found = spelt or _followed(values, moving, grid)
+        if found is not None and (spelt or _is_in_place(module, image, call, found)):
             return found
     return None
+
+
+def _is_in_place(module: nn.Module, image: Tensor, call: int, patches: Patches) -> bool:
+    """Whether each strip of the image changes the patches where it lies: the patches may cover a part of it."""
+    images = strips((image.shape[2], image.shape[3]), image.device)
+    values = _values(module, images, [call], is_over=True).get(call)
+    return values is not None and is_in_place(
+        _map(values, torch.tensor(patches.tokens).view(patches.grid)), CHANNELS_FIRST
+    )
+
+
+def _map(values: Tensor, order: Tensor) -> Tensor:
+    """(N, C, down, across) of the tokens in this order (down, across)."""
+    return values[:, :, order].movedim(4, 2).flatten(1, 2)
 
 
 def attends_between_tokens(module: nn.Module, image: Tensor, calls: Sequence[int], patches: Patches) -> bool:
@@ -93,6 +111,31 @@ def attends_between_tokens(module: nn.Module, image: Tensor, calls: Sequence[int
     return len(values) == len(calls)
 
 
+def stand_still(module: nn.Module, image: Tensor, calls: Sequence[int], patches: Patches) -> bool:
+    """Whether each patch has the same token in the values of every call.
+
+    The tokens attend to themselves alone meanwhile, so that each still shows its own patch at the last layer.
+
+    Args:
+        module: In eval mode, parameters frozen.
+        image: (1, 3, H, W), for its size.
+        calls: The attention calls that count, each between the same tokens.
+        patches: Those of the first call.
+    """
+    images = composites((image.shape[2], image.shape[3]), image.device)
+    coded = torch.cat([images, _coded(images, patches.grid)[2:]])
+    values = _values(module, coded, calls, is_over=True, alone=True)
+    return len(values) == len(calls) and all(_stands(each, len(images), patches) for each in values.values())
+
+
+def _stands(values: Tensor, count: int, patches: Patches) -> bool:
+    """Whether the values of so many composites, and of the coded ones after them, show the patches in their tokens."""
+    moving = _moving(values)
+    coded = torch.cat([values[:2], values[count:]])
+    found = _spelt(coded, moving, patches.grid) or _followed(values[:count], moving, patches.grid)
+    return found == patches
+
+
 class _Enough(BaseException):
     """Ends a pass. No `Exception`: a model may catch those."""
 
@@ -100,26 +143,35 @@ class _Enough(BaseException):
 class _Keep(Capture):
     """Keeps the values of some calls; the pass may end with the last of them."""
 
-    def __init__(self, calls: Sequence[int], *, is_over: bool) -> None:
+    def __init__(self, calls: Sequence[int], *, is_over: bool, alone: bool) -> None:
         super().__init__()
+        self.alone = alone
         self.calls = calls
         self.is_over = is_over
         self.values: dict[int, Tensor] = {}
 
+    def applied(self, attention: Tensor) -> Tensor:
+        if not self.alone or attention.shape[-1] != attention.shape[-2]:
+            return attention
+        each_itself = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
+        return each_itself.expand_as(attention).contiguous()
+
     def see(self, attention: Tensor, values: Tensor) -> None:
         call = len(self.maps) - 1
         if call in self.calls and values.ndim == 4:
-            self.values[call] = values.clone()
+            self.values[call] = _projected(values) if self.alone else values.clone()
         if self.is_over and call >= max(self.calls):
             raise _Enough
 
 
-def _values(module: nn.Module, images: Tensor, calls: Sequence[int], *, is_over: bool) -> dict[int, Tensor]:
+def _values(
+    module: nn.Module, images: Tensor, calls: Sequence[int], *, is_over: bool, alone: bool = False
+) -> dict[int, Tensor]:
     """The values (N, heads, keys, width) of each call that has some for every image."""
     kept: list[dict[int, Tensor]] = []
     # Two at a time: a large model may have no memory for more.
     for pair in torch.split(images, 2):
-        seen = _Keep(calls, is_over=is_over)
+        seen = _Keep(calls, is_over=is_over, alone=alone)
         # A model may write into its images.
         copy = pair.clone()
         try:
@@ -130,6 +182,14 @@ def _values(module: nn.Module, images: Tensor, calls: Sequence[int], *, is_over:
         kept.append({call: values for call, values in seen.values.items() if len(values) == len(pair)})
     found = set.intersection(*map(set, kept))
     return {call: torch.cat([each[call] for each in kept]) for call in sorted(found)}
+
+
+def _projected(values: Tensor) -> Tensor:
+    """A few random sums of each token's values, (N, 1, tokens, PROJECTED): those of all layers fit into memory."""
+    tokens = values.movedim(1, 2).flatten(2)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(tokens.shape[2], PROJECTED, generator=generator)
+    return (tokens @ weights.to(tokens)).unsqueeze(1)
 
 
 def _moving(values: Tensor) -> list[int]:
@@ -180,13 +240,12 @@ def _spelt(values: Tensor, moving: Sequence[int], grid: Grid) -> Patches | None:
     return None if None in tokens else Patches(grid, tuple(token for token in tokens if token is not None))
 
 
-def _in_order(values: Tensor, moving: Sequence[int], grid: Grid) -> Patches | None:
+def _followed(values: Tensor, moving: Sequence[int], grid: Grid) -> Patches | None:
     """The patches, if the tokens follow the image line by line, or column by column."""
     if len(moving) != grid[0] * grid[1]:
         return None
     tokens = torch.tensor(moving)
     for order in (tokens.view(grid), tokens.view(grid[::-1]).T):
-        maps = values[:, :, order].movedim(4, 2).flatten(1, 2)
-        if follows(maps) == CHANNELS_FIRST:
+        if follows(_map(values, order)) == CHANNELS_FIRST:
             return Patches(grid, tuple(order.flatten().tolist()))
     return None
