@@ -16,7 +16,7 @@ from heatmill_workers.engine.introspection.graph import LEAF, WEIGHTED, nodes_be
 # They move pixels wherever they are, even by what the model finds in the image.
 SAMPLING = "GridSampler"
 # They move pixels if they change the last two axes.
-RESHAPING = ("View", "ReshapeAlias", "Expand", "Repeat", "AsStrided")
+RESHAPING = ("View", "ReshapeAlias", "Expand", "Repeat", "Cat")
 MOVING = ("Gather", "Take", "Im2Col", "UnfoldBackward", "AsStrided", "PixelShuffle", "PixelUnshuffle")
 PADDING = ("ConstantPad", "ReflectionPad", "ReplicationPad", "Cat", "CopySlices")
 
@@ -63,16 +63,14 @@ def padded(node: Node | None, cells: tuple[int, int]) -> tuple[int, int]:
     for each, is_learned in _learned(node).items():
         if is_learned or not any(name in each.name() for name in PADDING):
             continue
-        sizes, before = _shape(each)[-2:], _largest([_shape(child)[-2:] for child in _children(each)])
-        for axis in range(len(before)):
-            added = sizes[axis] - before[axis]
+        sizes, below = _shape(each)[-2:], [_shape(child)[-2:] for child in _children(each)]
+        # Parts of the image may be put beside one another.
+        total = sum if "Cat" in each.name() else max
+        for axis in range(min(map(len, [sizes, *below]), default=0)):
+            added = sizes[axis] - total(size[axis] for size in below)
             if added * cells[axis] >= sizes[axis]:
                 found[axis] = max(found[axis], added)
     return found[0], found[1]
-
-
-def _largest(sizes: list[torch.Size]) -> list[int]:
-    return [max(each) for each in zip(*(size for size in sizes if len(size) == 2), strict=True)]
 
 
 def _moves(node: Node, *, is_learned: bool) -> bool:
