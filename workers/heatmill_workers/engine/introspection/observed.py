@@ -84,7 +84,8 @@ def _is_pooling(out: Tensor, name: str) -> bool:
     """Whether there is one query for all positions: their weighted sum mixes nothing after it."""
     if name == "multi_head_attention_forward":
         return out.ndim == 3 and out.shape[0] == 1
-    return out.shape[-2] == 1 or sum(size > 1 for size in out.shape) <= 1
+    # Heads of a softmax may be those of a class token, which attends in several layers.
+    return (name in ATTENTION and out.shape[-2] == 1) or sum(size > 1 for size in out.shape) <= 1
 
 
 def _watch(module: nn.Module, name: str, seen: Seen) -> RemovableHandle:
