@@ -397,7 +397,8 @@ def processors_of_classifiers() -> list[str]:
 
 
 # What transformers has for classifiers and heatmill cannot do.
-# MobileViT's default crops 256 pixels out of photos resized to 224; by Pillow it is refused, by torchvision it is done.
+# MobileViT's default crops 256 pixels out of photos resized to 224. Where an odd number of rows is missing,
+# transformers puts the one more above the photo by Pillow, and below by torchvision, which it prefers and which agrees.
 REFUSED = {"Donut", "ImageGPT", "Perceiver", "Siglip2", "TextNet", "MobileViTImageProcessorPil"}
 
 

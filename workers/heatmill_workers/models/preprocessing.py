@@ -86,7 +86,7 @@ def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, 
 
 def _offset(have: int, want: int, rounding: str) -> int:
     if want > have:
-        # torchvision and transformers pad the smaller half first.
+        # torchvision pads the smaller half first; transformers' Pillow backend does not, and is refused.
         return -((want - have) // 2)
     # Python rounds halves to even, and so does torchvision's centre crop.
     return round((have - want) / 2) if rounding == "even" else (have - want) // 2
