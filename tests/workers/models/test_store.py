@@ -1,5 +1,6 @@
 """The models of one process: loaded once, shared, let go over the budget; and the bundled one, which is real."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,10 @@ import safetensors.torch
 import skimage.data
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from heatmill.catalogue import load_catalogue
-from heatmill.errors import ModelUnavailable
+from heatmill.errors import ModelRefused, ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.preprocessing import preprocess
@@ -44,6 +46,32 @@ def test_threads_get_the_same_model_loaded_once(specs: list[ModelSpec]) -> None:
         models = list(pool.map(store.get, ["one"] * 8))
 
     assert len({id(model) for model in models}) == 1
+
+
+class Random(nn.Module):
+    """A classifier that is refused."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3)."""
+        return torch.rand(len(images), 3)
+
+
+def test_the_memory_of_a_model_that_is_refused_is_free_again() -> None:
+    spec = ModelSpec(
+        name="random",
+        loader="python",
+        architecture=f"{__name__}:Random",
+        labels=("a", "b", "c"),
+        preprocessing=Preprocessing(resize=32, crop=32),
+    )
+    store = ModelStore([spec])
+
+    for _ in range(2):
+        with pytest.raises(ModelRefused, match="random"):
+            store.get("random")
+
+    gc.collect()
+    assert not any(type(each) is Random for each in gc.get_objects())
 
 
 def test_the_least_recently_used_goes_over_the_budget(specs: list[ModelSpec]) -> None:

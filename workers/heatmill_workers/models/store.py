@@ -37,7 +37,7 @@ class ModelStore:
         self._budget_bytes = budget_bytes
         self._localise = localise
         self._proofs = proofs
-        self._refused: dict[str, ModelRefused] = {}
+        self._refused: dict[str, str] = {}
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         # One lock over loading as well: two models that load at once would both count on the same free memory.
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class ModelStore:
         """
         with self._lock:
             if name in self._refused:
-                raise self._refused[name]
+                raise ModelRefused(self._refused[name])
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
             self._loaded.move_to_end(name)
@@ -64,7 +64,8 @@ class ModelStore:
         try:
             return load(self._localise(self._spec(name)), self.device, self._proofs)
         except ModelRefused as error:
-            self._refused[name] = error
+            # In words: an error has the frames of its traceback, and they have the model.
+            self._refused[name] = str(error)
             raise
 
     def _spec(self, name: str) -> ModelSpec:
