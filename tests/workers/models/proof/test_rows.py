@@ -295,9 +295,10 @@ class InitialisedByItsFirstImages(Net):
         return found
 
 
-def test_a_model_that_changes_its_own_weights_is_refused() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_a_model_that_changes_its_own_weights_is_refused(dtype: torch.dtype) -> None:
     with pytest.raises(ModelRefused, match=r"changes its own weights \(scale\)"):
-        proved(seeded(InitialisedByItsFirstImages))
+        proved(seeded(InitialisedByItsFirstImages).to(dtype))
 
 
 def test_parameters_without_values_are_named() -> None:

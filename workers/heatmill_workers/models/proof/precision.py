@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.models.proof.calls import LOW_PRECISION
+from heatmill_workers.models.proof.own_weights import check_unchanged, fingerprint
 from heatmill_workers.models.proof.runs import FAILED
 
 
@@ -22,26 +23,30 @@ class Precision:
     converted: bool
 
 
-def find_precision(module: nn.Module, image: Tensor, wanted: torch.dtype) -> Precision:
+def find_precision(name: str, module: nn.Module, image: Tensor, wanted: torch.dtype) -> Precision:
     """Convert the module in place if it runs then.
 
     Some parameters of float64 among others stay as they are: a model has them for a reason.
 
     Args:
+        name: Of the model, for messages.
         module: In eval mode.
         image: (1, C, H, W) float32.
         wanted: float32, unless the operator wants less.
+
+    Raises:
+        ModelRefused: It changes its own weights when it runs.
     """
     given = [(tensor, tensor.data) for tensor in _tensors(module)]
     if all(data.dtype == wanted for _, data in given):
         return Precision(wanted, converted=False)
     convert(module, wanted)
-    if _runs(module, image.to(wanted)):
+    if _runs(name, module, image.to(wanted)):
         return Precision(wanted, converted=True)
     for tensor, data in given:
         tensor.data = data
     lowest = next((data.dtype for _, data in given if data.dtype in LOW_PRECISION), torch.float32)
-    return Precision(torch.float32 if _runs(module, image) else lowest, converted=False)
+    return Precision(torch.float32 if _runs(name, module, image) else lowest, converted=False)
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:
@@ -58,10 +63,13 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return converted or [tensor for tensor in tensors if tensor.dtype == torch.float64]
 
 
-def _runs(module: nn.Module, image: Tensor) -> bool:
+def _runs(name: str, module: nn.Module, image: Tensor) -> bool:
+    weights = fingerprint(module)
     try:
         with torch.no_grad():
             module(image.clone())
     except FAILED:
         return False
+    # Some do so when they run for the first time, which this is.
+    check_unchanged(name, module, weights)
     return True

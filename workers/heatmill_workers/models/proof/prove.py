@@ -57,7 +57,7 @@ def prove(subject: Subject, key: str) -> ModelFacts:
         dtypes.add(logits.dtype)
         return logits
 
-    precision = find_precision(module, images[:1], DTYPES[spec.dtype])
+    precision = find_precision(spec.name, module, images[:1], DTYPES[spec.dtype])
     # Its integers are scaled by the range of the whole batch.
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
     runs = _runs(subject, adapt(module, read, needs))
