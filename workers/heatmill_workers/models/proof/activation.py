@@ -19,6 +19,7 @@ from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.comparison import usable
 from heatmill_workers.models.proof.intervals import Range
 from heatmill_workers.models.proof.results import Candidate, observe
+from heatmill_workers.models.proof.runs import FAILED
 
 Name = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "bounded", "mixed"]
 Read = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
@@ -99,7 +100,7 @@ def see_ending(module: nn.Module, images: Tensor) -> Ending:
     """
     try:
         seen = observe(module, torch.cat([images, FAR * images[:2]]))
-    except (AssertionError, ValueError, RuntimeError):
+    except FAILED:
         # A model may refuse images that are unlike photos.
         seen = observe(module, images)
     finite = usable(seen.outputs)
