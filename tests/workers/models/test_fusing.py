@@ -92,6 +92,12 @@ def norm_asked_for_more(block: Block, images: Tensor) -> Tensor:
     return out
 
 
+def norms_counted(block: Block, images: Tensor) -> Tensor:
+    count = sum(isinstance(part, nn.BatchNorm2d) for part in block.modules())
+    out: Tensor = block.norm(block.conv(images)) * (1 / count)
+    return out
+
+
 class Standardised(nn.Conv2d):
     """Weights that are scaled on the way: what is folded into them would be lost."""
 
@@ -139,6 +145,7 @@ def test_a_subclass_that_convolves_with_its_own_weights_is_folded() -> None:
         Block(conv_used_twice),
         Block(weight_used_elsewhere),
         Block(norm_asked_for_more),
+        Block(norms_counted),
         Block(straight, Standardised(3, 6, 3)),
         Block(straight, WithoutBias(3, 6, 3, bias=False)),
     ],
