@@ -1,6 +1,5 @@
 """Whether a model's gradients can be had, and whether those of an image alone are the same as in a batch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from heatmill.errors import ModelRefused, UnsupportedOperation
 from heatmill_workers.engine.batching import is_out_of_memory
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients
+from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.proof.comparison import Tolerance
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE
 
@@ -48,7 +48,7 @@ def check_gradients(name: str, module: nn.Module, images: Tensor, allowed: Toler
         together = _gradients(module, images[[FIRST_PHOTO, NOISE]])[:1]
         if _is_same(_gradients(module, image), together, allowed):
             return Differentiability()
-        twice = _gradients(_doubled(module), image)
+        twice = _gradients(adapt(module, None, Needs(two_rows=True)), image)
     except UnsupportedOperation as error:
         return Differentiability(_quantised(module) or str(error))
     # It runs without gradients: whatever it raises now is about them, unless memory has ended.
@@ -77,7 +77,7 @@ def _hooked_part(module: nn.Module) -> str:
     return next((name for name, part in parts if any(getattr(part, each, None) for each in hooks)), "")
 
 
-def _gradients(module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _gradients(module: nn.Module, images: Tensor) -> Tensor:
     """Gradients (N, C, H, W) of all logits at once, unequally weighted: the outputs of a softmax sum to a constant."""
     with differentiating():
         leaf = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
@@ -85,14 +85,6 @@ def _gradients(module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         weights = torch.arange(1, logits.shape[1] + 1, device=logits.device) / logits.shape[1]
         (found,) = gradients((logits * weights).sum(), [leaf])
     return found
-
-
-def _doubled(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    def forward(image: Tensor) -> Tensor:
-        logits: Tensor = module(torch.cat([image, image]))
-        return logits[:1]
-
-    return forward
 
 
 def _is_same(found: Tensor, wanted: Tensor, allowed: Tolerance) -> bool:
