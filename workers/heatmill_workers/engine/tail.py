@@ -34,24 +34,33 @@ class Tail:
         Raises:
             UnsupportedOperation: There is no such tensor: the model computes otherwise than when it was probed.
         """
-        with _Keep(torch.Size((len(images), *self.shape)), self.place + 1) as mode:
+        shape = (len(images), *self.shape)
+        with LastResults(lambda found: found == shape, self.place + 1) as mode:
             outputs: Tensor = module(images)
         if len(mode.kept) <= self.place:
             raise UnsupportedOperation("the model computes differently for different images; its last layer moved")
         return outputs, mode.kept[0]
 
 
-class _Keep(TorchFunctionMode):
-    def __init__(self, shape: torch.Size, count: int) -> None:
+class LastResults(TorchFunctionMode):
+    """Copies of the last floating results.
+
+    Args:
+        wants: Which shapes count.
+        count: How many are kept.
+    """
+
+    def __init__(self, wants: Callable[[torch.Size], bool], count: int) -> None:
         super().__init__()
-        self.shape = shape
+        self.wants = wants
         self.kept: deque[Tensor] = deque(maxlen=count)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if shape_of(out) == self.shape and out.dtype.is_floating_point:
+        shape = shape_of(out)
+        if shape is not None and out.dtype.is_floating_point and self.wants(shape):
             # The model may go on to change it in place.
             self.kept.append(out.clone())
         return out

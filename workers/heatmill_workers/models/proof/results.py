@@ -1,16 +1,13 @@
 """The tensors at the end of a forward pass, whether a module runs as Python, as an exported graph or as TorchScript."""
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from heatmill_workers.engine.tail import Tail, shape_of
+from heatmill_workers.engine.tail import LastResults, Tail
 from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.intervals import Range, hull
 from heatmill_workers.models.proof.ranges import Ranges
@@ -49,25 +46,6 @@ class Observed:
     candidates: list[Candidate]
 
 
-class _Results(TorchFunctionMode):
-    """Copies of the last small results."""
-
-    def __init__(self, images: int) -> None:
-        super().__init__()
-        self.images = images
-        self.kept: deque[Tensor] = deque(maxlen=LAST)
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        shape = shape_of(out) if isinstance(out, Tensor) and out.dtype.is_floating_point else None
-        if shape and shape[:1] == (self.images,) and prod(shape) <= LARGEST * self.images:
-            # The model may go on to change it in place.
-            self.kept.append(out.clone())
-        return out
-
-
 def observe(module: nn.Module, images: Tensor) -> Observed:
     """Run the module on the images, few at a time and without a graph.
 
@@ -100,7 +78,11 @@ def _together(parts: list[Candidate]) -> Candidate:
 def _observe(module: nn.Module, images: Tensor) -> Observed:
     if isinstance(module, torch.jit.ScriptModule):
         return _observe_script(module, images)
-    with Ranges(images) as ranges, _Results(len(images)) as results:
+
+    def is_small(shape: torch.Size) -> bool:
+        return shape[:1] == (len(images),) and prod(shape) <= LARGEST * len(images)
+
+    with Ranges(images) as ranges, LastResults(is_small, LAST) as results:
         outputs: Tensor = module(images)
     return Observed(outputs, ranges.of(outputs), _candidates(list(results.kept), outputs))
 
