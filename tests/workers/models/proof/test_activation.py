@@ -228,10 +228,29 @@ def test_logits_are_no_probabilities_however_small(
 
 def test_means_of_probabilities_by_a_product_are_no_logits() -> None:
     def mean(a: Tensor, b: Tensor) -> Tensor:
-        return torch.einsum("nk,nkj->nj", a.softmax(1), torch.stack([b.sigmoid()] * 4, 1))
+        return torch.einsum("nk,nkj->nj", a.softmax(1), torch.stack([a.sigmoid(), b.sigmoid()] * 2, 1))
 
     with torch.no_grad():
         assert final_activation(Net(both(mean)), IMAGES) is not None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_small_logits_of_an_operation_without_a_rule_are_told_by_larger_images(
+    form: Callable[[Any], nn.Module],
+) -> None:
+    with torch.no_grad():
+        assert final_activation(form(Net(of_logits(lambda z: 0.02 * z.cumsum(1) + 0.5))), IMAGES) is None
+
+
+def test_a_model_that_takes_a_shorter_way_for_other_images_is_seen_on_what_is_common() -> None:
+    net = Net(of_logits(lambda z: (z if z.max() > 10 else z * 2 / 2).softmax(1)))
+
+    with torch.no_grad():
+        found = final_activation(net, IMAGES)
+
+        assert found is not None
+        assert found.name == "softmax"
+        assert_reads_logits(net, found, Net(of_logits(torch.clone))(IMAGES))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -160,6 +160,14 @@ class FlipsByItsOwnGenerator(Net):
         return super().features(images.flip(-1) if self.generator.random() < 0.1 else images)
 
 
+class MixesWithAnyOther(Net):
+    """Each image with one that chance picks: alone it is always itself."""
+
+    def read(self, features: Tensor) -> Tensor:
+        means = features.mean((2, 3))
+        return means + 0.5 * means[torch.randperm(len(means))]
+
+
 NUMBERS = np.random.default_rng(2)
 
 
@@ -187,6 +195,7 @@ class SeededNoise(Net):
         (SkipsARowNowAndThen, "random.*rand"),
         (OneOfTwoWays, "random"),
         (FlipsByItsOwnGenerator, r"random.*generator \(Random\)"),
+        (MixesWithAnyOther, "random.*randperm"),
         (NoiseFromItsFile, r"random.*NUMBERS \(Generator\)"),
     ],
 )

@@ -200,6 +200,7 @@ def test_the_operator_may_want_less_precision() -> None:
     model = proved(seeded(Net), dtype="bfloat16")
 
     assert (model.facts.dtype, model.facts.input_dtype) == ("bfloat16", "bfloat16")
+    assert model.facts.folded_norms == 0
     assert maps("grad_cam", model, noise()).dtype == torch.float32
     assert next(model.module.parameters()).dtype == torch.bfloat16
 
@@ -268,6 +269,20 @@ def test_a_model_that_torch_cannot_differentiate_says_why(kind: type[Net], words
             maps(method, model, images)
     for method in ("partition_shap", "lime"):
         assert maps(method, model, images).isfinite().all()
+
+
+class WithoutMemoryForGradientsOfTwo(Net):
+    def forward(self, images: Tensor) -> Any:
+        if len(images) > 1 and images.requires_grad:
+            raise torch.OutOfMemoryError
+        return super().forward(images)
+
+
+def test_too_little_memory_for_two_gradients_is_no_fault_of_the_model() -> None:
+    model = proved(seeded(WithoutMemoryForGradientsOfTwo))
+
+    assert model.facts.gradient_fault == ""
+    assert maps("saliency", model, noise(1)).any()
 
 
 class ByNumpy(Net):
@@ -386,6 +401,9 @@ def test_known_facts_make_the_same_model_without_another_proof() -> None:
     assert list(kept.values()) == [first.facts] == [second.facts]
     assert first.facts.supports == ("gradients", "operations", "spatial layer")
     assert torch.equal(first.module(noise()), second.module(noise()))
+    kept[first.facts.key] = first.facts.model_copy(update={"folded_norms": 0})
+    third = prepare(spec, Built(seeded(Net), PREPROCESSING, LABELS), CPU, proofs)
+    assert isinstance(third.module.get_submodule("norm"), nn.BatchNorm2d)
     other = prepare(spec, Built(seeded(Flattens), PREPROCESSING, LABELS), CPU, proofs)
     assert other.facts.key != first.facts.key
 
