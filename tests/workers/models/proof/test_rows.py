@@ -284,6 +284,18 @@ class OneImageOnly(Net):
         return logits
 
 
+class RowsOfPositions(Net):
+    """Flattens to a width that its maps do not have."""
+
+    def read(self, features: Tensor) -> Tensor:
+        return features.reshape(-1, 8)
+
+
+def test_a_model_that_makes_other_rows_than_images_is_refused() -> None:
+    with pytest.raises(ModelRefused, match=f"puts out {5 * 11 * 11} rows for 5 images of 24 x 24 pixels"):
+        proved(seeded(RowsOfPositions))
+
+
 def test_a_model_for_one_image_at_a_time_is_refused() -> None:
     with pytest.raises(ModelRefused, match="runs on one image, and not on a batch of 5"):
         proved(seeded(OneImageOnly))
