@@ -200,7 +200,8 @@ def _wrong_samples(tags: Tags, photometric: int) -> str | None:
     if extra and not _is_listed(photometric, int(one(tags, BITS, 1)), extra):
         return f"{samples} samples of {int(one(tags, BITS, 1))} bits for each {NAMES[photometric]} pixel"
     if one(tags, PLANAR, 1) != 1 and samples > 1 and not _planes_are_read(tags, photometric, extra):
-        return f"{samples} separate planes of {int(one(tags, BITS, 1))} bits of {NAMES[photometric]} and extra samples"
+        kinds = f"{NAMES[photometric]}{' and extra samples' if extra else ''}"
+        return f"{samples} separate planes of {int(one(tags, BITS, 1))} bits of {kinds}"
     return None
 
 
