@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatmill.errors import ImageUnreadable
 from heatmill.images import ImageLimits, Photo, decode_reduced
 from heatmill_workers.strict_jpeg import decode_jpeg
 from tests.workers.photos import photo
@@ -72,15 +71,10 @@ def left_out(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [zeroed, overwritten, left_out])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
-def test_a_damaged_middle_is_told_or_refused(
-    options: dict[str, Any], mode: str, damage: Callable[[bytes], bytes]
-) -> None:
-    try:
-        notes = read(damage(jpeg(mode, quality=90, **options))).notes
-    except ImageUnreadable as error:
-        assert "damaged" in str(error)  # noqa: PT017
-    else:
-        assert "the file is damaged" in notes[0]
+def test_a_damaged_middle_is_told(options: dict[str, Any], mode: str, damage: Callable[[bytes], bytes]) -> None:
+    *_, note = read(damage(jpeg(mode, quality=90, **options))).notes
+
+    assert note.startswith("the file is damaged; the decoder's warning: ")
 
 
 def test_a_damaged_jpeg_in_a_tiff_is_told() -> None:
