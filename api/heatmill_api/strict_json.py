@@ -3,11 +3,11 @@
 import json
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
+from heatmill.manifest_lines import distinct_names, refuse_constant
 
 # Where a half of a surrogate pair may stand: such a text cannot be written as UTF-8 again.
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -29,7 +29,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
         value = json.loads(
             text.decode(),
             object_pairs_hook=_Names().distinct,
-            parse_constant=_refuse_constant,
+            parse_constant=refuse_constant,
             parse_float=_finite,
             parse_int=_bounded,
         )
@@ -57,15 +57,7 @@ class _Names:
         self.count += len(pairs)
         if self.count > MAX_NAMES:
             raise TooLarge(f"the body's objects have more than {MAX_NAMES:,} names together, the limit")
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
-            raise ValueError(f"the name {repeated!r} is given twice")
-        return value
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a JSON number")
+        return distinct_names(pairs)
 
 
 def _finite(text: str) -> float:

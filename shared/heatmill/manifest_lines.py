@@ -12,7 +12,7 @@ def read_line(line: bytes) -> dict[str, Any]:
         ValueError: It is none, is no UTF-8, is nested too deeply, or gives two values under one name.
     """
     try:
-        fields = json.loads(line.decode(), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        fields = json.loads(line.decode(), object_pairs_hook=distinct_names, parse_constant=refuse_constant)
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deeply") from error
     except ValueError as error:
@@ -22,7 +22,12 @@ def read_line(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs as a dict.
+
+    Raises:
+        ValueError: Two have one name.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
@@ -30,5 +35,10 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(text: str) -> NoReturn:
+def refuse_constant(text: str) -> NoReturn:
+    """Refuse NaN and Infinity, which are Python's, not JSON's.
+
+    Raises:
+        ValueError: Always.
+    """
     raise ValueError(f"{text} is not a JSON number")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from pydantic import JsonValue, ValidationError
@@ -16,7 +16,7 @@ from heatmill.errors import InvalidRequest
 from heatmill.image_types import IMAGE_TYPES, ending
 from heatmill.item_ids import check_distinct, name_fault, shown_id
 from heatmill.local_items import NOT_STORED, check_named_once, file_items
-from heatmill.manifest_lines import read_line
+from heatmill.manifest_lines import read_line, refuse_constant
 from heatmill.printable import printable
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
 from heatmill.uploads import is_uri
@@ -241,15 +241,11 @@ def _wrong(message: str) -> click.BadParameter:
 def _next_value(text: str) -> tuple[JsonValue, str]:
     """The value at the start of a text, and what follows its comma."""
     try:
-        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text)
+        value, end = json.JSONDecoder(parse_constant=refuse_constant).raw_decode(text)
     except ValueError:
+        # NaN and Infinity among them: they stay text.
         end = -1
     if end >= 0 and text[end : end + 1] in {"", ","}:
         return value, text[end + 1 :]
     word, _, rest = text.partition(",")
     return word, rest
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    """NaN and Infinity are Python's, not JSON's: they stay text."""
-    raise ValueError(name)
