@@ -7,14 +7,14 @@ WHITE = 65535
 FAINT = 4096
 
 
-def scaled_gray(image: Image.Image, black: float = 0, white: float = WHITE) -> Image.Image:
-    """A picture of one 16-bit channel, rounded to 8 bits; values beyond black and white are cut off.
+def scaled_gray(image: Image.Image, white: float = WHITE) -> Image.Image:
+    """A picture of one 16-bit channel, rounded to 8 bits; 0 is black, and values beyond white are cut off.
 
     Pillow's own conversion clips at 255. What a point makes of an integer is cut off behind the point; no value of the
     whole range comes within 0.5 / 257 of where floating point would cut off the wrong way.
     """
-    step = 255 / (white - black)
-    return image.convert("I").point(lambda value: value * step + (0.5 - black * step)).convert("L")
+    step = 255 / white
+    return image.convert("I").point(lambda value: value * step + 0.5).convert("L")
 
 
 def faintness(image: Image.Image) -> str | None:

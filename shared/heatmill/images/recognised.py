@@ -14,7 +14,6 @@ MARKS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 codestream"),
     (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
     (0, b"\xff\x0a", "a JPEG XL codestream"),
-    (8, b"CR\x02", "a camera's raw file (Canon CR2)"),
     (0, b"FUJIFILMCCD-RAW", "a camera's raw file (Fujifilm RAF)"),
     (0, b"IIRO", "a camera's raw file (Olympus ORF)"),
     (0, b"IIRS", "a camera's raw file (Olympus ORF)"),
@@ -84,7 +83,6 @@ READ = (
     (b"II*\0", "a TIFF"),
     (b"MM\0*", "a TIFF"),
     (b"II+\0", "a TIFF"),
-    (b"MM\0+", "a TIFF"),
 )
 HEIC = "; HEIC is read where the service has the package pi-heif (`pip install heatmill[heic]`)"
 # How an image begins that was written as text.

@@ -167,7 +167,7 @@ def adjusted(image: Image.Image, facts: TiffFacts) -> Image.Image:
     if photometric not in GRAY:
         return image
     if image.mode.startswith("I;16"):
-        gray = scaled_gray(image, white=displayed_white(image, tags))
+        gray = scaled_gray(image, displayed_white(image, tags))
         return ImageOps.invert(gray) if photometric == WHITE_IS_ZERO else gray
     return image
 
