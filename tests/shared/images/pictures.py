@@ -64,18 +64,19 @@ def packed(values: Samples, bits: int) -> bytes:
 
 
 def tiff(blocks: Sequence[bytes], tags: Mapping[int, Sequence[int]], order: str = "<") -> bytes:
-    """One page of the scene's size, in strips; tags of values that fit 16 bits."""
+    """One page of the scene's size, in strips, or in tiles of which the tags give the size; values that fit 16 bits."""
+    offsets, lengths = (324, 325) if 322 in tags else (273, 279)
     entries: dict[int, Sequence[int]] = {256: [WIDTH], 257: [HEIGHT], 259: [1], 277: [1], 278: [HEIGHT], **tags}
-    entries |= {273: [0] * len(blocks), 279: [len(block) for block in blocks]}
+    entries |= {offsets: [0] * len(blocks), lengths: [len(block) for block in blocks]}
     head = 8 + 2 + 12 * len(entries) + 4
     far = head
     places = {}
     for tag, values in sorted(entries.items()):
         places[tag], far = far, far + 4 * len(values)
-    entries[273] = [far + sum(map(len, blocks[:number])) for number in range(len(blocks))]
+    entries[offsets] = [far + sum(map(len, blocks[:number])) for number in range(len(blocks))]
     directory, values_behind = b"", bytearray(far - head)
     for tag, values in sorted(entries.items()):
-        code = "I" if tag in {273, 279} else "H"
+        code = "I" if tag in {offsets, lengths} else "H"
         content = struct.pack(f"{order}{len(values)}{code}", *values)
         if len(content) <= 4:
             field = content.ljust(4, b"\0")

@@ -11,16 +11,27 @@ from tests.shared.images.pictures import HEIGHT, difference, gray, packed, read,
 
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, ROWS, FILE_REFERENCE = 258, 259, 262, 277, 278, 532
 LOWEST, HIGHEST, SAMPLE_LOWEST, SAMPLE_HIGHEST, DEPTH = 280, 281, 340, 341, 32997
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 RAW, DEFLATE = 1, 8
 EXACT = 0.51
 PLAIN = {BITS: [8], PHOTOMETRIC: [BLACK_IS_ZERO]}
+TILE = 48
+TILED = {**PLAIN, TILE_WIDTH: [TILE], TILE_HEIGHT: [TILE]}
 GRAY8 = (gray() >> 8).astype(np.uint8)
 
 
 def strips(count: int, height: int = HEIGHT) -> list[bytes]:
     rows = height // count
     return [GRAY8[top : top + rows].tobytes() for top in range(0, height, rows)]
+
+
+def tiles() -> list[bytes]:
+    """Two rows of two whole tiles, of which the lower ones reach below the picture."""
+    padded = np.pad(GRAY8, ((0, -HEIGHT % TILE), (0, 0)))
+    return [
+        padded[top : top + TILE, left : left + TILE].tobytes() for top in (0, TILE) for left in range(0, 2 * TILE, TILE)
+    ]
 
 
 def test_a_header_that_only_pillow_knows_is_refused_by_its_bytes() -> None:
@@ -63,6 +74,33 @@ def test_an_uncompressed_strip_that_is_too_short_for_its_rows_is_damage() -> Non
     blocks[0] = blocks[0][:-100]
     with pytest.raises(ImageUnreadable, match="damaged: 2,972 of the 3,072 bytes of a block"):
         read(tiff(blocks, {**PLAIN, ROWS: [HEIGHT // 2]}))
+
+
+@pytest.mark.parametrize("compression", [RAW, DEFLATE])
+def test_tiles_are_read_whole_and_are_damage_where_one_is_missing(compression: int) -> None:
+    tags = {**TILED, COMPRESSION: [compression]}
+    blocks = [zlib.compress(block) for block in tiles()] if compression == DEFLATE else tiles()
+
+    assert difference(read(tiff(blocks, tags)), Image.fromarray(GRAY8)) == 0
+    with pytest.raises(ImageUnreadable, match="1 of its 4 blocks of pixels are missing"):
+        read(tiff(blocks[:3], tags))
+
+
+def test_an_uncompressed_tile_that_is_too_short_is_damage_also_below_the_picture() -> None:
+    *others, last = tiles()
+    with pytest.raises(ImageUnreadable, match="damaged: 2,204 of the 2,304 bytes of a block"):
+        read(tiff([*others, last[:-100]], TILED))
+
+
+def test_a_damaged_tile_that_gives_enough_bytes_is_told() -> None:
+    *others, last = tiles()
+    # libtiff stops before the checksum where it has all bytes that it needs.
+    longer = zlib.compress(last + bytes(100))
+    broken = longer[:-1] + bytes([longer[-1] ^ 1])
+
+    (note,) = read(tiff([*map(zlib.compress, others), broken], {**TILED, COMPRESSION: [DEFLATE]})).notes
+
+    assert "incorrect data check" in note
 
 
 @pytest.mark.parametrize("samples", [1, 3])
