@@ -1,4 +1,4 @@
-"""What a model is proved on: noise, black and white in its own space, and two photos."""
+"""What a model is proved on: noise, zeros, ones, and two photos as the model sees them."""
 
 from functools import cache
 from importlib.util import find_spec
