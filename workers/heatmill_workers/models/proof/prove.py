@@ -1,4 +1,4 @@
-"""The proof of a model: a dozen passes over five inputs or less, before it explains anything."""
+"""The proof of a model: a dozen passes over five inputs, before it explains anything."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
