@@ -47,6 +47,11 @@ def test_only_the_explain_image_carries_torch() -> None:
     assert {role for role, name in ROLES.items() if "torch" in extra(name)} == {"explain"}
 
 
+def test_no_image_carries_a_decoder_of_heic() -> None:
+    assert extra("heic") == {"pi-heif"}
+    assert not any(extra("heic") & extra(name) for name in ROLES.values())
+
+
 def test_base_images_are_pinned() -> None:
     python = re.search(r"^ARG PYTHON=(\S+)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
     assert python is not None
