@@ -1,6 +1,7 @@
 """Every loader makes a classifier that can be explained; what cannot be had or trusted is refused by name."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from heatmill.catalogue import load_catalogue
 from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing
+from heatmill_workers.engine.head import Head
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loading import load
 from tests.workers.small import CPU, LABELS, architecture, photos, small_resnet
@@ -192,6 +194,22 @@ def test_transformers_folders_bring_their_labels_and_preprocessing(tmp_path: Pat
     assert model.supports == {"attention", "gradients", "operations"}
     with torch.no_grad():
         torch.testing.assert_close(model.module(photos(2)), inner(photos(2)).logits)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "head"),
+    [
+        ("single_label_classification", Head("softmax")),
+        ("multi_label_classification", Head("sigmoid")),
+        ("regression", Head("none", "values")),
+    ],
+)
+def test_a_transformers_folder_says_what_its_outputs_are(tmp_path: Path, problem_type: str, head: Head) -> None:
+    saved_transformers(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "problem_type": problem_type}))
+
+    assert load(spec("transformers", architecture=str(tmp_path)), CPU).head == head
 
 
 def test_a_transformers_folder_without_a_head_is_refused_and_not_filled_with_noise(tmp_path: Path) -> None:
