@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -47,8 +48,9 @@ def test_a_model_that_is_refused_fails_the_whole_job_at_the_first_attempt(worker
     assert facts.refused == rows[0].error.detail  # type: ignore[union-attr]
 
 
-def test_what_the_proof_of_a_model_found_is_stored_and_named_by_each_row(worker: Worker) -> None:
-    spec = worker.catalogue.model("digits_vit").spec
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_the_proof_of_a_model_found_is_stored_and_named_by_each_row(worker: Worker, dtype: str) -> None:
+    spec = worker.catalogue.model("digits_vit").spec.model_copy(update={"dtype": dtype})
     proved = replace(worker, models=ModelStore([spec], proofs=proofs_in(worker.storage, "code")))
     item = {"image": upload(worker.storage, noise(1))}
     job = planned_fresh(proved, model="digits_vit", items=[item], methods=[{"name": "saliency"}])
@@ -58,6 +60,6 @@ def test_what_the_proof_of_a_model_found_is_stored_and_named_by_each_row(worker:
     (row,) = rows_of(proved, job)
     facts = load_newest_facts(worker.storage, spec)
     assert facts is not None
-    assert row.provenance["proof"] == facts.key
-    assert (facts.refused, facts.dtype, facts.gradient_fault) == (None, "float32", "")
+    assert (row.provenance["proof"], row.provenance["dtype"]) == (facts.key, dtype)
+    assert (facts.refused, facts.dtype, facts.gradient_fault) == (None, dtype, "")
     assert load_newest_facts(worker.storage, spec.model_copy(update={"cam_layer": "other"})) is None
