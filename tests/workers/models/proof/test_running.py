@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch.nn.utils import parametrizations, prune
 
 from heatmill.errors import UnsupportedOperation
 from heatmill.schemas import ModelFacts
-from heatmill_workers.models.loaded import Built
-from heatmill_workers.models.loading import Proofs, prepare
+from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.models.loading import Proofs, prepare, proof_key
 from heatmill_workers.models.weights import digest
 from tests.workers.models.proof.subjects import (
     LABELS,
@@ -84,6 +85,21 @@ class NormByMode(Net):
         self.other = nn.BatchNorm2d(6)
 
 
+class WithoutBias(nn.Conv2d):
+    """A convolution that would lose the bias of a batch norm that is folded into it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.conv2d(images, self.weight, padding=1)
+
+
+class CannotBeFolded(Net):
+    """What shows only in the outputs of the folded model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = WithoutBias(3, 6, 3, padding=1, bias=False)
+
+
 class ComplexWeights(Net):
     """Complex numbers that lie in a parameter of four dimensions, multiplied in the frequencies."""
 
@@ -125,6 +141,7 @@ KINDS = [
     ViewsItsGrid,
     InAnotherWayWhenBright,
     NormByMode,
+    CannotBeFolded,
     ComplexWeights,
     pruned,
     weight_normed,
@@ -363,15 +380,15 @@ class RowsInTheMiddle(nn.Module):
         return logits
 
 
-def scripted(path: Path) -> nn.Module:
-    torch.jit.trace(seeded(RowsInTheMiddle), noise(2)).save(str(path))  # type: ignore[no-untyped-call]
+def scripted(kind: type[nn.Module], path: Path) -> nn.Module:
+    torch.jit.trace(seeded(kind), noise(2)).save(str(path))  # type: ignore[no-untyped-call]
     module: nn.Module = torch.jit.load(path)  # type: ignore[no-untyped-call]
     return module
 
 
-def exported(path: Path) -> nn.Module:
+def exported(kind: type[nn.Module], path: Path) -> nn.Module:
     free = ({0: torch.export.Dim("count", min=1)},)
-    torch.export.save(torch.export.export(seeded(RowsInTheMiddle), (noise(2),), dynamic_shapes=free), path)
+    torch.export.save(torch.export.export(seeded(kind), (noise(2),), dynamic_shapes=free), path)
     from heatmill_workers.models.loaders.torch_export import Exported
 
     return Exported(torch.export.load(path).module())
@@ -379,25 +396,47 @@ def exported(path: Path) -> nn.Module:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("loader", "save"), [("torchscript", scripted), ("torch_export", exported)])
+@pytest.mark.parametrize(("kind", "two_rows"), [(RowsInTheMiddle, True), (Flattens, False)])
 def test_an_image_alone_in_a_compiled_file_has_the_gradient_that_it_has_in_a_batch(
-    loader: str, save: Callable[[Path], nn.Module], tmp_path: Path
+    kind: type[nn.Module],
+    two_rows: bool,
+    loader: str,
+    save: Callable[[type[nn.Module], Path], nn.Module],
+    tmp_path: Path,
 ) -> None:
     spec = entry(loader=loader, weights=tmp_path / "file", sha256="0" * 64, architecture=None)
-    model, images = prepare(spec, Built(save(tmp_path / "file"), PREPROCESSING, LABELS), CPU), noise()
-    wanted = gradients(seeded(RowsInTheMiddle), images)
+    model, images = prepare(spec, Built(save(kind, tmp_path / "file"), PREPROCESSING, LABELS), CPU), noise()
+    wanted = gradients(seeded(kind), images)
 
-    assert model.facts.two_rows
+    assert model.facts.two_rows == two_rows
     alone = torch.cat([maps("saliency", model, image) for image in torch.split(images, 1)])
     torch.testing.assert_close(alone, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+
+
+class Counts(Net):
+    passes = 0
+
+    def forward(self, images: Tensor) -> Any:
+        Counts.passes += 1
+        return super().forward(images)
 
 
 def test_known_facts_make_the_same_model_without_another_proof() -> None:
     kept: dict[str, ModelFacts] = {}
     spec = entry(loader="torchvision", architecture="resnet18")
     proofs = Proofs("code", kept.get, lambda _, facts: kept.update({facts.key: facts}))
+    counts = [Counts.passes]
 
-    first, second = (prepare(spec, Built(seeded(Net), PREPROCESSING, LABELS), CPU, proofs) for _ in range(2))
+    def load() -> LoadedModel:
+        model = prepare(spec, Built(seeded(Counts), PREPROCESSING, LABELS), CPU, proofs)
+        counts.append(Counts.passes)
+        return model
 
+    first, second = load(), load()
+
+    proving, knowing = (after - before for before, after in pairwise(counts))
+    # A fold is laid out by two passes, also where it is known.
+    assert proving - knowing >= 10
     assert list(kept.values()) == [first.facts] == [second.facts]
     assert first.facts.supports == ("gradients", "operations", "spatial layer")
     assert torch.equal(first.module(noise()), second.module(noise()))
@@ -406,6 +445,19 @@ def test_known_facts_make_the_same_model_without_another_proof() -> None:
     assert isinstance(third.module.get_submodule("norm"), nn.BatchNorm2d)
     other = prepare(spec, Built(seeded(Flattens), PREPROCESSING, LABELS), CPU, proofs)
     assert other.facts.key != first.facts.key
+
+
+def test_facts_are_those_of_the_weights_the_entry_the_type_of_device_and_the_code() -> None:
+    known = proof_key(entry(), "weights", torch.device("cuda:0"), "code")
+    others = [
+        proof_key(entry(), "other weights", torch.device("cuda:0"), "code"),
+        proof_key(entry(dtype="bfloat16"), "weights", torch.device("cuda:0"), "code"),
+        proof_key(entry(), "weights", CPU, "code"),
+        proof_key(entry(), "weights", torch.device("cuda:0"), "other code"),
+    ]
+
+    assert known not in others
+    assert known == proof_key(entry(), "weights", torch.device("cuda:1"), "code")
 
 
 def test_an_operators_own_code_is_proved_in_each_process() -> None:
