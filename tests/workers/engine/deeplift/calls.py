@@ -51,7 +51,6 @@ SQUARE, MATRIX, VECTOR = Given((3, 4, 4)), Given((4, 4)), Given((4,))
 UNIT = Given((3, 4, 6, 6), scale=0.3)
 BOTH = (call(X, constant(6)), call(X, Given((6, 6))), call(constant(3, 4, 6, 6), Given((6,))))
 MASK, INDEX = constant(6, 6) > 0, torch.tensor([0, 2, 1])
-EVERYWHERE = torch.tensor([0, 1, 1, 0])
 
 CALLS: dict[str, tuple[Call, ...]] = {}
 
