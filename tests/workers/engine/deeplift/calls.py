@@ -243,8 +243,8 @@ calls("adaptive_max_pool2d adaptive_max_pool2d_with_indices", call(X, 1), call(X
 calls("adaptive_max_pool3d adaptive_max_pool3d_with_indices", call(Given((2, 3, 4, 4, 4)), 2))
 calls("amax amin", call(X, (2, 3)), call(X, 1, True))
 calls("max min", call(X, 1), call(X, -1, True), call(X, dim=2, keepdim=True), call(X, Given((6,))))
-calls("lp_pool1d", call(ROWS, 2.0, 2))
-calls("lp_pool2d", call(X, 2.0, 2), call(POSITIVE, 1.0, (2, 3), 2))
+calls("lp_pool1d", call(ROWS, 2.0, 2), call(ROWS, 1, 3, 1, True))
+calls("lp_pool2d", call(X, 2.0, 2), call(POSITIVE, 1.0, (2, 3), 2), call(X, 1.0, 2))
 calls("lp_pool3d", call(X, 4.0, 2))
 
 calls("batch_norm", call(X, constant(4), constant(4).abs(), constant(4), constant(4)))

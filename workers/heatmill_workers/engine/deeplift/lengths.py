@@ -88,9 +88,11 @@ def lp_pool(  # noqa: PLR0913 - torch's arguments
     dims = int(function.__name__[-2])
     pool: Any = getattr(functional, f"avg_pool{dims}d")
     size = kernel_size**dims if isinstance(kernel_size, int) else prod(kernel_size)
-    if norm_type % 2 == 0 or norm_type == 1:
-        means = pool(source.pow(norm_type) if norm_type != 1 else source, kernel_size, stride, 0, ceil_mode)
-        return (means.relu() * size).pow(1 / norm_type)
+    if norm_type == 1:
+        # torch sums the values themselves, not their sizes.
+        return pool(source, kernel_size, stride, 0, ceil_mode) * size
+    if norm_type % 2 == 0:
+        return (pool(source.pow(norm_type), kernel_size, stride, 0, ceil_mode).relu() * size).pow(1 / norm_type)
     raise UnsupportedOperation(f"the model computes `{function.__name__}` with norm_type = {norm_type}")
 
 
