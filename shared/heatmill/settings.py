@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
     max_json_bytes: Annotated[int, Field(gt=0, description="Of the JSON in a body.")] = 8 * 2**20
     max_upload_files: Annotated[int, Field(gt=0)] = 64
+    max_connections: Annotated[int, Field(gt=0, description="Of one API process.")] = 2000
+    max_connections_of_address: Annotated[
+        int, Field(gt=0, description="Of one client to one API process; those through a proxy are the proxy's.")
+    ] = 500
     max_image_bytes: Annotated[int, Field(gt=0)] = 50 * 2**20
     max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     presigned_seconds: Annotated[int, Field(gt=0)] = 900

@@ -1,48 +1,17 @@
 """The API as gunicorn serves it."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
 
-from heatmill.local.environment import of_services
-from heatmill.local.object_store import Credentials
-from heatmill.local.ports import LOOPBACK, free_ports
-from heatmill.local.processes import running
-from heatmill.local.services import api, api_answers
+from heatmill_api.waitress_worker import MAX_HEADER_BYTES
 from tests.api.requests import body
+from tests.api.served import LIMIT, Served, caller, served
 
-LIMIT = 100_000
-
-
-@pytest.fixture(scope="module")
-def port(
-    tmp_path_factory: pytest.TempPathFactory,
-    redis_url: str,
-    object_store_url: str,
-    bucket: str,
-    credentials: Credentials,
-) -> Iterator[int]:
-    """A served API; its settings come from the environment."""
-    folder = tmp_path_factory.mktemp("api")
-    (port,) = free_ports(1)
-    settings = {
-        "redis_url": redis_url,
-        "s3_endpoint": object_store_url,
-        "bucket": bucket,
-        "max_body_bytes": str(LIMIT),
-    }
-    program = api(folder, port, of_services(settings, credentials.environment))
-    with running(program, folder / "log", lambda: api_answers(port), 30):
-        yield port
-
-
-@pytest.fixture
-def caller(port: int) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", trust_env=False, timeout=30) as client:
-        yield client
+__all__ = ["caller", "served"]
 
 
 def test_a_job_is_accepted_and_read_back(caller: httpx.Client) -> None:
@@ -86,3 +55,20 @@ def test_health_is_told_while_many_wait(caller: httpx.Client) -> None:
         waiting = [pool.submit(caller.get, f"/v1/jobs/{job}?wait=1.5") for _ in range(20)]
         assert caller.get("/livez").elapsed.total_seconds() < 1.4
         assert {one.result().status_code for one in waiting} == {200}
+
+
+@pytest.mark.parametrize(
+    ("request_head", "code"),
+    [
+        (b"GET /livez HTTP/1.1\r\nHost: h\r\nno header\r\n\r\n", "malformed_request"),
+        (b"GET /livez HTTP/1.1\r\nX: " + b"a" * MAX_HEADER_BYTES, "request_header_fields_too_large"),
+        (f"POST /v1/jobs HTTP/1.1\r\nContent-Length: {LIMIT + 1}\r\n\r\n".encode(), "too_large"),
+    ],
+)
+def test_what_the_application_never_sees_is_answered_with_a_problem(
+    served: Served, request_head: bytes, code: str
+) -> None:
+    with served.connected(request_head) as connection:
+        head, _, problem = b"".join(iter(partial(connection.recv, 4096), b"")).partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head
+    assert json.loads(problem)["type"].endswith(f"/{code}")
