@@ -31,6 +31,7 @@ from heatmill.errors import (
 )
 from heatmill.json_pointer import pointer
 from heatmill.schemas import Problem, problem_type
+from heatmill.schemas.bounded import MAX_FAULTS
 
 STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
     MalformedRequest: HTTPStatus.BAD_REQUEST,
@@ -58,7 +59,6 @@ UNAVAILABLE: Mapping[type[TransientError], str] = {
     TransientError: "heatmill cannot answer now",
 }
 PLAIN_WORDS = {"extra_forbidden": "unknown field", "missing": "required"}
-MAX_ERRORS = 100
 MAX_TEXT = 1000
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ def invalid_query(error: ValidationError) -> Response:
 def invalid_body(error: ValidationError, body: object) -> InvalidRequest:
     """The error for a body that does not fit its schema, with a JSON pointer to every fault."""
     found: dict[str, list[str]] = {}
-    for fault in _own_faults(error):
+    for fault in error.errors(include_url=False, include_input=False):
         words = found.setdefault(pointer(_path(fault, body)), [])
         if (word := _words(fault)) not in words:
             words.append(word)
@@ -105,20 +105,13 @@ def faulty(errors: Iterable[dict[str, object]]) -> InvalidRequest:
     first = listed[0]
     more = f" (and {len(listed) - 1:,} more)" if len(listed) > 1 else ""
     place = f"{first['pointer']}: " if first.get("pointer") else ""
-    return InvalidRequest(f"{place}{first['detail']}{more}", listed[:MAX_ERRORS])
+    return InvalidRequest(f"{place}{first['detail']}{more}", listed[:MAX_FAULTS])
 
 
 def unavailable(error: TransientError) -> str:
     """What callers are told of a dependency that fails; the log gets the rest."""
     log.warning("unavailable", error=str(error))
     return next(UNAVAILABLE[kind] for kind in type(error).__mro__ if kind in UNAVAILABLE)
-
-
-def _own_faults(error: ValidationError) -> list[ErrorDetails]:
-    """Without what only follows from others: to pydantic, a list whose entries are wrong is too short as well."""
-    faults = error.errors(include_url=False, include_input=False)
-    inside = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]))}
-    return [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in inside]
 
 
 def _words(fault: ErrorDetails) -> str:
@@ -155,7 +148,7 @@ def _expected(error: HeatmillError) -> Response:
         title=error.title,
         status=status,
         detail=_clipped(detail),
-        errors=[{name: _clipped(value) for name, value in fault.items()} for fault in errors[:MAX_ERRORS]],
+        errors=[{name: _clipped(value) for name, value in fault.items()} for fault in errors[:MAX_FAULTS]],
     )
     return _answer(problem, HEADERS.get(status, {}))
 

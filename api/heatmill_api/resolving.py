@@ -1,6 +1,7 @@
 """Check a job request against what there is, and spell it out: params with their defaults, classes by index."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,12 @@ from heatmill.image_uris import UPLOAD, SourceRules, UriRefused, uris_in
 from heatmill.json_pointer import pointer
 from heatmill.planning import map_fault
 from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
-from heatmill_api.problems import MAX_ERRORS, faulty
+from heatmill.schemas.bounded import MAX_FAULTS
+from heatmill_api.problems import faulty
 
 MAX_INTERACTIVE_ITEMS = 16
+# Of all methods together, as JSON: Redis and the workers hold them for each open job.
+MAX_PARAMS_BYTES = 64 * 1024
 Fault = dict[str, object]
 
 
@@ -26,6 +30,7 @@ def resolve(request: JobRequest, catalogue: Catalogue, rules: SourceRules) -> Jo
     """
     with _at("model"):
         catalogue.model(request.model)
+    _check_params(request.methods)
     methods = tuple(_method(catalogue, rules, request, number) for number in range(len(request.methods)))
     items = None if request.items is None else _items(request.items, request.model, catalogue, rules)
     listed = None if request.source is None or request.source.failed_of else request.source
@@ -54,6 +59,13 @@ def _method(catalogue: Catalogue, rules: SourceRules, request: JobRequest, numbe
         return MethodRequest(name=method.name, params=params)
 
 
+def _check_params(methods: Iterable[MethodRequest]) -> None:
+    size = sum(len(json.dumps(method.params)) for method in methods)
+    if size > MAX_PARAMS_BYTES:
+        detail = f"the params of all methods have {size:,} bytes together; the limit is {MAX_PARAMS_BYTES:,}"
+        raise faulty([{"pointer": "/methods", "detail": detail}])
+
+
 def _refused_images(rules: SourceRules, params: Mapping[str, Any]) -> Iterator[Fault]:
     """Images that params name and that this job may not read."""
     for where, uri in uris_in(params).items():
@@ -68,7 +80,7 @@ def _items(
     resolved = []
     for number, item in enumerate(items):
         # The closest names to a wrong one are slow to find.
-        if len(faults) >= MAX_ERRORS:
+        if len(faults) >= MAX_FAULTS:
             break
         if refusal := _image_refusal(rules, item.image):
             faults.append({"pointer": f"/items/{number}/image", "detail": refusal})

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
@@ -14,6 +15,10 @@ SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 MAX_INTEGER_DIGITS = 18
 # In all objects of a body together: every unknown one costs a fault, and the largest request has 30,000.
 MAX_NAMES = 50_000
+# In all lists and objects of a body together: an empty one takes two bytes there, and 64 here.
+MAX_VALUES = 100_000
+# What begins a value, but for the first one of a list or an object; a text may hold the same characters.
+TEXT_OR_VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -23,8 +28,9 @@ def parse_object(text: bytes) -> dict[str, Any]:
         MalformedRequest: Not JSON as RFC 8259 and I-JSON have it: bad UTF-8, NaN, a number out of range, a name
             given twice, nesting too deep.
         InvalidRequest: JSON, but not an object.
-        TooLarge: More names than any request has.
+        TooLarge: More names, or more values, than any request has.
     """
+    _check_values(text)
     try:
         value = json.loads(
             text.decode(),
@@ -44,6 +50,21 @@ def parse_object(text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object", [{"pointer": "", "detail": "must be an object"}])
     return value
+
+
+def _check_values(text: bytes) -> None:
+    """Refuse what would take many times its own size, before any of it is read.
+
+    Raises:
+        TooLarge: There are too many lists, objects and entries of these.
+    """
+    if sum(map(text.count, (b"[", b"{", b","))) <= MAX_VALUES:
+        return
+    values = (found for found in TEXT_OR_VALUE.finditer(text) if not found[0].startswith(b'"'))
+    if next(islice(values, MAX_VALUES, None), None) is not None:
+        raise TooLarge(
+            f"the body has more than {MAX_VALUES:,} values, the limit; list items in a manifest, as `source`"
+        )
 
 
 @dataclass

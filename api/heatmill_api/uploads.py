@@ -12,6 +12,7 @@ from heatmill.image_types import ImageType
 from heatmill.planning import as_problem
 from heatmill.promised import Promised
 from heatmill.schemas import Problem, Schema, Sha256
+from heatmill.schemas.bounded import at_most
 from heatmill.storage import ObjectMissing
 from heatmill_api.replies import reply
 from heatmill_api.routing import body, problems, ref, versioned
@@ -37,7 +38,7 @@ class UploadRequest(Schema):
 class UploadsRequest(Schema):
     """Many images."""
 
-    images: Annotated[tuple[UploadRequest, ...], Field(min_length=1, max_length=MAX_UPLOADS)]
+    images: Annotated[tuple[UploadRequest, ...], Field(min_length=1, max_length=MAX_UPLOADS), at_most(MAX_UPLOADS)]
 
 
 class Upload(Schema):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from heatmill import labels
 from heatmill.errors import InvalidRequest, MethodNotSupported, TargetUnknown, UnknownMethod, UnknownModel
 from heatmill.json_pointer import pointer
 from heatmill.models import CAPABILITIES, ModelSpec, read_models, spec_labels
+from heatmill.schemas.bounded import MAX_FAULTS
 
 NAMES_IN_A_MESSAGE = 10
 # Their architectures are in models.json.
@@ -148,10 +150,11 @@ class Catalogue:
 
         Raises:
             UnknownMethod: There is no such method.
-            InvalidRequest: A param is unknown or out of bounds; `errors` has one entry for each.
+            InvalidRequest: A param is unknown or out of bounds; `errors` has one entry for each, up to `MAX_FAULTS`.
         """
         schema = self.method(method).params
-        faults = sorted(Draft202012Validator(schema).iter_errors(dict(params)), key=lambda fault: fault.json_path)
+        found = islice(Draft202012Validator(schema).iter_errors(dict(params)), MAX_FAULTS)
+        faults = sorted(found, key=lambda fault: fault.json_path)
         if faults:
             errors: list[dict[str, object]] = [_pointed(fault, schema) for fault in faults]
             raise InvalidRequest(f"params of {method}: {errors[0]['detail']}", errors)

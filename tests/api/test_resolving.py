@@ -78,6 +78,12 @@ def refusal(client: FlaskClient, request: dict[str, Any]) -> tuple[str, str, str
         ({"methods": [{"name": "saliency"}] * 2}, "invalid_request", "", "saliency"),
         ({"modle": "x"}, "invalid_request", "/modle", "unknown field"),
         ({"items": [{"id": "x"}]}, "invalid_request", "/items/0/image", "required"),
+        (
+            {"methods": [{"name": "saliency"}, {"name": "lime", "params": {"hide": "x" * 70_000}}]},
+            "invalid_request",
+            "/methods",
+            "65,536",
+        ),
         ({"metadata": {"a/b~c": 5}}, "invalid_request", "/metadata/a~1b~0c", "string"),
     ],
 )

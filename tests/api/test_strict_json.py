@@ -3,7 +3,7 @@
 import pytest
 
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
-from heatmill_api.strict_json import MAX_NAMES, parse_object
+from heatmill_api.strict_json import MAX_NAMES, MAX_VALUES, parse_object
 
 
 def test_an_object_is_read_as_it_stands() -> None:
@@ -53,6 +53,19 @@ def test_a_repeated_name_among_many_is_found_at_once() -> None:
 
 
 def test_more_names_than_any_request_has_are_refused() -> None:
-    small = ", ".join('{"a": 1}' for _ in range(MAX_NAMES))
+    small = ", ".join('{"a": 1, "b": 2}' for _ in range(MAX_NAMES // 2 + 1))
     with pytest.raises(TooLarge, match="50,000 names"):
         parse_object(f'{{"items": [{small}]}}'.encode())
+
+
+@pytest.mark.parametrize("value", ["0", "{}", "[]", '"x"', "[[]]", '{"a": [1]}'])
+def test_more_values_than_any_request_has_are_refused_before_they_are_read(value: str) -> None:
+    with pytest.raises(TooLarge, match="100,000 values"):
+        parse_object(f'{{"items": [{", ".join([value] * (MAX_VALUES + 1))}]}}'.encode())
+
+
+@pytest.mark.parametrize("text", [",", "[{,", '\\"[', "\\\\"])
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    body = f'{{"a": "{text * MAX_VALUES}", "b": [1]}}'.encode()
+
+    assert parse_object(body)["b"] == [1]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from heatmill.schemas.bounded import at_most
 from heatmill.schemas.words import Label, Layout, Priority, Schema
 
 MAX_INLINE_ITEMS = 10_000
@@ -83,11 +84,14 @@ class JobRequest(Schema):
     """The body of `POST /v1/jobs`."""
 
     model: Label
-    methods: Annotated[tuple[MethodRequest, ...], Field(max_length=MAX_METHODS)] = Field(
+    methods: Annotated[tuple[MethodRequest, ...], Field(max_length=MAX_METHODS), at_most(MAX_METHODS)] = Field(
         (), description="At least one, unless a `map` is asked for."
     )
     map: MapRequest | None = None
-    items: Annotated[tuple[ItemRequest, ...], Field(min_length=1, max_length=MAX_INLINE_ITEMS)] | None = None
+    items: (
+        Annotated[tuple[ItemRequest, ...], Field(min_length=1, max_length=MAX_INLINE_ITEMS), at_most(MAX_INLINE_ITEMS)]
+        | None
+    ) = None
     source: SourceRequest | None = None
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)] = Field(
         1, description="Explain this many of the most probable classes, for items that name no target."
