@@ -79,7 +79,7 @@ def store_files(storage: S3Storage, tenant: str, files: Mapping[str, FileStorage
         list(pool.map(store, files))
 
 
-def accept(services: Services, job: JobId, request: JobRequest, asked: str) -> Acceptance:
+def accept(services: Services, job: JobId, request: JobRequest, asked: str, request_id: str = "") -> Acceptance:
     """Make a job durable.
 
     Args:
@@ -87,6 +87,7 @@ def accept(services: Services, job: JobId, request: JobRequest, asked: str) -> A
         job: Its id.
         request: Resolved.
         asked: The fingerprint of the caller's own request.
+        request_id: Of the HTTP request.
 
     Raises:
         StorageUnavailable: Nothing is accepted.
@@ -100,6 +101,7 @@ def accept(services: Services, job: JobId, request: JobRequest, asked: str) -> A
         fingerprint=asked,
         shard_items=_shard_items(services, request),
         priority=request.priority or ("interactive" if is_small(request) else "normal"),
+        request_id=request_id,
     )
     storage = services.storage
     storage.put(keys.open_marker(job), b"")

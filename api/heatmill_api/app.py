@@ -4,10 +4,11 @@ from flask import Flask, Response
 
 from heatmill_api import catalogue, health, job_list, jobs, lifecycle, maps, openapi, pictures, results, uploads
 from heatmill_api.forms import FormRequest
+from heatmill_api.http import access_log
 from heatmill_api.problems import register_problems
 from heatmill_api.routing import new_app, register
 from heatmill_api.services import EXTENSION, Services
-from heatmill_api.tenants import install_keys, read_keys
+from heatmill_api.tenants import KeysFile, install_keys
 
 # Werkzeug's own cap on the parts of a form, and room for other parts beside the files. Where it strikes, files are left
 # for the garbage collector, so it must not be what usually counts them.
@@ -31,7 +32,8 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_CONNECTIONS"] = settings.max_connections
     app.config["MAX_CONNECTIONS_OF_ADDRESS"] = settings.max_connections_of_address
     app.extensions[EXTENSION] = services
-    install_keys(app, read_keys(settings.api_keys_file))
+    access_log.install(app, writes_log=settings.access_log)
+    install_keys(app, KeysFile(settings.api_keys_file))
     register_problems(app)
     for module in (jobs, lifecycle, job_list, results, pictures, maps, uploads, catalogue, health):
         register(app, module.api)

@@ -3,7 +3,7 @@
 import re
 from http import HTTPStatus
 
-from flask import Response, request
+from flask import Response, g, request
 
 from heatmill import records
 from heatmill.errors import InvalidRequest, JobNotFound, JobUnfinished, QueueUnavailable, StorageUnavailable
@@ -11,6 +11,7 @@ from heatmill.keys import JobId
 from heatmill.progress import open_job, progress_of, read_job
 from heatmill.schemas import Job, JobRequest
 from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
+from heatmill_api.http.access_log import request_id
 from heatmill_api.problems import faulty
 from heatmill_api.replies import job_path, job_reply
 from heatmill_api.resolving import resolve
@@ -74,13 +75,14 @@ def _accept(submission: Submission, key: str | None) -> Acceptance:
         return found
     spelt_out = resolved(submission.request)
     store_files(here.storage, tenant(), submission.files)
-    acceptance = accept(here, job, spelt_out, asked)
+    acceptance = accept(here, job, spelt_out, asked, request_id())
     if not acceptance.replayed:
         start(here, acceptance.job)
     return acceptance
 
 
 def _reply(acceptance: Acceptance) -> Response:
+    g.job = acceptance.job.id
     path = job_path(acceptance.job.id)
     replayed = {"Idempotency-Replayed": "true"} if acceptance.replayed else {}
     return job_reply(_as_it_is(acceptance), HTTPStatus.ACCEPTED, {"Location": path, **replayed})

@@ -4,10 +4,12 @@ import hashlib
 import hmac
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from flask import Blueprint, Flask, current_app, g, request
 
 from heatmill.errors import Unauthorized
@@ -17,6 +19,10 @@ DEFAULT_TENANT = "default"
 TENANT = re.compile(r"[a-z0-9-]{1,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 EXTENSION = "heatmill-keys"
+# Between two looks whether the file has changed.
+LOOK_SECONDS = 1.0
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,53 @@ def read_keys(path: Path | None) -> ApiKeys:
     return ApiKeys(tenants)
 
 
-def install_keys(app: Flask, keys: ApiKeys) -> None:
+class KeysFile:
+    """An operator's file of keys, read again when it changes; while it is wrong or away, the last ones hold.
+
+    Args:
+        path: None where everybody is the same tenant.
+
+    Raises:
+        ValueError: The file is wrong at the start.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen = self._look()
+        self._keys = read_keys(path)
+        self._looked = time.monotonic()
+
+    def current(self) -> ApiKeys:
+        """The keys of at most `LOOK_SECONDS` ago."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            # Looked at before it is read: what is written meanwhile is seen the next time.
+            if (seen := self._look()) != self._seen:
+                self._seen = seen
+                self._read_again()
+        return self._keys
+
+    def _read_again(self) -> None:
+        try:
+            self._keys = read_keys(self._path)
+        except ValueError as error:
+            log.error("API keys not read again; the former ones hold", error=str(error))  # noqa: TRY400 - no trace
+        else:
+            log.info("API keys read again", keys=len(self._keys.tenants or ()))
+
+    def _look(self) -> tuple[int, ...]:
+        """What changes with the file: Kubernetes replaces a link to it, editors the file."""
+        if self._path is None:
+            return ()
+        try:
+            found = self._path.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def install_keys(app: Flask, keys: KeysFile) -> None:
     """Make the keys known to `require_key`."""
     app.extensions[EXTENSION] = keys
 
@@ -80,8 +132,8 @@ def require_key(blueprint: Blueprint) -> None:
 
 
 def _authenticate() -> None:
-    keys: ApiKeys = current_app.extensions[EXTENSION]
-    g.tenant = keys.tenant(_sent_key())
+    keys: KeysFile = current_app.extensions[EXTENSION]
+    g.tenant = keys.current().tenant(_sent_key())
 
 
 def _sent_key() -> str | None:

@@ -180,11 +180,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
 def _connections(wanted: int) -> int:
     """How many connections this process has files for; it asks for as many as it may have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted * FILES_OF_CONNECTION + OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
+    if resource.RLIM_INFINITY not in {soft, hard}:
         files = min(files, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
     return (files - OTHER_FILES) // FILES_OF_CONNECTION
 
 

@@ -88,6 +88,7 @@ def summary(accepted: AcceptedJob) -> dict[str, Any]:
         "map": None if accepted.request.map is None else accepted.request.map.model_dump(),
         "priority": accepted.priority,
         "metadata": accepted.request.metadata,
+        "request_id": accepted.request_id,
     }
 
 

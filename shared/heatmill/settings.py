@@ -29,8 +29,11 @@ class Settings(BaseSettings):
         None, description="Methods of other packages, as `python -m heatmill_workers.export FILE` writes them."
     )
     api_keys_file: Path | None = Field(
-        None, description="JSON object of key sha256 -> tenant; without it everyone is the tenant `default`."
+        None,
+        description="JSON object of key sha256 -> tenant, read again when it changes; without it everyone is the "
+        "tenant `default`.",
     )
+    access_log: bool = Field(True, description="The API writes a JSON line for each request.")
 
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
     max_json_bytes: Annotated[int, Field(gt=0, description="Of the JSON in a body.")] = 8 * 2**20

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from structlog.testing import capture_logs
 
 from heatmill import keys
+from heatmill_api import tenants
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from heatmill_api.tenants import read_keys
@@ -101,3 +104,44 @@ def test_a_wrong_file_of_keys_stops_the_start(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(ValueError, match=r"keys\.json"):
         read_keys(path)
+
+
+@pytest.fixture
+def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenants, "LOOK_SECONDS", 0.0)
+
+
+def write_keys(path: Path, **known: str) -> None:
+    """Replace the file, as an editor or Kubernetes does."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps({hashlib.sha256(key.encode()).hexdigest(): tenant for key, tenant in known.items()}))
+    fresh.replace(path)
+
+
+@pytest.mark.usefixtures("looks_at_once")
+def test_a_key_that_is_added_works_and_one_that_is_taken_away_does_not(guarded: FlaskClient, tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys.json", BOB="bob", CARL="carl")
+
+    status = {name: guarded.get("/v1/jobs", headers=bearer(name)).status_code for name in ("ANN", "BOB", "CARL")}
+
+    assert status == {"ANN": 401, "BOB": 200, "CARL": 200}
+
+
+@pytest.mark.usefixtures("looks_at_once")
+def test_a_file_that_is_wrong_or_away_changes_nothing_and_is_told_once(guarded: FlaskClient, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    for spoil in (lambda: path.write_text("{"), path.unlink):
+        spoil()
+        with capture_logs() as lines:
+            answers = {guarded.get("/v1/jobs", headers=bearer("ANN")).status_code for _ in range(3)}
+        assert answers == {200}
+        assert [line["log_level"] for line in lines if "API keys" in line["event"]] == ["error"]
+    write_keys(path, BOB="bob")
+    assert guarded.get("/v1/jobs", headers=bearer("ANN")).status_code == 401
+
+
+def test_a_revoked_key_stops_within_seconds(guarded: FlaskClient, tmp_path: Path) -> None:
+    write_keys(tmp_path / "keys.json", BOB="bob")
+    time.sleep(tenants.LOOK_SECONDS)
+
+    assert guarded.get("/v1/jobs", headers=bearer("ANN")).status_code == 401

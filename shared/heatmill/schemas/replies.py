@@ -51,6 +51,7 @@ class Job(Schema):
     map: MapStatus | None = None
     priority: Priority
     metadata: dict[str, str] = {}
+    request_id: str = Field("", description="The `X-Request-ID` of the request that submitted the job.")
     error: Problem | None = Field(None, description="Why the whole job failed, where no item could be read at all.")
     links: dict[str, str] = {}
 

@@ -20,6 +20,7 @@ class AcceptedJob(Schema):
     fingerprint: Sha256 = Field(description="Of the caller's request: a replay with another body is refused.")
     shard_items: Annotated[int, Field(ge=1, le=9999)]
     priority: Priority
+    request_id: str = Field("", description="Of the HTTP request that submitted the job.")
 
 
 class Item(Schema):
