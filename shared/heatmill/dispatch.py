@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
+from heatmill.coordination.redis_address import read_address
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import Priority
@@ -80,10 +81,16 @@ def celery_app(settings: Settings, role: str) -> Celery:
     """A Celery app that can send; the workers add what consuming needs.
 
     The transport options must be the same in every process: on Redis the shortest visibility timeout of all wins.
+
+    Raises:
+        RedisUnsuitable: The settings name no Redis that heatmill can work with.
     """
+    address = read_address(settings.redis_url)
     app = Celery("heatmill", set_as_current=False)
     app.conf.update(
-        broker_url=settings.redis_url,
+        broker_url=address.url,
+        # Without it kombu encrypts and verifies nothing.
+        broker_use_ssl=False if address.tls is None else dict(address.tls),
         broker_transport_options=transport_options(settings, role),
         broker_connection_retry_on_startup=True,
         # A POST must not hang on a broker that is away: the job is durable already and repair sends it later.

@@ -25,7 +25,8 @@
     │   ├── InternalError             heatmill, or code that an operator added, failed on this item
     │   └── WorkerCrashed             the worker died while it processed this item
     ├── MachineError          the operator acts: the shard goes back, and fails when no machine can do it
-    │   └── WeightsUnavailable        the model's weights cannot be had on this machine now
+    │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
+    │   └── RedisUnsuitable           the setting names no Redis that heatmill can work with
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
         ├── ServiceUnavailable        heatmill itself, seen from the client
@@ -189,6 +190,10 @@ class MachineError(HeatmillError):
 
 class WeightsUnavailable(MachineError):
     """The model's weights cannot be had on this machine now."""
+
+
+class RedisUnsuitable(MachineError):
+    """`HEATMILL_REDIS_URL` names no single Redis, or cannot be read."""
 
 
 class TransientError(HeatmillError):

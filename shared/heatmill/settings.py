@@ -16,7 +16,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEATMILL_", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker and job state.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Broker and job state; of `rediss://` the certificate is verified."
+    )
     s3_endpoint: str | None = Field(None, description="Empty for AWS.")
     s3_public_endpoint: str | None = Field(None, description="As callers reach the store; in presigned URLs.")
     s3_region: str = "us-east-1"

@@ -14,10 +14,9 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from heatmill.committed import Committed
+from heatmill.coordination.redis_address import open_client
 from heatmill.errors import Overtaken, QueueUnavailable
 from heatmill.job_progress import JobProgress, read_progress
 from heatmill.keys import JobId
@@ -282,16 +281,9 @@ def translated() -> Iterator[None]:
 
 
 def open_state(url: str) -> RedisJobStore:
-    """The job store at a Redis URL; nothing is sent yet."""
-    client = redis.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=10,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        health_check_interval=25,
-        # One retry after a dropped connection: every script gives the same answer when it runs twice, but for the
-        # attempts and the turns, where one too many does no harm.
-        retry=Retry(NoBackoff(), 1),
-    )
-    return RedisJobStore(client)
+    """The job store at a Redis URL; nothing is sent yet.
+
+    Raises:
+        RedisUnsuitable: The URL names no Redis that heatmill can work with.
+    """
+    return RedisJobStore(open_client(url))
