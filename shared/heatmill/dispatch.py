@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import redis
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
@@ -23,7 +24,12 @@ FEED = "heatmill.feed"
 FINISH = "heatmill.finish"
 SWEEP = "heatmill.sweep"
 
+# Holds a message for the moment in which it is proved that one can be sent.
+PROBE_LIST = "heatmill:probe"
+
 SEPARATOR = ":"
+# A POST must not hang on a broker that is away: the job is durable already and repair sends it later.
+PUBLISH_RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 # On Redis 0 is the highest priority; one list per step and queue.
 PRIORITY_STEPS: dict[Priority, int] = {"interactive": 0, "normal": 3, "bulk": 6}
 
@@ -63,6 +69,12 @@ class Dispatcher:
         """Ask a control worker to remove what a deleted job has left."""
         self._send(SWEEP, CONTROL_QUEUE, [job.tenant, job.job])
 
+    def probe(self) -> None:
+        """Prove that a message can be sent: one goes, by the same way as all, on to a list of its own and off again."""
+        with translated(), self.app.producer_pool.acquire(block=True) as producer:
+            producer.publish("", exchange="", routing_key=PROBE_LIST, retry=True, retry_policy=PUBLISH_RETRY)
+            producer.channel.queue_purge(PROBE_LIST)
+
     def _send(self, task: str, queue: str, arguments: list[str | int], priority: int = 0) -> None:
         with translated():
             self.app.send_task(task, args=arguments, queue=queue, priority=priority, ignore_result=True)
@@ -70,10 +82,10 @@ class Dispatcher:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn kombu's errors into ours."""
+    """Turn the errors of kombu, and those of redis-py that it lets through, into ours."""
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, redis.RedisError) as error:
         raise QueueUnavailable(f"Redis does not answer: {error}") from error
 
 
@@ -84,6 +96,7 @@ def celery_app(settings: Settings, role: str) -> Celery:
 
     Raises:
         RedisUnsuitable: The settings name no Redis that heatmill can work with.
+        ImportError: A library that Celery's transport needs is missing.
     """
     address = read_address(settings.redis_url)
     app = Celery("heatmill", set_as_current=False)
@@ -93,8 +106,7 @@ def celery_app(settings: Settings, role: str) -> Celery:
         broker_use_ssl=False if address.tls is None else dict(address.tls),
         broker_transport_options=transport_options(settings, role),
         broker_connection_retry_on_startup=True,
-        # A POST must not hang on a broker that is away: the job is durable already and repair sends it later.
-        task_publish_retry_policy={"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
+        task_publish_retry_policy=PUBLISH_RETRY,
         # No results: nothing grows in Redis, and nobody reads them. The commit record is the result.
         task_ignore_result=True,
         result_backend=None,
@@ -109,6 +121,8 @@ def celery_app(settings: Settings, role: str) -> Celery:
         # Redis' own default is 0, the highest.
         task_default_priority=PRIORITY_STEPS["normal"],
     )
+    # Nothing is sent: the transport is imported, so that a library which is missing ends the process, not each POST.
+    app.connection_for_write().close()
     return app
 
 

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
+from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.settings import Settings
-from heatmill.state import open_state
+from heatmill.state import RedisJobStore, open_state
 from heatmill.storage import S3Storage, open_storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
@@ -35,20 +37,56 @@ def test_a_store_without_conditional_writes_is_said_to_have_none(services: Servi
     assert "claims" in answer.json["storage"]["message"]
 
 
-def test_what_is_down_is_told_apart(services: Services, settings: Settings) -> None:
-    nobody = open_state("redis://127.0.0.1:9/0")
+def test_a_store_that_is_down_is_told_and_takes_the_api_out(services: Services, settings: Settings) -> None:
     nowhere = open_storage(settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"}))
     bucketless = open_storage(settings.model_copy(update={"bucket": "not-made-yet"}))
-    for broken, down in (
-        (replace(services, state=nobody), "redis"),
-        (replace(services, storage=nowhere), "storage"),
-        (replace(services, storage=bucketless), "storage"),
-    ):
-        answer = create_app(broken).test_client().get("/readyz")
+    for store in (nowhere, bucketless):
+        answer = readiness(replace(services, storage=store))
         assert answer.status_code == 503
         assert answer.json is not None
-        found = {name: answer.json[name]["status"] for name in ("redis", "storage")}
-        assert found == {"redis": "ok", "storage": "ok"} | {down: "down"}
-        assert answer.json[down]["message"]
-        assert not any(inside in answer.text for inside in ("127.0.0.1", "http:", "not-made-yet", "Errno"))
-        assert create_app(broken).test_client().get("/livez").status_code == 200
+        assert answer.json["storage"]["status"] == "down"
+        assert_says_little(answer.json["storage"]["message"])
+        assert answer.json["redis"]["status"] == "ok"
+
+
+def test_redis_that_is_down_is_told_and_leaves_the_api_in(services: Services) -> None:
+    lost = "redis://127.0.0.1:9/0"
+    with celery_app(Settings(redis_url=lost), "test") as app:
+        answer = readiness(replace(services, state=open_state(lost), dispatcher=Dispatcher(app)))
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert answer.json["ready"]
+    assert answer.json["redis"]["status"] == "down"
+    assert_says_little(answer.json["redis"]["message"])
+    assert answer.json["storage"]["status"] == "ok"
+
+
+def test_redis_that_answers_and_takes_no_messages_is_down(services: Services, state: RedisJobStore) -> None:
+    state.client.config_set("maxmemory", 1)
+    state.client.config_set("maxmemory-policy", "noeviction")
+    try:
+        state.ping()
+        answer = readiness(services)
+    finally:
+        state.client.config_set("maxmemory", 0)
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert answer.json["redis"]["status"] == "down"
+
+
+def test_the_proof_that_a_message_can_be_sent_leaves_nothing_behind(client: FlaskClient, state: RedisJobStore) -> None:
+    assert client.get("/readyz").status_code == 200
+    assert list(state.client.scan_iter()) == []
+
+
+def readiness(services: Services) -> TestResponse:
+    """What an API with these collaborators answers; it lives in any case."""
+    client = create_app(services).test_client()
+    assert client.get("/livez").status_code == 200
+    return client.get("/readyz")
+
+
+def assert_says_little(message: str) -> None:
+    """Something for a stranger, and no name from inside."""
+    assert message
+    assert not any(inside in message for inside in ("127.0.0.1", "http:", "not-made-yet", "Errno"))
