@@ -1,6 +1,7 @@
 """What gunicorn serves: `gunicorn -c python:heatmill_api.gunicorn_conf -b 127.0.0.1:8000 heatmill_api.wsgi:app`."""
 
 from heatmill.catalogue import load_catalogue
+from heatmill.coordination.redis_address import check_server
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.logs import configure_logs
 from heatmill.settings import Settings
@@ -11,10 +12,12 @@ from heatmill_api.services import Services
 
 configure_logs()
 settings = Settings()
+state = open_state(settings.redis_url)
+check_server(state.client)
 app = create_app(
     Services(
         storage=open_storage(settings),
-        state=open_state(settings.redis_url),
+        state=state,
         dispatcher=Dispatcher(celery_app(settings, "api")),
         catalogue=load_catalogue(settings.models_file, settings.methods_file),
         settings=settings,

@@ -25,6 +25,7 @@
     │   ├── InternalError             heatmill, or code that an operator added, failed on this item
     │   └── WorkerCrashed             the worker died while it processed this item
     ├── MachineError          the operator acts: the shard goes back, and fails when no machine can do it
+    │   ├── DeviceUnusable            the worker's device is not there, or computes nothing
     │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
     │   └── RedisUnsuitable           the setting names no Redis that heatmill can work with
     └── TransientError        nobody acts: it is tried again
@@ -186,6 +187,10 @@ class WorkerCrashed(ItemError):
 
 class MachineError(HeatmillError):
     """The operator acts: this machine cannot do the work, another one may."""
+
+
+class DeviceUnusable(MachineError):
+    """The worker's device is not there, or computes nothing."""
 
 
 class WeightsUnavailable(MachineError):

@@ -74,4 +74,7 @@ class Settings(BaseSettings):
     )
     model_memory_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30
     decode_threads: Annotated[int, Field(gt=0)] = 2
+    alive_file: Path | None = Field(
+        None, description="A worker touches it every few seconds, for `worker-alive`; none where empty."
+    )
     device: str | None = Field(None, description="`cpu`, `cuda`, `cuda:1`; found by itself where empty.")

@@ -12,6 +12,7 @@ import pytest
 import redis
 import yaml
 
+from heatmill.catalogue import load_catalogue
 from heatmill.local.environment import inherited
 from heatmill.local.object_store import REGION, Credentials, ObjectStorePorts, endpoint
 from heatmill.local.ports import LOOPBACK, free_ports
@@ -20,6 +21,7 @@ from heatmill.local.programs import object_store_program, redis_program
 from heatmill.local.redis_server import redis_answers, redis_url
 from heatmill.settings import Settings
 from tests.deploy.files import PINNED, PROJECT, ROOT, SETTINGS, program, stages
+from tests.deploy.test_images import MODELS_FILE
 from tests.services.fixtures import service
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
@@ -50,7 +52,8 @@ def test_settings_are_settings(name: str) -> None:
 def test_what_we_build_is_a_stage_and_carries_the_version(name: str) -> None:
     assert SERVICES[name]["build"]["target"] == name
     assert name in stages()
-    assert SERVICES[name]["image"] == f"heatmill-{name}:{PROJECT['version']}"
+    variant = "-cpu" if name == "explain" else ""
+    assert SERVICES[name]["image"] == f"heatmill-{name}:{PROJECT['version']}{variant}"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -107,6 +110,26 @@ def test_minio_takes_the_place_of_the_store_under_the_same_address_and_buckets()
 
 def test_the_gpu_file_changes_services_that_exist() -> None:
     assert set(GPU["services"]) <= set(SERVICES)
+
+
+def test_cuda_is_built_and_asked_for_by_the_gpu_file_alone() -> None:
+    plain, gpu = SERVICES["explain"], GPU["services"]["explain"]
+    assert (plain["build"]["args"], gpu["build"]["args"]) == ({"TORCH": "cpu"}, {"TORCH": "cuda"})
+    assert gpu["image"] == f"heatmill-explain:{PROJECT['version']}"
+    assert gpu["environment"] == {"HEATMILL_DEVICE": "cuda"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_stop_reaches_a_role_from_the_first_moment(name: str) -> None:
+    assert SERVICES[name]["init"] is True
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_models_of_the_operator_have_a_place(name: str) -> None:
+    (mount,) = (mount for mount in SERVICES[name]["volumes"] if mount.endswith(".toml:ro"))
+    source, target, _ = mount.split(":")
+    assert load_catalogue(ROOT / source).models
+    assert target == MODELS_FILE
 
 
 def test_redis_takes_its_command_and_its_configuration(tmp_path: Path) -> None:

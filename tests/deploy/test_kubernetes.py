@@ -11,12 +11,14 @@ import pytest
 from heatmill.settings import Settings
 from heatmill_api import gunicorn_conf
 from tests.deploy.files import PINNED, PROJECT, ROOT, SETTINGS, documents, program, stages
+from tests.deploy.test_images import MODELS_FILE, TEMPORARY
 
 KUBERNETES = "1.37"
 OVERLAYS = ("k8s", "k8s/overlays/cpu")
 OURS = ("api", "control", "explain")
 COMPONENT = "app.kubernetes.io/component"
 GPU = "nvidia.com/gpu"
+VERSION = PROJECT["version"]
 
 Document = dict[str, Any]
 
@@ -210,10 +212,31 @@ def test_graces_are_longer_than_what_they_wait_for() -> None:
 
 
 @pytest.mark.parametrize("name", ["control", "explain"])
-def test_a_worker_is_asked_for_by_its_own_name(name: str) -> None:
-    assert container(name)["livenessProbe"]["exec"]["command"] == ["worker-alive", name]
+def test_a_worker_is_asked_whether_it_lives_without_redis(name: str) -> None:
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container(name)[probe]["exec"]["command"] == ["worker-alive"]
+    # The folder of the file is a volume of the pod, on a root that is read-only.
+    assert str(TEMPORARY) in {each["mountPath"] for each in container(name)["volumeMounts"]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("name", OURS)
+def test_models_of_the_operator_have_a_place(name: str, overlay: str) -> None:
+    (mount,) = (each for each in container(name, overlay)["volumeMounts"] if each["name"] == "models-file")
+    assert mount["mountPath"] == MODELS_FILE
+    (volume,) = (each for each in pods(overlay)[name]["volumes"] if each["name"] == "models-file")
+    assert mount["subPath"] in of_kind("ConfigMap", overlay=overlay)[volume["configMap"]["name"]]["data"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_stop_reaches_a_role_from_the_first_moment(name: str) -> None:
+    assert pods()[name]["shareProcessNamespace"] is True
 
 
 def test_a_gpu_is_asked_for_but_in_the_overlay_without() -> None:
     assert container("explain")["resources"]["limits"][GPU] == 1
     assert GPU not in rendered("k8s/overlays/cpu")
+    for overlay, device, image in (("k8s", "cuda", VERSION), ("k8s/overlays/cpu", "cpu", f"{VERSION}-cpu")):
+        only = container("explain", overlay)
+        assert {"name": "HEATMILL_DEVICE", "value": device} in only["env"]
+        assert only["image"] == f"heatmill-explain:{image}"

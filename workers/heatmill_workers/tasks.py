@@ -5,16 +5,18 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.signals import worker_process_init, worker_ready
+from celery.signals import worker_init, worker_process_init, worker_ready
 
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
 from heatmill.errors import TransientError
 from heatmill.keys import JobId
+from heatmill.logs import configure_logs
 from heatmill.state import open_state
 from heatmill.storage import open_storage
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
+from heatmill_workers.celery_app.starting import start
 from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair
@@ -86,6 +88,14 @@ def control_services() -> controlling.Control:
 
 # Every commit rings: were each ring a feed, many workers would keep all threads busy with counting the same.
 feed_once = Coalesced(lambda: controlling.feed(control_services()))
+
+
+@worker_init.connect
+def check_start(sender: Any, **_: object) -> None:
+    """In the parent, before it connects to the queue and starts a child."""
+    # Celery asks for logs later.
+    configure_logs()
+    start(SETTINGS, computes=sender.app is explain)
 
 
 @worker_ready.connect

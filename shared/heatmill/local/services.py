@@ -12,6 +12,7 @@ from heatmill.local.processes import Program
 # Its socket takes requests long before the program behind it is loaded: those are given up soon.
 ALIVE_SECONDS = 0.3
 READY_SECONDS = 5.0
+STOPPABLE = (sys.executable, "-m", "heatmill.stoppable")
 
 
 def api(folder: Path, port: int, environment: Mapping[str, str]) -> Program:
@@ -23,7 +24,7 @@ def api(folder: Path, port: int, environment: Mapping[str, str]) -> Program:
         *("--workers", "1"),
         "heatmill_api.wsgi:app",
     )
-    return Program("api", (sys.executable, "-m", "gunicorn", *arguments), folder, environment)
+    return Program("api", (*STOPPABLE, "gunicorn", *arguments), folder, environment)
 
 
 def control_worker(folder: Path, environment: Mapping[str, str]) -> Program:
@@ -59,4 +60,4 @@ def _worker(name: str, app: str, folder: Path, environment: Mapping[str, str]) -
         # Workers of one machine have nothing to tell each other.
         *("--without-gossip", "--without-mingle"),
     )
-    return Program(name, (sys.executable, "-m", "celery", *arguments), folder, environment)
+    return Program(name, (*STOPPABLE, "celery", *arguments), folder, environment)

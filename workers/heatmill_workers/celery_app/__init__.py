@@ -1,0 +1,1 @@
+"""What Celery runs, and what runs beside it."""
