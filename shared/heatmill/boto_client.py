@@ -1,14 +1,18 @@
 """How boto3 speaks to the object store: time limits, retries, credentials, and what stores other than AWS need."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 from botocore.config import Config
 
+from heatmill.checksums import content_md5
 from heatmill.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+DEFAULT_REGION = "us-east-1"
 
 
 class Credentials(NamedTuple):
@@ -31,10 +35,20 @@ def boto_client(settings: Settings, endpoint: str | None, attempts: int = 5) -> 
         # Stores that are not AWS have stored boto3's checksum trailers inside objects, or refused them.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if endpoint else "auto"},
+        # Of AWS not "auto", which signs URLs of the global endpoint; newer regions refuse those.
+        s3={"addressing_style": "path" if endpoint else "virtual"},
     )
     # A session of its own: boto3's default one may not be shared by threads, and keeps the first credentials it finds.
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=settings.s3_region, config=config)
+    session = boto3.session.Session()
+    region = settings.s3_region or session.region_name or DEFAULT_REGION
+    client = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_content_md5)
+    return client
+
+
+def _add_content_md5(params: dict[str, Any], **_: object) -> None:
+    """MinIO asks for it; boto3 sends another checksum since 1.36. Stores that need neither ignore it."""
+    params["headers"]["Content-MD5"] = content_md5(params["body"])
 
 
 def credentials_of(client: "S3Client") -> Credentials | None:

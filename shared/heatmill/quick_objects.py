@@ -35,7 +35,7 @@ SILENCE = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=30)
 # A store in trouble is left to boto3 and its retries for a while. One that refuses a request is in none.
 REST_SECONDS = 30.0
-REFUSED = "status code: 4"
+REFUSED = re.compile("status code: (4|501)")
 # obstore asks again when five minutes are left; botocore renews credentials ten minutes before they end.
 CREDENTIALS_FOR = timedelta(minutes=10)
 
@@ -121,7 +121,7 @@ class QuickObjects:
         except AlreadyExistsError:
             raise
         except (BaseError, ValueError) as error:
-            if isinstance(error, GenericError | ValueError) and REFUSED not in str(error):
+            if isinstance(error, GenericError | ValueError) and not REFUSED.search(str(error)):
                 self._rests_until = time.monotonic() + REST_SECONDS
                 log.info("boto3 alone for a while", bucket=self._bucket, reason=str(error).partition("\n")[0])
             return None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -14,14 +14,20 @@ class Settings(BaseSettings):
     `AWS_SECRET_ACCESS_KEY`, or whatever else boto3 finds by itself.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HEATMILL_", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HEATMILL_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", description="Broker and job state; of `rediss://` the certificate is verified."
     )
     s3_endpoint: str | None = Field(None, description="Empty for AWS.")
     s3_public_endpoint: str | None = Field(None, description="As callers reach the store; in presigned URLs.")
-    s3_region: str = "us-east-1"
+    s3_region: str | None = Field(
+        None,
+        validation_alias=AliasChoices("HEATMILL_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        description="Also by AWS_REGION, AWS_DEFAULT_REGION, or boto3's profile; us-east-1 where none is set.",
+    )
     bucket: str = "heatmill"
     source_prefixes: tuple[str, ...] = Field(
         (), description="JSON list of what jobs may read, as `s3://bucket/prefix`; `{tenant}` stands for the caller."

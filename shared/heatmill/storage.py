@@ -1,6 +1,5 @@
 """The object store: the truth about every job, behind the few calls heatmill needs."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +11,9 @@ from uuid import uuid4
 
 from heatmill import keys
 from heatmill.boto_client import boto_client
+from heatmill.bulk_delete import BulkDelete
 from heatmill.byte_ranges import ByteRange, span
+from heatmill.checksums import from_start, sha256
 from heatmill.errors import StorageUnavailable
 from heatmill.lines import cut_lines
 from heatmill.presigning import Signer, signer
@@ -73,6 +74,9 @@ class S3Storage:
         self.bucket = bucket
         self.public_client = public_client or client
         self._quick = QuickObjects(client, bucket)
+        self._deletes = BulkDelete(client, bucket)
+        # Found by the same trial as `has_conditional_writes`: one that is not known to the store is not sent.
+        self._knows_conditions = True
         self._buckets = lru_cache(BUCKETS)(lambda bucket: S3Storage(client, bucket, self.public_client))
 
     def of_bucket(self, bucket: str) -> "S3Storage":
@@ -172,15 +176,19 @@ class S3Storage:
         """
         if not self.has_conditional_writes and self.exists(key):
             self._compare(key, body)
-            return
-        if not self._put_if_absent(key, body, content_type):
+        elif not self._knows_conditions:
+            self.put(key, body, content_type)
+        elif not self._put_if_absent(key, body, content_type):
             # A 412 may be the answer to our own write whose first reply was lost: only other bytes are a conflict.
             self._compare(key, body)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects one by one: MinIO's bulk delete wants a Content-MD5 that boto3 no longer sends."""
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self._delete_one, keys))
+        """Delete objects, a thousand a call where the store allows it; those that are not there count as deleted.
+
+        Raises:
+            AccessRefused: The store does not delete one of them.
+        """
+        self._deletes.delete(keys)
 
     def list(self, prefix: str, start_after: str = "", at_a_time: int = 1000) -> Iterator[ListedObject]:
         """Objects under a prefix, in key order, page by page."""
@@ -233,17 +241,28 @@ class S3Storage:
 
         Raises:
             StorageUnavailable: No write has won, since an answer was lost on the way; the next try may tell.
+            AccessRefused: Nothing can be written here, with or without a condition.
         """
         key = keys.probe(uuid4().hex)
+        try:
+            winners = self._race(key)
+        except AccessRefused:
+            # By 501, or by any other word: what counts is that the store takes the same write without a condition.
+            self.put(key, b"", "text/plain")
+            self._knows_conditions = False
+            winners = PROBE_WRITERS
+        self._deletes.delete_one(key)
+        if winners == 0:
+            raise StorageUnavailable("the object store was tried for conditional writes, and an answer was lost")
+        return winners == 1
+
+    def _race(self, key: str) -> int:
+        """How many of some writers at once are told that they were the first."""
         with ThreadPoolExecutor(PROBE_WRITERS) as pool:
             outcomes = pool.map(
                 lambda number: self._put_if_absent(key, str(number).encode(), "text/plain"), range(PROBE_WRITERS)
             )
-            winners = sum(outcomes)
-        self._delete_one(key)
-        if winners == 0:
-            raise StorageUnavailable("the object store was tried for conditional writes, and an answer was lost")
-        return winners == 1
+            return sum(outcomes)
 
     def _put_if_absent(self, key: str, body: bytes | IO[bytes], content_type: str) -> bool:
         """Whether this write won."""
@@ -261,27 +280,11 @@ class S3Storage:
     def _compare(self, key: str, body: bytes | IO[bytes]) -> None:
         try:
             with translated(key), closing(self.client.get_object(Bucket=self.bucket, Key=key)["Body"]) as stored:
-                theirs = _sha256(stored.iter_chunks(64 * 1024))
+                theirs = sha256(stored.iter_chunks(64 * 1024))
         except ObjectMissing as error:
             raise StorageUnavailable(f"another writer of {key} is still at it") from error
-        if theirs != _sha256([body] if isinstance(body, bytes) else _from_start(body)):
+        if theirs != sha256([body] if isinstance(body, bytes) else from_start(body)):
             raise WriteConflict(f"{key} is write-once and already holds other bytes")
-
-    def _delete_one(self, key: str) -> None:
-        with translated(key):
-            self.client.delete_object(Bucket=self.bucket, Key=key)
-
-
-def _sha256(parts: Iterable[bytes]) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-def _from_start(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
-    return iter(lambda: file.read(64 * 1024), b"")
 
 
 def open_storage(settings: Settings) -> S3Storage:

@@ -29,6 +29,10 @@ class AccessRefused(StorageUnavailable):
     """Asking again does not help: missing rights, an archived object, a name that the store cannot hold."""
 
 
+class NotSupported(AccessRefused):
+    """The store does not know what it was asked for."""
+
+
 class ConditionFailed(Exception):
     """Somebody else wrote the key first."""
 
@@ -43,6 +47,7 @@ MEANINGS: tuple[tuple[frozenset[str], type[Exception]], ...] = (
     (frozenset({"NoSuchBucket"}), BucketMissing),
     (frozenset({"412", "PreconditionFailed"}), ConditionFailed),
     (frozenset({"409", "ConditionalRequestConflict", "OperationAborted"}), ConditionFailed),
+    (frozenset({"501", "NotImplemented", "405", "MethodNotAllowed"}), NotSupported),
     (frozenset({"416", "InvalidRange"}), EmptyRange),
 )
 

@@ -1,11 +1,12 @@
 """One contract, two stores: SeaweedFS has conditional writes, MinIO behind JuiceFS has not."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
@@ -168,6 +169,29 @@ def test_deleting_is_final_and_may_be_repeated(store: S3Storage, prefix: str) ->
     store.delete(names)
     assert list(store.list(prefix)) == []
     assert not store.exists(names[0])
+
+
+@pytest.fixture
+def calls(s3: "S3Client") -> Iterator[Counter[str]]:
+    """How many calls of each operation are made."""
+    counted: Counter[str] = Counter()
+
+    def count(model: Any, **_: object) -> None:
+        counted[model.name] += 1
+
+    s3.meta.events.register("before-call.s3", count)
+    yield counted
+    s3.meta.events.unregister("before-call.s3", count)
+
+
+def test_a_thousand_objects_are_deleted_by_one_call(store: S3Storage, prefix: str, calls: Counter[str]) -> None:
+    names = [f"{prefix}{number:04}{NAMES[number % len(NAMES)]}" for number in range(1030)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: store.put(name, b"x"), names))
+    calls.clear()
+    store.delete(iter(names))
+    assert (calls["DeleteObjects"], calls["DeleteObject"]) == (2, 0)
+    assert list(store.list(prefix)) == []
 
 
 def test_a_listing_is_in_key_order_and_knows_sizes(store: S3Storage, prefix: str) -> None:

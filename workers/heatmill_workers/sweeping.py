@@ -14,8 +14,9 @@ from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
-# Objects between two looks whether the sweep is still ours.
-PART = 500
+# Objects between two looks whether the sweep is still ours: three calls at a time, and where the store deletes one by
+# one, still less than the hold's time.
+PART = 3000
 # Jobs that one tick of the timer begins with; the next tick comes in seconds.
 JOBS_PER_TICK = 20
 
