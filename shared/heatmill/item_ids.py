@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import chain, count
 
 from heatmill.errors import InvalidRequest
-from heatmill.printable import has_controls, is_utf8, printable
+from heatmill.printable import has_controls, printable, without_halves
 from heatmill.schemas import MAX_ID_LENGTH
 
 # Of the id of an item that fails for its name: the end of the name, and room for a number.
@@ -12,9 +12,8 @@ SHOWN_LENGTH = 480
 
 
 def name_fault(name: str) -> str | None:
-    """Why a file's name or an object's key cannot be an id, if so."""
-    if not is_utf8(name):
-        return "the name cannot be an id: it holds bytes that are not UTF-8 characters"
+    r"""Why a file's name or an object's key cannot be an id, if so; bytes that are no UTF-8 can, as `\xe9` say."""
+    name = without_halves(name)
     if has_controls(name):
         return "the name cannot be an id: it has control characters"
     if len(name) > MAX_ID_LENGTH:

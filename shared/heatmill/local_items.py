@@ -43,15 +43,25 @@ def check_named_once(files: Iterable[tuple[Path, str]]) -> None:
 def file_items(files: Iterable[tuple[str, Path]]) -> list[ItemRequest]:
     """An item for each file. A file whose name cannot be an id becomes an item that fails, under an id that shows it.
 
+    A name with bytes that are no UTF-8 has them as escapes in its id, and a number where another file is called so.
+
     Raises:
         InvalidRequest: A name is empty.
     """
     faults = [(name, path, name_fault(name) or _path_fault(path)) for name, path in files]
-    taken = {name for name, _, fault in faults if fault is None}
-    return [
-        file_item(name, path) if fault is None else ItemRequest(id=free_id(name, taken), image=NOT_STORED, error=fault)
-        for name, path, fault in faults
-    ]
+    taken = {name for name, _, fault in faults if fault is None and is_utf8(name)}
+    return [_file_item(name, path, fault, taken) for name, path, fault in faults]
+
+
+def local_item(item: ItemRequest, path: str | Path) -> ItemRequest:
+    """The item with a file of this machine as its image, whose path may hold what no text of a request holds."""
+    return item.model_copy(update={"image": str(path)})
+
+
+def _file_item(name: str, path: Path, fault: str | None, taken: set[str]) -> ItemRequest:
+    if fault is not None:
+        return ItemRequest(id=free_id(name, taken), image=NOT_STORED, error=fault)
+    return file_item(name if is_utf8(name) else free_id(name, taken), path)
 
 
 def file_item(name: str, path: Path) -> ItemRequest:
@@ -61,14 +71,12 @@ def file_item(name: str, path: Path) -> ItemRequest:
         InvalidRequest: The name cannot be an id.
     """
     try:
-        return ItemRequest(id=name, image=str(path))
+        return local_item(ItemRequest(id=name, image=NOT_STORED), path)
     except ValidationError as error:
         raise InvalidRequest(f"{printable(str(path))[:200]!r} cannot be an item: {error.errors()[0]['msg']}") from error
 
 
 def _path_fault(path: Path) -> str | None:
-    if not is_utf8(str(path)):
-        return "the file's path holds bytes that are not UTF-8 characters"
     if len(str(path)) > MAX_IMAGE_LENGTH:
         return f"the file's path is too long: it has {len(str(path))} characters; the limit is {MAX_IMAGE_LENGTH}"
     return None

@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from typing import Any, NoReturn
 
+from heatmill.printable import without_halves
+
 
 def read_line(line: bytes) -> dict[str, Any]:
-    """A line's JSON object.
+    """A line's JSON object; an `id` with halves of characters has them as escapes, as files are called by their names.
 
     Raises:
         ValueError: It is none, is no UTF-8, is nested too deeply, or gives two values under one name.
@@ -19,6 +21,8 @@ def read_line(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"a JSON {type(fields).__name__}, not an object")  # noqa: TRY004 - of the data, not of a type
+    if isinstance(fields.get("id"), str):
+        fields["id"] = without_halves(fields["id"])
     return fields
 
 

@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     return NOT_PRINTABLE.sub(_escaped, text)
 
 
+def without_halves(text: str) -> str:
+    r"""The text as UTF-8 can hold it: each half of a character, as bytes that are no UTF-8 are read, as an escape."""
+    return HALVES.sub(_escaped, text)
+
+
 def has_controls(text: str) -> bool:
     """Whether there are control characters in it."""
     return CONTROLS.search(text) is not None

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from heatmill.errors import InvalidRequest, TooLarge
-from heatmill.item_ids import check_distinct
+from heatmill.item_ids import check_distinct, free_id
 from heatmill.local_items import check_named_once, file_item, file_items, name_images
-from heatmill.printable import printable
+from heatmill.printable import is_utf8, printable
 from heatmill.schemas import MAX_INLINE_ITEMS, ItemRequest, Layout, MapRequest, MethodRequest, Priority
 from heatmill.uploads import OnRefused, OnUpload, is_uri
 
@@ -75,14 +75,16 @@ def request_body(
 def sent_items(items: Iterable[ItemRequest], uris: Iterator[str]) -> list[dict[str, Any]]:
     """The items as they are sent, each local image under the next of the URIs."""
     return [
-        item.model_dump(mode="json", exclude_none=True) | {"image": item.image if is_uri(item.image) else next(uris)}
+        item.model_dump(mode="json", exclude_none=True, exclude={"image"})
+        | {"image": item.image if is_uri(item.image) else next(uris)}
         for item in items
     ]
 
 
 def _of_images(images: Images) -> list[ItemRequest]:
     if isinstance(images, Mapping):
-        return [file_item(name, Path(path)) for name, path in images.items()]
+        taken = set(filter(is_utf8, images))
+        return [file_item(name if is_utf8(name) else free_id(name, taken), Path(path)) for name, path in images.items()]
     _check_list("images", images)
     paths = list(images)
     check_named_once((Path(path), str(path)) for path in paths)

@@ -1,16 +1,21 @@
 """The whole stack as a user meets it: real API, Redis, S3, Celery workers and weights, and a worker that is killed."""
 
 import hashlib
+import http.client
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 
+from heatmill import Client
+from heatmill.downloads import read_fetched
 from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
 from tests.workers.photos import noise, photo
@@ -136,3 +141,36 @@ def test_a_worker_killed_in_the_middle_of_200_images_loses_nothing(api: httpx.Cl
         (f"image {seed}", method["name"]) for seed in range(IMAGES) for method in METHODS
     }
     assert all(httpx.get(row["heatmap"]["url"], trust_env=False).content[:4] == b"\x89PNG" for row in rows[::50])
+
+
+ODD_IDS = (
+    *(".", "..", "../..", "a/..", "/", "//", "%2e%2e", "a\\..", "?", "#", " "),
+    *("a" * 251 + ".png", "é" * 125 + "1.png", "x" * 512, "😀" * 512, "a/saliency/heatmap.png"),
+)
+
+
+@pytest.mark.timeout(120)
+def test_every_id_has_its_heatmap_however_it_is_asked_for(stack: Stack, tmp_path: Path) -> None:
+    for seed, _ in enumerate(ODD_IDS):
+        (tmp_path / f"{seed}.png").write_bytes(noise(seed))
+    # A name of the disk that is no text, and half a character: each is spelt out in its id.
+    halves = {os.fsdecode(b"caf\xe9"): r"caf\xe9", "\ud800": r"\ud800"}
+    images = {name: tmp_path / f"{seed}.png" for seed, name in enumerate(ODD_IDS)}
+    images |= dict.fromkeys(halves, tmp_path / "0.png")
+    ids = [*ODD_IDS, *halves.values()]
+    with Client(stack.url) as client:
+        job = client.submit("efficientnet_lite0", ["saliency"], images=images)
+        assert client.wait(job.id).state == "succeeded"
+        assert client.fetch(job.id, tmp_path / "fetched") == len(ids)
+
+    rows = {row.item: row for row in read_fetched(tmp_path / "fetched")}
+    assert list(rows) == ids
+    files = {name: (tmp_path / "fetched" / row.files["heatmap"]).read_bytes() for name, row in rows.items()}
+    assert len({row.files["heatmap"].casefold() for row in rows.values()}) == len(ids)
+    with closing(http.client.HTTPConnection("127.0.0.1", urlsplit(stack.url).port)) as connection:
+        for name in ids:
+            # As written, and as those must write it whose library takes `..` for the folder above.
+            for written in (quote(name, safe=""), quote(name, safe="").replace(".", "%2E")):
+                connection.request("GET", f"/v1/jobs/{job.id}/results/{written}/saliency/heatmap.png")
+                answer = connection.getresponse()
+                assert (answer.status, answer.read()) == (200, files[name]), (name, written[:40])

@@ -1,5 +1,6 @@
 """Which id each file of a command line gets: one file, one id, or a refusal that names both."""
 
+import json
 import os
 from pathlib import Path
 
@@ -150,12 +151,31 @@ def test_a_name_with_control_characters_fails_alone(here: Path) -> None:
     assert all("control characters" in reason for reason in failed(inputs).values())
 
 
-def test_a_name_that_is_no_text_fails_alone(here: Path) -> None:
-    write(here, "good.png", os.fsdecode(b"latin \xe9.png"))
+LATIN, SPELT = os.fsdecode(b"latin \xe9.png"), r"latin \xe9.png"
+
+
+def test_a_name_that_is_no_text_is_spelt_out_in_its_id(here: Path) -> None:
+    write(here, "good.png", LATIN, os.fsdecode(b"\xff/deep.png"))
     inputs = read_inputs(["."])
-    assert named(inputs) == {"good.png": "good.png"}
-    assert list(failed(inputs)) == [r"latin \xe9.png"]
-    assert "UTF-8" in failed(inputs)[r"latin \xe9.png"]
+    assert named(inputs) == {"good.png": "good.png", SPELT: LATIN, r"\xff/deep.png": "\udcff/deep.png"}
+
+
+def test_a_name_that_is_no_text_takes_no_others_id(here: Path) -> None:
+    write(here, LATIN, SPELT)
+    assert named(read_inputs(["."])) == {SPELT: SPELT, f"{SPELT} (2)": LATIN}
+
+
+def test_a_folder_whose_name_is_no_text_is_a_root_as_others_are(here: Path) -> None:
+    folder = os.fsdecode(b"\xe9")
+    write(here, f"{folder}/a.png", "b/a.png")
+    assert named(read_inputs([folder, "b"])) == {r"\xe9/a.png": f"{folder}/a.png", "b/a.png": "b/a.png"}
+
+
+def test_a_manifest_may_name_files_and_ids_that_are_no_text(here: Path) -> None:
+    write(here, LATIN, "b.png")
+    lines = [{"image": LATIN}, {"id": "half \ud800", "image": "b.png"}]
+    (here / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert named(read_inputs(["list.jsonl"])) == {SPELT: LATIN, r"half \ud800": "b.png"}
 
 
 def test_names_longer_than_an_id_fail_alone_and_are_told_apart(here: Path) -> None:

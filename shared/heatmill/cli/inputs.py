@@ -15,9 +15,9 @@ from heatmill.cli.folders import left_out_text, read_folder
 from heatmill.errors import InvalidRequest
 from heatmill.image_types import IMAGE_TYPES, ending
 from heatmill.item_ids import check_distinct, name_fault, shown_id
-from heatmill.local_items import NOT_STORED, check_named_once, file_items
+from heatmill.local_items import NOT_STORED, check_named_once, file_items, local_item
 from heatmill.manifest_lines import read_line, refuse_constant
-from heatmill.printable import printable
+from heatmill.printable import printable, without_halves
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
 from heatmill.uploads import is_uri
 
@@ -215,13 +215,15 @@ def _read_manifest(path: Path, *, is_alone: bool) -> list[tuple[ItemRequest, str
 
 def _manifest_item(line: bytes, folder: Path, named_from: Path, where: str) -> ItemRequest:
     try:
-        item = _item(read_line(line), where)
+        fields = read_line(line)
     except ValueError as error:
         raise _wrong(f"{where}: {error}") from error
-    if is_uri(item.image):
-        return item
-    name = (named_from / item.image).as_posix() if named_from != Path() else item.image
-    return item.model_copy(update={"id": item.id or name, "image": str(folder / item.image)})
+    image = fields.get("image")
+    if not isinstance(image, str) or is_uri(image) or not image:
+        return _item(fields, where)
+    item = _item({**fields, "image": NOT_STORED}, where)
+    name = (named_from / image).as_posix() if named_from != Path() else image
+    return local_item(item.model_copy(update={"id": item.id or without_halves(name)}), folder / image)
 
 
 def _item(fields: Any, where: str) -> ItemRequest:
