@@ -13,10 +13,10 @@ import structlog
 from flask import Blueprint, Flask, current_app, g, request
 
 from heatmill.errors import Unauthorized
-from heatmill.keys import reserved_names
+from heatmill.keys import TENANT_PATTERN, reserved_names
 
 DEFAULT_TENANT = "default"
-TENANT = re.compile(r"[a-z0-9-]{1,63}")
+TENANT = re.compile(TENANT_PATTERN)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 EXTENSION = "heatmill-keys"
 # Between two looks whether the file has changed.

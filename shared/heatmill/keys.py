@@ -1,5 +1,6 @@
 """Object keys: where everything lies in the bucket. Keys are functions of ids, so writing twice writes the same."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -8,7 +9,12 @@ TRASH_PREFIX = "trash/"
 EXPIRY_PREFIX = "expiry/"
 MODELS_PREFIX = "models/"
 PROBE_PREFIX = "probe/"
+TENANT_PATTERN = "[a-z0-9-]{1,63}"
 JOB_PATTERN = "[0-9a-f]{32}"
+MARKED = re.compile(f"({TENANT_PATTERN})/({JOB_PATTERN})")
+
+
+WHEN = re.compile("[0-9]{8}T[0-9]{6}Z")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,17 @@ def trash_marker(job: JobId) -> str:
 def expiry_marker(job: JobId, when: datetime) -> str:
     """Says when a job is to be deleted; markers sort by that."""
     return f"{EXPIRY_PREFIX}{when.astimezone(UTC):%Y%m%dT%H%M%SZ}/{job}"
+
+
+def marked_job(prefix: str, key: str) -> JobId | None:
+    """The job that a marker below a prefix is of; None for what heatmill did not write there."""
+    name = key.removeprefix(prefix)
+    if prefix == EXPIRY_PREFIX:
+        when, _, name = name.partition("/")
+        if not WHEN.fullmatch(when):
+            return None
+    found = MARKED.fullmatch(name)
+    return None if found is None else JobId(found[1], found[2])
 
 
 def read_expiry_marker(key: str) -> tuple[JobId, datetime]:

@@ -42,6 +42,26 @@ def test_every_key_that_belongs_to_no_tenant_lies_below_a_reserved_name() -> Non
     assert {key.partition("/")[0] for key in of_no_tenant} == keys.reserved_names()
 
 
+@pytest.mark.parametrize("tenant", ["a", "default", "0", "x" * 63, *sorted(keys.reserved_names())])
+def test_a_marker_tells_its_job_whatever_the_tenant_is_called(tenant: str) -> None:
+    job = JobId(tenant, "0123456789abcdef" * 2)
+    when = datetime(2030, 1, 1, tzinfo=UTC)
+    assert keys.marked_job(keys.OPEN_PREFIX, keys.open_marker(job)) == job
+    assert keys.marked_job(keys.TRASH_PREFIX, keys.trash_marker(job)) == job
+    assert keys.marked_job(keys.EXPIRY_PREFIX, keys.expiry_marker(job, when)) == job
+
+
+@pytest.mark.parametrize("prefix", [keys.OPEN_PREFIX, keys.TRASH_PREFIX, keys.EXPIRY_PREFIX])
+def test_nothing_that_a_tenant_owns_looks_like_a_marker(prefix: str) -> None:
+    job = JobId(prefix.rstrip("/"), "f" * 32)
+    owned = [
+        *(keys.request(job), keys.plan(job), keys.shard(job, 0), keys.commit(job, 0), keys.final(job)),
+        *(keys.blob(job.tenant, "0" * 64), keys.cached(job.tenant, "0" * 64), keys.cancelled(job)),
+        *(keys.heatmap(job, 0, "a"), keys.attribution(job, 0, "a"), keys.shard_tar(job, 0), keys.table(job, 0)),
+    ]
+    assert [key for key in owned if key.startswith(prefix) and keys.marked_job(prefix, key) is not None] == []
+
+
 def test_text_that_is_no_job_id_is_an_error() -> None:
     for text in ("job", "a/b/c"):
         with pytest.raises(ValueError, match="unpack"):

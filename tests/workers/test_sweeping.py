@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from heatmill import job_index, keys, records
 from heatmill.catalogue import Catalogue
@@ -16,6 +17,7 @@ from heatmill.storage import S3Storage
 from heatmill_workers.control import Control, plan, sweep
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair
+from heatmill_workers.sweeping import JOBS_PER_TICK
 from tests.workers.jobs import accept, rung
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(3)]
@@ -158,17 +160,27 @@ def test_what_was_written_late_is_swept_by_a_second_sweep(control: Control) -> N
     assert stored(control, keys.EXPIRY_PREFIX) == stored(control, keys.TRASH_PREFIX) == []
 
 
-@pytest.mark.parametrize("prefix", [keys.EXPIRY_PREFIX, keys.TRASH_PREFIX])
-def test_a_stray_object_does_not_keep_the_others_from_being_swept(control: Control, prefix: str) -> None:
+@pytest.mark.parametrize("prefix", [keys.EXPIRY_PREFIX, keys.TRASH_PREFIX, keys.OPEN_PREFIX])
+def test_stray_objects_do_not_keep_the_others_from_being_swept_and_are_told_once(control: Control, prefix: str) -> None:
     job = finished(control)
-    control.storage.put(f"{prefix}0-stray", b"")
     control.storage.delete(stored(control, f"{keys.EXPIRY_PREFIX}2"))
+    # What a tenant called as the prefix would have there, and more of it than one tick begins with.
+    strays = [f"{prefix}{kind}/{number:064x}" for kind in ("blobs", "cache") for number in range(JOBS_PER_TICK)]
+    strays += [f"{prefix}0-stray", f"{prefix}jobs/{job.job}/job.json", f"{prefix}20261301T000000Z/a/b/c"]
+    for key in strays:
+        control.storage.put(key, b"")
     control.storage.put(keys.expiry_marker(job, datetime.now(UTC) - timedelta(days=1)), b"")
 
-    repair(control)
+    with capture_logs() as first:
+        repair(control)
+    with capture_logs() as second:
+        repair(control)
 
     assert rung(control.state, SWEEP) == {job}
-    control.storage.delete([f"{prefix}0-stray"])
+    assert sorted(each["key"] for each in first if "is none" in each["event"]) == sorted(strays)
+    assert [each for each in second if each.get("key") in strays] == []
+    assert set(strays) <= set(stored(control, prefix))
+    control.storage.delete(strays)
 
 
 def test_planning_a_deleted_job_does_nothing(control: Control) -> None:

@@ -27,10 +27,9 @@ def repair(control: Control) -> None:
         _tell_of_cancels(control, known)
         state.note_checked(run)
     marked = set()
-    for marker in control.storage.list(keys.OPEN_PREFIX):
+    for marker, job in sweeping.markers(control.storage, keys.OPEN_PREFIX):
+        marked.add(job)
         with sweeping.alone(marker.key):
-            job = JobId.parse(marker.key.removeprefix(keys.OPEN_PREFIX))
-            marked.add(job)
             _repair_job(control, job, marker, job in known)
     # What is known has a marker, or had one when the markers were not listed yet.
     for job in known - marked:

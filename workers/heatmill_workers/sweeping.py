@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 
 import structlog
@@ -12,22 +13,24 @@ from heatmill.dispatch import Dispatcher
 from heatmill.errors import HeatmillError, JobNotFound
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import ListedObject, S3Storage
 
 # Objects between two looks whether the sweep is still ours: three calls at a time, and where the store deletes one by
 # one, still less than the hold's time.
 PART = 3000
 # Jobs that one tick of the timer begins with; the next tick comes in seconds.
 JOBS_PER_TICK = 20
+# That are remembered, so that each is told once.
+STRAYS = 1000
 
 log = structlog.get_logger()
 
 
 def expire(storage: S3Storage, state: RedisJobStore) -> None:
     """Delete the jobs whose time is over. Markers sort by time, so the first one in the future ends the search."""
-    for marker in islice(storage.list(keys.EXPIRY_PREFIX), JOBS_PER_TICK):
+    for marker, job in islice(markers(storage, keys.EXPIRY_PREFIX), JOBS_PER_TICK):
         with alone(marker.key):
-            job, when = keys.read_expiry_marker(marker.key)
+            _, when = keys.read_expiry_marker(marker.key)
             if when > datetime.now(UTC):
                 return
             with suppress(JobNotFound):
@@ -39,9 +42,9 @@ def expire(storage: S3Storage, state: RedisJobStore) -> None:
 
 def ring_for_trash(storage: S3Storage, dispatcher: Dispatcher) -> None:
     """Ask for what deleted jobs have left to be swept."""
-    for marker in islice(storage.list(keys.TRASH_PREFIX), JOBS_PER_TICK):
+    for marker, job in islice(markers(storage, keys.TRASH_PREFIX), JOBS_PER_TICK):
         with alone(marker.key):
-            dispatcher.sweep(JobId.parse(marker.key.removeprefix(keys.TRASH_PREFIX)))
+            dispatcher.sweep(job)
 
 
 def sweep(storage: S3Storage, job: JobId, still_ours: Callable[[], bool], again_seconds: float) -> None:
@@ -66,6 +69,21 @@ def sweep(storage: S3Storage, job: JobId, still_ours: Callable[[], bool], again_
         storage.put(keys.expiry_marker(job, datetime.now(UTC) + timedelta(seconds=again_seconds)), b"")
     storage.delete([keys.trash_marker(job)])
     log.info("swept", job=str(job), objects=found)
+
+
+def markers(storage: S3Storage, prefix: str) -> Iterator[tuple[ListedObject, JobId]]:
+    """The markers below a prefix, each with its job. What else lies there is told once, and left alone."""
+    for entry in storage.list(prefix):
+        job = keys.marked_job(prefix, entry.key)
+        if job is None:
+            _tell_of_stray(entry.key)
+        else:
+            yield entry, job
+
+
+@lru_cache(STRAYS)
+def _tell_of_stray(key: str) -> None:
+    log.warning("an object among the markers is none, and is left alone", key=key)
 
 
 @contextmanager
