@@ -12,12 +12,11 @@ from heatmill_api.services import Services
 
 configure_logs()
 settings = Settings()
-state = open_state(settings.redis_url)
-check_server(state.client)
+check_server(settings.redis_url)
 app = create_app(
     Services(
         storage=open_storage(settings),
-        state=state,
+        state=open_state(settings.redis_url),
         dispatcher=Dispatcher(celery_app(settings, "api")),
         catalogue=load_catalogue(settings.models_file, settings.methods_file),
         settings=settings,

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -158,3 +159,29 @@ def test_the_layer_of_the_code_is_small_and_that_of_the_packages_holds_no_cuda(
     names = {path.name for path in (folder / "layer-packages-explain").rglob("site-packages/*")}
     assert {"timm", "transformers", "celery"} <= names
     assert not {"torch", "nvidia", "triton", "heatmill"} & names
+
+
+def test_the_variant_without_cuda_installs_none(environments: Mapping[str, Path], tmp_path: Path) -> None:
+    folder = environments["explain"].parent
+    versions = (folder / "torch-cpu.txt").read_text().split()
+    for wanted in versions:
+        stub_wheel(tmp_path, *f"{wanted}+cpu".split("=="))
+    environment = tmp_path / "environment"
+    shell(f"uv venv --python 3.11 {environment}", folder, environment)
+    # The index that has these builds is not asked here.
+    shell(f"uv pip install --no-deps --no-index --find-links {tmp_path} -r torch-cpu.txt", folder, environment)
+    (command,) = stages()["packages-explain"].all("RUN")
+    install = command[command.index("uv pip install") :]
+    shell(f"{install} --dry-run 2> {tmp_path}/planned", folder, environment)
+    planned = re.findall(r"^ [+~-] ([a-z0-9-]+)", (tmp_path / "planned").read_text(), re.MULTILINE)
+    assert {"timm", "transformers", "celery"} <= set(planned)
+    assert [name for name in planned if re.match(r"torch|nvidia|cuda|triton", name)] == []
+
+
+def stub_wheel(folder: Path, name: str, version: str) -> None:
+    """A wheel that is called so and holds nothing."""
+    about = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")

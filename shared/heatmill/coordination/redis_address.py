@@ -6,6 +6,7 @@ ignores other options without a word. Here one reading serves both.
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -28,6 +29,8 @@ CERTIFICATES = {
 }
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 SWITCHES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+# Of each of up to four waits, by which a process that starts is kept by a server that hangs.
+CHECK_SECONDS = 1.0
 DATABASE = re.compile(r"/?[0-9]*")
 
 
@@ -63,7 +66,7 @@ def read_address(url: str) -> RedisAddress:
     return RedisAddress(bare, MappingProxyType(_tls(options)))
 
 
-def open_client(url: str) -> redis.Redis:
+def open_client(url: str, timeout_seconds: float = 10.0) -> redis.Redis:
     """A client of redis-py; nothing is sent yet.
 
     Raises:
@@ -73,8 +76,8 @@ def open_client(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         address.url,
         decode_responses=True,
-        socket_timeout=10,
-        socket_connect_timeout=5,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(timeout_seconds, 5.0),
         socket_keepalive=True,
         health_check_interval=25,
         # One retry after a dropped connection: every script gives the same answer when it runs twice, but for the
@@ -84,16 +87,17 @@ def open_client(url: str) -> redis.Redis:
     )
 
 
-def check_server(client: redis.Redis) -> None:
-    """Refuse a server that is no single Redis; one that does not answer, or may not tell, is left to later.
+def check_server(url: str) -> None:
+    """Refuse a server that is no single Redis; one that does not answer soon, or may not tell, is left to later.
 
     Raises:
-        RedisUnsuitable: It is a node of a Redis Cluster, or a Sentinel.
+        RedisUnsuitable: It is a node of a Redis Cluster, or a Sentinel; or the URL cannot be read.
     """
-    try:
-        told = client.info()
-    except redis.RedisError:
-        return
+    with closing(open_client(url, CHECK_SECONDS)) as client:
+        try:
+            told = client.info()
+        except redis.RedisError:
+            return
     if str(told.get("cluster_enabled", 0)) == "1":
         raise RedisUnsuitable(f"the Redis of HEATMILL_REDIS_URL is a node of a Redis Cluster; {ONE_REDIS}")
     if told.get("redis_mode") == "sentinel":

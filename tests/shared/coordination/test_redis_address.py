@@ -1,18 +1,27 @@
 """One reading of the Redis URL for both libraries; what cannot work is refused in a sentence."""
 
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from heatmill.coordination.redis_address import check_server, read_address
+from heatmill.coordination.redis_address import CHECK_SECONDS, check_server, read_address
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable, RedisUnsuitable
+from heatmill.local.environment import inherited
+from heatmill.local.ports import free_ports
+from heatmill.local.processes import running
+from heatmill.local.redis_server import redis_answers, redis_server
+from heatmill.local.redis_server import redis_url as url_of
 from heatmill.settings import Settings
 from heatmill.state import open_state
+from tests.services.fixtures import service
 from tests.shared.coordination.tls_front import Authority, new_authority, tls_front
 
 
@@ -135,29 +144,47 @@ def test_a_plain_url_is_left_as_it_is() -> None:
     assert (read_address(url).url, read_address(url).tls) == (url, None)
 
 
-class Told(redis.Redis):
-    """Answers INFO with what a node of another kind would."""
-
-    def __init__(self, **fields: object) -> None:
-        super().__init__()
-        self.fields = fields
-
-    def info(self, *_: object, **__: object) -> dict[str, object]:
-        return self.fields
+def answers(monkeypatch: pytest.MonkeyPatch, **fields: object) -> None:
+    """Let INFO be what a node of another kind would say."""
+    monkeypatch.setattr(redis.Redis, "info", lambda *_, **__: fields)
 
 
 @pytest.mark.parametrize("value", [1, "1"])
-def test_a_node_of_a_cluster_is_refused(value: object) -> None:
+def test_a_node_of_a_cluster_is_refused(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, redis_mode="cluster", cluster_enabled=value)
     with pytest.raises(RedisUnsuitable, match="Cluster"):
-        check_server(Told(redis_mode="cluster", cluster_enabled=value))
+        check_server("redis://127.0.0.1/0")
 
 
-def test_a_sentinel_is_refused() -> None:
+def test_a_sentinel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, redis_mode="sentinel")
     with pytest.raises(RedisUnsuitable, match="Sentinel"):
-        check_server(Told(redis_mode="sentinel"))
+        check_server("redis://127.0.0.1/0")
 
 
 def test_one_redis_is_taken_and_one_that_is_away_is_left_to_later(redis_url: str) -> None:
     for url in (redis_url, "redis://127.0.0.1:9/0"):
-        with closing(redis.Redis.from_url(url)) as client:
-            check_server(client)
+        check_server(url)
+
+
+def test_a_real_cluster_is_refused(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with service("redis"):
+        plain = redis_server(tmp_path, port, "secret", inherited())
+    config = tmp_path / "redis.conf"
+    config.write_text(config.read_text().replace("save", "cluster-enabled yes\nsave", 1))
+    url = url_of(port, "secret")
+    with (
+        running(plain, tmp_path / "log", lambda: redis_answers(url), 30),
+        pytest.raises(RedisUnsuitable, match="node of a Redis Cluster"),
+    ):
+        check_server(url)
+
+
+def test_a_server_that_hangs_keeps_a_process_from_starting_for_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CHECK_SECONDS <= 1
+    monkeypatch.setattr("heatmill.coordination.redis_address.CHECK_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        check_server(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert time.monotonic() - started < 2

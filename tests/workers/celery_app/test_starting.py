@@ -1,6 +1,8 @@
 """What a worker checks before it takes anything."""
 
+import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from heatmill.errors import DeviceUnusable
 from heatmill.keys import JobId
 from heatmill.local import services
 from heatmill.local.environment import of_services
+from heatmill.local.processes import running
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore
+from heatmill_workers.celery_app.alive import TOUCH_SECONDS
 from heatmill_workers.celery_app.starting import prove_device, start
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -41,6 +45,20 @@ def test_a_worker_whose_gpu_is_not_there_ends_with_a_line_and_takes_nothing(
     assert "HEATMILL_DEVICE=cuda" in line
     assert "HEATMILL_DEVICE=cpu would use the processor" in line
     assert state.waiting(lists(EXPLAIN_QUEUE)) == 1
+
+
+def test_a_worker_lives_though_redis_is_away(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    away = environment(settings, redis_url="redis://127.0.0.1:9/0", alive_file=str(file), device="cpu")
+    program = services.explain_worker(1, tmp_path, away)
+    with running(program, tmp_path / "log", file.exists, END_SECONDS) as process:
+        # As if Redis had been away for hours.
+        os.utime(file, (0, 0))
+        deadline = time.monotonic() + 2 * TOUCH_SECONDS
+        while file.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not process.has_ended()
 
 
 def test_a_cluster_ends_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:

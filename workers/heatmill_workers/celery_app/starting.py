@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import structlog
 
-from heatmill.coordination.redis_address import check_server, open_client
+from heatmill.coordination.redis_address import check_server
 from heatmill.errors import DeviceUnusable, RedisUnsuitable
 from heatmill.settings import Settings
 from heatmill_workers.celery_app.alive import keep_touched
@@ -26,8 +26,7 @@ def start(settings: Settings, *, computes: bool) -> None:
         SystemExit: The worker can do no work here; the reason is logged.
     """
     try:
-        with open_client(settings.redis_url) as client:
-            check_server(client)
+        check_server(settings.redis_url)
         if computes:
             prove_device(settings.device)
     except (DeviceUnusable, RedisUnsuitable) as error:
