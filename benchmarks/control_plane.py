@@ -195,6 +195,7 @@ def explained_per_second(stack: LocalStack, caller: httpx.Client, workers: int) 
         wait_until(lambda job=job: stack.storage.exists(keys.final(job)), LONG_SECONDS)  # type: ignore[misc]
     final = read_job(stack.storage, stack.state, job)
     assert final.counts.succeeded == REAL_ITEMS
-    headers = [records.load_header(stack.storage, job, number) for number in range(REAL_ITEMS // REAL_SHARD_ITEMS)]
+    names = records.committed_names(stack.storage, job)
+    headers = [records.load_header(stack.storage, job, *name) for name in names]
     assert len({header.worker for header in headers if header}) == workers
     return final.items_per_second or 0.0

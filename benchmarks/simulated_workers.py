@@ -13,12 +13,14 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
 from heatmill import keys, records
 from heatmill.dispatch import EXPLAIN_QUEUE, Dispatcher, celery_app, lists
+from heatmill.jobs.parts import Part, parts_of
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item
 from heatmill.settings import Settings
@@ -83,22 +85,23 @@ class SimulatedWorker:
         with held(self.state, ClaimedShard(job, number, claim), 30):
             items = records.load_shard(self.storage, job, number)
             time.sleep(self.seconds)
-            header, record = made_up(job, number, items)
-            try:
-                self.storage.write_once(keys.commit(job, number), record, "application/jsonl")
-            except WriteConflict:
-                return
-        self.state.commit(job, number, header.succeeded, header.failed)
+            for part in parts_of(len(items)):
+                header, record = made_up(job, number, items, part)
+                with suppress(WriteConflict):
+                    self.storage.write_once(keys.commit(job, number, part.number), record, "application/jsonl")
+                self.state.commit(job, header)
         self.dispatcher.feed()
 
 
-def made_up(job: JobId, number: int, items: tuple[Item, ...]) -> tuple[CommitHeader, bytes]:
-    """The commit record of a shard of which every item succeeded."""
-    places = ((item, job.prefix, number, place) for place, item in enumerate(items))
+def made_up(job: JobId, number: int, items: tuple[Item, ...], part: Part) -> tuple[CommitHeader, bytes]:
+    """The commit record of a part of a shard of which every item succeeded."""
+    places = ((items[place], job.prefix, number, place) for place in part.positions)
     body = "".join(ROW % (json.dumps(item.id), item.index, *two, *two) for item, *two in places).encode()
     header = CommitHeader(
         shard=number,
-        succeeded=len(items),
+        part=part.number,
+        parts=part.of,
+        succeeded=len(part.positions),
         failed=0,
         seconds=1.0,
         worker="simulated",

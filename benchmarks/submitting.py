@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from benchmarks.local_stack import LocalStack
+from heatmill.coordination.throughput import record_throughput
 from heatmill.keys import JobId
 from heatmill_api.replies import page_token
 
@@ -48,7 +49,7 @@ def submit(
         pace: Seconds per pass, from which shards are cut; by the default 200 items make one.
         cache: Whether results of earlier jobs are taken.
     """
-    stack.state.set_pace(MODEL, pace)
+    record_throughput(stack.state, MODEL, "cpu", pace)
     what = {"items": [{"image": "s3://sources/one.jpg"}]} if source is None else {"source": {"uri": source}}
     body = {"model": MODEL, "methods": [{"name": "saliency"}], "priority": "bulk", "cache": cache, **what}
     started = time.perf_counter()

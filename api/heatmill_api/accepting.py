@@ -13,6 +13,7 @@ import structlog
 from werkzeug.datastructures import FileStorage
 
 from heatmill import keys, records
+from heatmill.coordination.throughput import slowest_seconds_per_pass
 from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
@@ -151,10 +152,14 @@ def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
 
 
 def _shard_items(services: Services, request: JobRequest) -> int:
-    """As many items as make a shard of the wanted time, at the pace that workers have measured."""
+    """As many items as make a shard of the wanted time, on the slowest type of device that workers have measured.
+
+    Nobody knows which worker will take a shard. One that is too short costs a few round trips; one that is too long
+    keeps a slow machine from whatever is urgent, and is given back.
+    """
     settings = services.settings
     try:
-        pace = services.state.pace(request.model)
+        pace = slowest_seconds_per_pass(services.state, request.model)
     except QueueUnavailable:
         pace = None
     passes = sum(services.catalogue.passes(method.name, method.params) for method in request.methods)

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from flask import Response
@@ -13,7 +14,7 @@ from heatmill import records
 from heatmill.errors import ImageTooLarge, ImageUnreadable, ResultNotFound
 from heatmill.image_uris import UriRefused, address
 from heatmill.images import ImageLimits, decode_reduced
-from heatmill.keys import JobId
+from heatmill.keys import CommitName, JobId
 from heatmill.overlay import overlay, resized
 from heatmill.schemas import ImageRead, Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
@@ -75,12 +76,8 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) ->
         ResultNotFound: There is none, or not yet.
     """
     candidates = list(islice(_candidates(here, job, path.item, query.index), MAX_SEARCHED + 1))
-    for number in candidates[:MAX_SEARCHED]:
-        try:
-            rows = list(records.load_rows(here.storage, job, number))
-        except ObjectMissing:
-            continue
-        for row in rows:
+    for number, names in candidates[:MAX_SEARCHED]:
+        for row in _rows(here, job, names):
             wanted = (path.item, path.method, query.rank, row.index if query.index is None else query.index)
             if (row.item, row.method, row.rank, row.index) == wanted:
                 return number, row
@@ -90,15 +87,23 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) ->
     raise ResultNotFound(f"{where}, or not yet")
 
 
-def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[int]:
-    """The shards in which an item may be: one where its position is known, else all that are committed."""
+def _rows(here: Services, job: JobId, names: Iterable[CommitName]) -> Iterator[Row]:
+    """The rows of these commit records, but for those that have gone since they were listed."""
+    for name in names:
+        with suppress(ObjectMissing):
+            yield from list(records.load_commit(here.storage, job, *name)[1])
+
+
+def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[tuple[int, list[CommitName]]]:
+    """The shards in which an item may be, and their records: one where its position is known, else all."""
     accepted = records.load_request(here.storage, job)
     named = [request.id or str(number) for number, request in enumerate(accepted.request.items or ())]
     if index is None and item in named:
         index = named.index(item)
     if index is not None:
-        return iter([index // accepted.shard_items])
-    return iter(()) if named else records.committed_numbers(here.storage, job)
+        number = index // accepted.shard_items
+        return iter([(number, records.shard_names(here.storage, job, number))])
+    return iter(()) if named else records.committed_shards(here.storage, job)
 
 
 def _stored(here: Services, heatmap: StoredPicture) -> bytes:

@@ -20,8 +20,8 @@ from heatmill_api.services import Services, known, services
 JSON_LINES = "application/jsonl"
 PLACE = re.compile(r"([0-9]{1,7})\.([0-9]{1,7})")
 MAX_PAGE = 1000
-# Shards that one page reads: a filter that fits few rows makes pages short, not slow.
-MAX_SHARDS = 64
+# Ends of commit records and of shards that one page passes: a filter that fits few rows makes pages short, not slow.
+MAX_PASSED = 128
 
 api = versioned("results", "results")
 
@@ -81,9 +81,11 @@ def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done
     found: list[Row] = []
     following = start
     ended = done
+    passed = 0
     for place, row in walk(here.storage, job, start, done=done):
         following = place
-        if row is None and place.shard - start.shard < MAX_SHARDS:
+        passed += row is None
+        if row is None and passed < MAX_PASSED:
             continue
         if row is None or len(found) == size:
             ended = False

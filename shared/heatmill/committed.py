@@ -1,7 +1,7 @@
 """What a job's commit records add up to: a bit for each shard, since a large job has hundreds of thousands."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,34 @@ class Shards:
 
 
 @dataclass(frozen=True)
+class HalfDone:
+    """A shard of which some parts are committed, and not all.
+
+    Args:
+        parts: The sum of 2 ** number over the parts.
+    """
+
+    parts: int
+    succeeded: int
+    failed: int
+    cached: int
+
+    def __str__(self) -> str:
+        """As Redis remembers it; `commit.lua` reads and writes the same."""
+        return f"{self.parts} {self.succeeded} {self.failed} {self.cached}"
+
+
+@dataclass(frozen=True)
 class Committed:
-    """What a job's commit records add up to."""
+    """What a job's commit records add up to.
+
+    Args:
+        shards: Those that are committed as a whole.
+        half_done: Further shards, by number; their results are counted too.
+    """
 
     shards: Shards = Shards()
     succeeded: int = 0
     failed: int = 0
     cached: int = 0
+    half_done: Mapping[int, HalfDone] = field(default_factory=dict)

@@ -32,6 +32,7 @@
         ├── StorageUnavailable, QueueUnavailable
         ├── ServiceUnavailable        heatmill itself, seen from the client
         ├── ClaimLost                 another worker holds the shard now
+        ├── ShardUnfinished           a worker gives a shard back, the parts that are done apart
         └── Overtaken                 somebody else has sent a shard meanwhile
 
 `code` is stable and documented: it is the last part of a problem's `type`. HTTP status codes live in the API only.
@@ -219,6 +220,10 @@ class ServiceUnavailable(TransientError):
 
 class ClaimLost(TransientError):
     """The shard's claim ran out and may be held by another worker."""
+
+
+class ShardUnfinished(TransientError):
+    """A worker gives a shard back before it is done; the parts that are committed stay."""
 
 
 class Overtaken(TransientError):

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 OPEN_PREFIX = "open/"
 TRASH_PREFIX = "trash/"
@@ -12,9 +13,19 @@ PROBE_PREFIX = "probe/"
 TENANT_PATTERN = "[a-z0-9-]{1,63}"
 JOB_PATTERN = "[0-9a-f]{32}"
 MARKED = re.compile(f"({TENANT_PATTERN})/({JOB_PATTERN})")
-
-
 WHEN = re.compile("[0-9]{8}T[0-9]{6}Z")
+COMMIT_NAME = re.compile(r"([0-9]{6,7})(?:\.([0-9]))?\.jsonl")
+
+
+class CommitName(NamedTuple):
+    """Which commit record.
+
+    Args:
+        part: None for the record of a whole shard: that of a map, and those of earlier versions.
+    """
+
+    shard: int
+    part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,9 @@ def shard(job: JobId, number: int) -> str:
     return f"{job.prefix}shards/{number:06}.jsonl"
 
 
-def commit(job: JobId, number: int) -> str:
-    """The commit record of one shard, written last and once."""
-    return f"{commits(job)}{number:06}.jsonl"
+def commit(job: JobId, number: int, part: int | None = None) -> str:
+    """The commit record of one part of a shard, or of a whole one; written last and once."""
+    return f"{_commits_from(job, number)}.{_part(part)}jsonl"
 
 
 def commits(job: JobId) -> str:
@@ -106,9 +117,20 @@ def commits(job: JobId) -> str:
     return f"{job.prefix}results/"
 
 
-def commit_number(key: str) -> int:
-    """The shard number in a commit record's key."""
-    return int(key.rsplit("/", 1)[1].removesuffix(".jsonl"))
+def shard_commits(job: JobId, number: int) -> str:
+    """Prefix of the commit records of one shard."""
+    return f"{_commits_from(job, number)}."
+
+
+def before_commits(job: JobId, number: int) -> str:
+    """A key after the commit records of all shards below this one, and before its own."""
+    return _commits_from(job, number)
+
+
+def commit_name(key: str) -> CommitName | None:
+    """Read back what `commit` wrote; None where the key is of something else."""
+    match = COMMIT_NAME.fullmatch(key.rsplit("/", 1)[1])
+    return match and CommitName(int(match[1]), None if match[2] is None else int(match[2]))
 
 
 def table(job: JobId, part: int) -> str:
@@ -126,14 +148,19 @@ def attribution(job: JobId, shard_number: int, name: str) -> str:
     return f"{job.prefix}attributions/{shard_number:06}/{name}.npy"
 
 
-def shard_tar(job: JobId, shard_number: int) -> str:
-    """All files of one shard, in place of single ones."""
-    return f"{job.prefix}shards.out/{shard_number:06}.tar"
+def shard_tar(job: JobId, shard_number: int, part: int) -> str:
+    """All files of one part of a shard, in place of single ones. Earlier versions wrote one tar for a whole shard."""
+    return f"{job.prefix}shards.out/{shard_number:06}.{part}.tar"
 
 
-def features(job: JobId, shard_number: int) -> str:
-    """The features of one shard's items, from which the map is made."""
-    return f"{job.prefix}features/{shard_number:06}.npy"
+def features(job: JobId, shard_number: int, part: int | None = None) -> str:
+    """The features of the items of a part, from which the map is made; earlier versions wrote them for whole shards."""
+    return f"{shard_features(job, shard_number)}{_part(part)}npy"
+
+
+def shard_features(job: JobId, shard_number: int) -> str:
+    """Prefix of the features of one shard."""
+    return f"{job.prefix}features/{shard_number:06}."
 
 
 def job_map(job: JobId, ending: str) -> str:
@@ -169,3 +196,11 @@ def newest_facts(model: str) -> str:
 def blob(tenant: str, sha256: str) -> str:
     """An uploaded image, by its content."""
     return f"{tenant}/blobs/{sha256}"
+
+
+def _commits_from(job: JobId, number: int) -> str:
+    return f"{commits(job)}{number:06}"
+
+
+def _part(part: int | None) -> str:
+    return "" if part is None else f"{part}."

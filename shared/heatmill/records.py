@@ -3,20 +3,22 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
+from itertools import groupby
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 from heatmill import keys
-from heatmill.committed import Committed, Shards
+from heatmill.committed import Committed, HalfDone, Shards
 from heatmill.errors import JobDeleted, JobNotFound
 from heatmill.job_map import JobMap
-from heatmill.keys import JobId
+from heatmill.jobs.parts import Part
+from heatmill.keys import CommitName, JobId
 from heatmill.read_ahead import read_ahead
 from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage import ListedObject, ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 HEADER_BYTES = 1024
@@ -24,6 +26,7 @@ HEADER_BYTES = 1024
 CREATED_AT = re.compile(rb'"created_at":"([^"]+)"')
 # In a row's provenance: the job that made a result which was not made again.
 CACHED_FROM = "cached_from"
+COUNTED = ("succeeded", "failed", "cached")
 TOMBSTONE = b'{"deleted":true}'
 
 
@@ -99,41 +102,52 @@ def store_shard(storage: S3Storage, job: JobId, number: int, items: Iterable[Ite
     storage.write_once(keys.shard(job, number), _lines(items), "application/jsonl")
 
 
-def load_header(storage: S3Storage, job: JobId, number: int) -> CommitHeader | None:
-    """The counts of a committed shard; None where it is not committed."""
+def load_header(storage: S3Storage, job: JobId, number: int, part: int | None = None) -> CommitHeader | None:
+    """The counts of a part of a shard, or of a whole one; None where there is no such record."""
     try:
-        head = storage.get(keys.commit(job, number), max_bytes=HEADER_BYTES)
+        head = storage.get(keys.commit(job, number, part), max_bytes=HEADER_BYTES)
     except ObjectMissing:
         return None
     return CommitHeader.model_validate_json(head.split(b"\n", 1)[0])
 
 
 def load_rows(storage: S3Storage, job: JobId, number: int) -> Iterator[Row]:
-    """The rows of a committed shard.
+    """The rows of a shard, as far as it is committed.
 
     Raises:
-        ObjectMissing: The shard is not committed.
+        ObjectMissing: Nothing of it is committed.
     """
-    yield from load_commit(storage, job, number)[1]
+    names = shard_names(storage, job, number)
+    if not names:
+        raise ObjectMissing(keys.shard_commits(job, number))
+    for name in names:
+        yield from load_commit(storage, job, *name)[1]
 
 
-def load_commit(storage: S3Storage, job: JobId, number: int) -> tuple[CommitHeader, Iterator[Row]]:
-    """The counts and the rows of a committed shard; the rows are parsed as they are taken.
+def load_commit(
+    storage: S3Storage, job: JobId, number: int, part: int | None = None
+) -> tuple[CommitHeader, Iterator[Row]]:
+    """The counts and the rows of a commit record; the rows are parsed as they are taken.
 
     Raises:
-        ObjectMissing: The shard is not committed.
+        ObjectMissing: There is no such record.
     """
-    header, *lines = storage.get(keys.commit(job, number)).splitlines()
+    header, *lines = storage.get(keys.commit(job, number, part)).splitlines()
     return CommitHeader.model_validate_json(header), (Row.model_validate_json(line) for line in lines)
 
 
-def commit_record(shard: int, rows: Iterable[Row], seconds: float, worker: str) -> tuple[CommitHeader, bytes]:
-    """The commit record of a shard: a header line, then one line per row."""
+def commit_record(
+    shard: int, rows: Iterable[Row], seconds: float, worker: str, part: Part | None = None
+) -> tuple[CommitHeader, bytes]:
+    """The commit record of a part of a shard, or of a whole one: a header line, then one line per row."""
     rows = tuple(rows)
     body = _lines(rows)
     succeeded = sum(row.status == "succeeded" for row in rows)
     header = CommitHeader(
         shard=shard,
+        part=None if part is None else part.number,
+        parts=1 if part is None else part.of,
+        items=(rows[0].index, rows[-1].index + 1) if rows else None,
         succeeded=succeeded,
         failed=len(rows) - succeeded,
         cached=sum(CACHED_FROM in row.provenance for row in rows),
@@ -144,26 +158,66 @@ def commit_record(shard: int, rows: Iterable[Row], seconds: float, worker: str) 
     return header, header.model_dump_json().encode() + b"\n" + body
 
 
-def committed_numbers(storage: S3Storage, job: JobId, start: int = 0, at_a_time: int = 1000) -> Iterator[int]:
-    """The numbers of the committed shards from `start` on, in order; so many are listed at a time."""
-    after = keys.commit(job, start - 1) if start else ""
-    return (keys.commit_number(entry.key) for entry in storage.list(keys.commits(job), after, at_a_time))
+def committed_names(storage: S3Storage, job: JobId, start: int = 0, at_a_time: int = 1000) -> Iterator[CommitName]:
+    """The commit records of the shards from `start` on, in order of shard and part; so many are listed at a time.
+
+    A whole shard's record comes after those of its parts.
+    """
+    after = keys.before_commits(job, start) if start else ""
+    return _names(storage.list(keys.commits(job), after, at_a_time))
+
+
+def committed_shards(
+    storage: S3Storage, job: JobId, start: int = 0, at_a_time: int = 1000
+) -> Iterator[tuple[int, list[CommitName]]]:
+    """Each shard from `start` on of which something is committed, with the records that count for it."""
+    for shard, names in groupby(committed_names(storage, job, start, at_a_time), lambda name: name.shard):
+        yield shard, standing(names)
+
+
+def shard_names(storage: S3Storage, job: JobId, number: int) -> list[CommitName]:
+    """The commit records that count for one shard."""
+    return standing(_names(storage.list(keys.shard_commits(job, number))))
+
+
+def standing(names: Iterable[CommitName]) -> list[CommitName]:
+    """Of the records of one shard those that count: where there is one of the whole shard, that one alone.
+
+    A worker of an earlier version may have done the whole shard while some of its parts were committed.
+    """
+    every = list(names)
+    return [name for name in every if name.part is None] or every
+
+
+def is_whole(headers: Collection[CommitHeader]) -> bool:
+    """Whether these records, which count for one shard, are all that it has."""
+    return any(header.part is None or len(headers) == header.parts for header in headers)
 
 
 def committed(storage: S3Storage, job: JobId) -> Committed:
     """What all commit records add up to: the truth that Redis' counts are a copy of."""
     counts: Counter[str] = Counter()
+    half_done: dict[int, HalfDone] = {}
 
     def counted() -> Iterator[int]:
-        for number, header in read_ahead(numbered, committed_numbers(storage, job)):
-            if header is not None:
-                counts.update(succeeded=header.succeeded, failed=header.failed, cached=header.cached)
-            yield number
+        names = (name for _, found in committed_shards(storage, job) for name in found)
+        headers = (header for header in read_ahead(lambda name: load_header(storage, job, *name), names) if header)
+        for number, of_shard in groupby(headers, lambda header: header.shard):
+            found = list(of_shard)
+            of_this = {kind: sum(getattr(header, kind) for header in found) for kind in COUNTED}
+            counts.update(of_this)
+            if is_whole(found):
+                yield number
+            else:
+                parts = sum(1 << header.part for header in found if header.part is not None)
+                half_done[number] = HalfDone(parts, **of_this)
 
-    def numbered(number: int) -> tuple[int, CommitHeader | None]:
-        return number, load_header(storage, job, number)
+    shards = Shards.of(counted())
+    return Committed(shards, counts["succeeded"], counts["failed"], counts["cached"], half_done)
 
-    return Committed(Shards.of(counted()), counts["succeeded"], counts["failed"], counts["cached"])
+
+def _names(listed: Iterable[ListedObject]) -> Iterator[CommitName]:
+    return (name for entry in listed if (name := keys.commit_name(entry.key)) is not None)
 
 
 def _load(storage: S3Storage, key: str, schema: type[M]) -> M | None:

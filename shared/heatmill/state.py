@@ -1,8 +1,9 @@
 """What Redis remembers about open jobs: counts, who works on which shard, what was sent. All of it can be rebuilt.
 
-Per job: a hash (summary and counts), a bitmap of committed shards, `inflight` (shard -> deadline), `claims`
-(shard -> holder and deadline) and `attempts`. Deadlines are Redis' own clock, so that machines need not agree on the
-time. Every change that must not be half done, or done twice, is one Lua script.
+Per job: a hash (summary and counts), a bitmap of committed shards, `parts` (shard -> which of its parts are committed,
+and their counts, while others are not), `inflight` (shard -> deadline), `claims` (shard -> holder and deadline) and
+`attempts`. Deadlines are Redis' own clock, so that machines need not agree on the time. Every change that must not be
+half done, or done twice, is one Lua script.
 """
 
 import json
@@ -20,7 +21,7 @@ from heatmill.coordination.redis_address import open_client
 from heatmill.errors import Overtaken, QueueUnavailable
 from heatmill.job_progress import JobProgress, read_progress
 from heatmill.keys import JobId
-from heatmill.schemas import Plan
+from heatmill.schemas import CommitHeader, Plan
 
 OPEN_JOBS = "heatmill:open"
 TURNS = "heatmill:turns"
@@ -28,9 +29,9 @@ TURNS = "heatmill:turns"
 LAST_TURN = "/"
 # Followed by a priority: jobs of it waited for their turns when the queue was last fed.
 TURNS_WAITED_FOR = "heatmill:turns-waited-for:"
-PACE = "heatmill:pace"
 CHECKED_RUN_ID = "heatmill:checked-run-id"
 NOTE_SECONDS = 86_400
+OF_JOB = ("job", "committed", "parts", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher")
 
 T = TypeVar("T")
 Refusal = Literal["unknown", "committed", "cancelled", "claimed"]
@@ -74,7 +75,8 @@ class RedisJobStore:
         counts = {"succeeded": committed.succeeded, "failed": committed.failed, "cached": committed.cached}
         fields = {"summary": json.dumps(summary), **counts}
         planned = json.dumps({} if plan is None else planned_fields(plan))
-        self._run("register", job, json.dumps(fields), planned, committed.shards.bits)
+        half_done = json.dumps({str(shard): str(counts) for shard, counts in committed.half_done.items()})
+        self._run("register", job, json.dumps(fields), planned, committed.shards.bits, half_done)
 
     def take(self, job: JobId, patience_seconds: float, seen: int | None = None) -> int | None:
         """The next shard to send, marked as sent until the patience is over; None where there is none now.
@@ -105,9 +107,15 @@ class RedisJobStore:
         """Give a shard back, to be sent again later; `counts` if the next attempt may fail in the same way."""
         self._run("release", job, shard, token, milliseconds(retry_seconds), int(counts))
 
-    def commit(self, job: JobId, shard: int, succeeded: int, failed: int, cached: int = 0) -> None:
-        """Count a shard whose commit record is stored; counting it again changes nothing."""
-        self._run("commit", job, shard, succeeded, failed, cached)
+    def commit(self, job: JobId, header: CommitHeader) -> None:
+        """Count a part of a shard, or a whole one, whose commit record is stored; counting it again changes nothing.
+
+        A shard of which a part is committed begins its attempts again: deaths that prevent nothing are no reason to
+        give it up.
+        """
+        part = -1 if header.part is None else header.part
+        counts = (header.succeeded, header.failed, header.cached)
+        self._run("commit", job, header.shard, part, header.parts, *counts)
 
     def cancel(self, job: JobId) -> None:
         """Stop sending; workers notice at their next batch."""
@@ -133,9 +141,8 @@ class RedisJobStore:
 
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
-        names = ("job", "committed", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher")
         with translated(), self.client.pipeline() as together:
-            together.delete(*(key(job, name) for name in names))
+            together.delete(*(key(job, name) for name in OF_JOB))
             together.srem(OPEN_JOBS, str(job))
             together.hdel(TURNS, str(job))
             together.execute()
@@ -201,23 +208,6 @@ class RedisJobStore:
         with translated():
             self.client.hdel(key(job, "current"), str(shard))
 
-    def pace(self, model: str) -> float | None:
-        """Seconds per pass of one image through a model, as workers measured it."""
-        with translated():
-            value = self.client.hget(PACE, model)
-        return None if value is None else float(value)
-
-    def set_pace(self, model: str, seconds_per_pass: float) -> None:
-        """Remember how fast a model is here."""
-        with translated():
-            self.client.hset(PACE, model, seconds_per_pass)
-
-    def lower_pace(self, model: str, seconds_per_pass: float, assumed: float) -> None:
-        """Remember it if the model is faster here than is known, or than is assumed of one of which nothing is."""
-        known = self.pace(model)
-        if seconds_per_pass < (assumed if known is None else known):
-            self.set_pace(model, seconds_per_pass)
-
     def waiting(self, lists: list[str]) -> int:
         """Messages in a queue, by the lists that make it up."""
         with translated():
@@ -246,7 +236,7 @@ class RedisJobStore:
 
     def _run(self, script: str, job: JobId, *arguments: Any, client: redis.Redis | None = None) -> Any:
         names = ("job", "committed", "inflight", "claims", "attempts")
-        keys = [OPEN_JOBS, *(key(job, name) for name in names), TURNS]
+        keys = [OPEN_JOBS, *(key(job, name) for name in names), TURNS, key(job, "parts")]
         with translated():
             return self._scripts[script](keys=keys, args=[str(job), *arguments], client=client)
 

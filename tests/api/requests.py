@@ -10,9 +10,10 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from heatmill import keys, records
+from heatmill.jobs.parts import Part
 from heatmill.keys import JobId
 from heatmill.progress import read_job
-from heatmill.schemas import JobState, Row, StoredPicture, Target
+from heatmill.schemas import CommitHeader, JobState, Row, StoredPicture, Target
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
@@ -39,10 +40,11 @@ def answered(answer: TestResponse, status: int = 200) -> dict[str, Any]:
     return content
 
 
-def commit(storage: S3Storage, job: JobId, shard: int, *rows: Row) -> None:
-    """Commit a shard as a worker does."""
-    _, record = records.commit_record(shard, rows, 1.0, "test")
-    storage.write_once(keys.commit(job, shard), record)
+def commit(storage: S3Storage, job: JobId, shard: int, *rows: Row, part: Part | None = None) -> CommitHeader:
+    """Commit a whole shard as workers of earlier versions did, or a part of one."""
+    header, record = records.commit_record(shard, rows, 1.0, "test", part)
+    storage.write_once(keys.commit(job, shard, header.part), record)
+    return header
 
 
 def row(index: int, **more: Any) -> Row:

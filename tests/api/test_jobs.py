@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from heatmill import keys, records
+from heatmill.coordination.throughput import record_throughput
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
@@ -94,7 +95,7 @@ def test_a_small_job_does_not_jump_ahead_of_jobs_that_wait_for_their_turns(
 def test_a_larger_job_is_left_to_the_control_worker(
     client: FlaskClient, storage: S3Storage, state: RedisJobStore
 ) -> None:
-    state.set_pace(MODEL, 5.0)
+    record_throughput(state, MODEL, "cpu", 5.0)
     job = submit(client, items=3)
     assert records.load_request(storage, job).shard_items == 1
     assert records.load_plan(storage, job) is None

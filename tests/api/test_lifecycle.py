@@ -31,10 +31,9 @@ def failed(index: int) -> Row:
 def ended(client: FlaskClient, storage: S3Storage, state: RedisJobStore, *rows: Row, **more: Any) -> JobId:
     """A job that is done, with these rows."""
     job = submit(client, items=len(rows), **more)
-    commit(storage, job, 0, *rows)
-    bad = sum(entry.error is not None for entry in rows)
-    state.commit(job, 0, len(rows) - bad, bad)
-    finish(storage, state, job, "partly_failed" if bad else "succeeded")
+    header = commit(storage, job, 0, *rows)
+    state.commit(job, header)
+    finish(storage, state, job, "partly_failed" if header.failed else "succeeded")
     return job
 
 

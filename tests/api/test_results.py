@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from heatmill import keys, records
 from heatmill.byte_ranges import byte_range
 from heatmill.errors import StorageUnavailable
-from heatmill.keys import JobId
+from heatmill.keys import CommitName, JobId
 from heatmill.progress import read_job
-from heatmill.schemas import Problem, Row, StoredArray
+from heatmill.schemas import CommitHeader, Problem, Row, StoredArray
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 from tests.api.requests import answered, commit, finish, picture, row, submit
@@ -140,12 +140,13 @@ def test_a_stream_of_many_rows_begins_at_once_and_holds_one_shard(
     job, file = submit(client, items=2), StoredArray(key="k" * 80, shape=(1,), factor=1.0)
     shard, shards, read = [row(index, attribution=file) for index in range(500)], 200, []
 
-    def load_rows(_: S3Storage, __: JobId, number: int) -> Iterator[Row]:
+    def load_commit(_: S3Storage, __: JobId, number: int, ___: None) -> tuple[CommitHeader, Iterator[Row]]:
         read.append(number)
-        return iter([one.model_copy(update={"index": number * 500 + one.index}) for one in shard])
+        header, _record = records.commit_record(number, shard, 1.0, "test")
+        return header, iter([one.model_copy(update={"index": number * 500 + one.index}) for one in shard])
 
-    monkeypatch.setattr(records, "load_rows", load_rows)
-    monkeypatch.setattr(records, "committed_numbers", lambda *_: iter(range(shards)))
+    monkeypatch.setattr(records, "load_commit", load_commit)
+    monkeypatch.setattr(records, "committed_names", lambda *_: map(CommitName, range(shards)))
     answer = client.get(f"/v1/jobs/{job.job}/results", headers={"Accept": "application/jsonl"}, buffered=False)
     lines = cast("Iterator[bytes]", iter(answer.response))
     tracemalloc.start()
@@ -166,7 +167,7 @@ def test_a_file_in_a_tar_is_one_ranged_read_away(client: FlaskClient, storage: S
     job = submit(client, items=1)
     alone = picture(storage, job, 0, "0000.saliency.1")
     content = storage.get(alone.key)
-    tar = keys.shard_tar(job, 0)
+    tar = keys.shard_tar(job, 0, 0)
     storage.put(tar, b"before" + content + b"after")
     packed = alone.model_copy(update={"key": tar, "range": byte_range(len(b"before"), len(content))})
     commit(storage, job, 0, row(0, heatmap=packed))
@@ -223,7 +224,7 @@ def test_a_store_that_is_away_is_a_503_for_a_stream_too(
         yield from ()
         raise StorageUnavailable("the object store does not answer")
 
-    monkeypatch.setattr(records, "committed_numbers", away)
+    monkeypatch.setattr(records, "committed_names", away)
     answer = client.get(f"/v1/jobs/{job.job}/results", headers={"Accept": "application/jsonl"})
 
     assert answer.status_code == 503

@@ -6,6 +6,7 @@ from benchmarks.simulated_workers import Seen, SimulatedWorker, made_up
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import Dispatcher
+from heatmill.jobs.parts import parts_of
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.schemas import Item
@@ -20,11 +21,14 @@ from tests.workers.jobs import accept, sent
 def test_a_made_up_record_reads_as_the_rows_of_its_items(storage: S3Storage) -> None:
     job = JobId("tenant", uuid4().hex)
     items = tuple(Item(index=index, id=f'"{index}" снег', image="s3://b/x.jpg") for index in range(400, 600))
-    header, record = made_up(job, 2, items)
-    storage.write_once(keys.commit(job, 2), record)
+    headers = []
+    for part in parts_of(len(items)):
+        header, record = made_up(job, 2, items, part)
+        storage.write_once(keys.commit(job, 2, part.number), record)
+        headers.append(header)
+        assert records.load_header(storage, job, 2, part.number) == header
     rows = list(records.load_rows(storage, job, 2))
-    assert records.load_header(storage, job, 2) == header
-    assert header.succeeded == len(rows)
+    assert sum(header.succeeded for header in headers) == len(rows)
     assert [(row.item, row.index) for row in rows] == [(item.id, item.index) for item in items]
     assert all(row.heatmap and row.heatmap.key.startswith(keys.heatmap(job, 2, "")[:-4]) for row in rows)
 

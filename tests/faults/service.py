@@ -69,7 +69,7 @@ class Service:
     ) -> httpx.Response:
         """`POST /v1/jobs` of images that are stored."""
         # A pace that an earlier test has measured would change how many items make a shard.
-        self.state.client.delete("heatmill:pace")
+        self.state.client.delete(f"heatmill:pace:{MODEL}")
         headers = {"Authorization": f"Bearer {TENANTS[tenant]}"}
         if idempotency_key:
             headers["Idempotency-Key"] = idempotency_key
@@ -86,9 +86,7 @@ class Service:
 
     def wait_for_commits(self, job: JobId, count: int = 1) -> None:
         """Until so many shards are committed."""
-        wait_until(
-            lambda: len(list(records.committed_numbers(self.storage, job))) >= count, PATIENCE_SECONDS, "a commit"
-        )
+        wait_until(lambda: len(records.committed(self.storage, job).shards) >= count, PATIENCE_SECONDS, "a commit")
 
     def wait_for_claims(self, job: JobId, count: int = 1) -> None:
         """Until so many workers are in the middle of a shard."""

@@ -47,7 +47,9 @@ def test_the_control_worker_and_its_timer_are_absent_for_a_while(service: Servic
     service.stack.kill("control")
     small = service.submit(batch()[:4])
     large = service.submit(batch())
-    wait_until(lambda: records.load_header(service.storage, small, 0), 30, "a job of one shard needs no control worker")
+    wait_until(
+        lambda: records.load_header(service.storage, small, 0, 0), 30, "a job of one shard needs no control worker"
+    )
     time.sleep(3)
     assert not service.storage.exists(keys.plan(large))
     assert not service.storage.exists(keys.final(small))

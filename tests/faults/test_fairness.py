@@ -79,7 +79,7 @@ def test_a_tenant_floods_small_jobs_without_a_pause_and_another_is_served_in_its
 def ended(service: Service, jobs: list[JobId]) -> int:
     """How many jobs of one shard are committed."""
     with ThreadPoolExecutor(8) as pool:
-        return sum(pool.map(lambda job: service.storage.exists(keys.commit(job, 0)), list(jobs)))
+        return sum(pool.map(lambda job: service.storage.exists(keys.commit(job, 0, 0)), list(jobs)))
 
 
 def is_committed(service: Service, job: JobId, shards: int) -> bool:
@@ -89,4 +89,4 @@ def is_committed(service: Service, job: JobId, shards: int) -> bool:
 
 def commits(service: Service, job: JobId) -> int:
     """How many shards of a job are committed."""
-    return len(list(records.committed_numbers(service.storage, job)))
+    return len(records.committed(service.storage, job).shards)

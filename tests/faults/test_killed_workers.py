@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 
 from heatmill import keys, records
+from heatmill.keys import CommitName
 from tests.faults.history import History
 from tests.faults.photos import HANGING
 from tests.faults.service import Service, batch
@@ -154,7 +155,7 @@ def has_ended(pid: int | None) -> bool:
         return True
 
 
-def records_of(history: History) -> dict[int, bytes]:
+def records_of(history: History) -> dict[CommitName, bytes]:
     """The commit records, byte for byte."""
-    numbers = records.committed_numbers(history.storage, history.job)
-    return {number: history.storage.get(keys.commit(history.job, number)) for number in numbers}
+    names = records.committed_names(history.storage, history.job)
+    return {name: history.storage.get(keys.commit(history.job, *name)) for name in names}

@@ -38,9 +38,7 @@ class Served:
     def commit(self, job_id: str, *rows: Row, shard: int = 0) -> None:
         """Commit a shard, as a worker does."""
         job = JobId("default", job_id)
-        commit(self.storage, job, shard, *rows)
-        failed = sum(row.error is not None for row in rows)
-        self.state.commit(job, shard, len(rows) - failed, failed)
+        self.state.commit(job, commit(self.storage, job, shard, *rows))
 
     def finish(self, job_id: str) -> None:
         """End a job, as the control worker does."""

@@ -2,7 +2,7 @@
 
 from heatmill.committed import Committed
 from heatmill.keys import JobId
-from heatmill.schemas import MethodRequest, Plan
+from heatmill.schemas import CommitHeader, MethodRequest, Plan
 from heatmill.state import RedisJobStore
 
 JOB = JobId("tenant", "job")
@@ -18,6 +18,12 @@ def plan(shards: int) -> Plan:
 
 def known(state: RedisJobStore, shards: int = 3, committed: Committed | None = None) -> None:
     state.register(JOB, SUMMARY, plan(shards), committed or Committed())
+
+
+def told(shard: int, succeeded: int, failed: int, cached: int = 0, **part: int) -> CommitHeader:
+    """What a commit record says first: of a whole shard, or of one `part` of `parts`."""
+    counted = {"succeeded": succeeded, "failed": failed, "cached": cached}
+    return CommitHeader(shard=shard, **counted, **part, seconds=1.0, worker="w", sha256="0" * 64)
 
 
 def counts(state: RedisJobStore) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ def test_keys_are_what_the_design_says() -> None:
     assert keys.plan(JOB) == "tenant/jobs/job/plan.json"
     assert keys.shard(JOB, 7) == "tenant/jobs/job/shards/000007.jsonl"
     assert keys.commit(JOB, 7) == "tenant/jobs/job/results/000007.jsonl"
+    assert keys.commit(JOB, 7, 3) == "tenant/jobs/job/results/000007.3.jsonl"
     assert keys.table(JOB, 0) == "tenant/jobs/job/results.parquet"
     assert keys.table(JOB, 2) == "tenant/jobs/job/results-002.parquet"
     assert keys.heatmap(JOB, 7, "0001.m.0") == "tenant/jobs/job/heatmaps/000007/0001.m.0.png"
@@ -68,9 +69,24 @@ def test_text_that_is_no_job_id_is_an_error() -> None:
             JobId.parse(text)
 
 
-@pytest.mark.parametrize("number", [0, 7, 999_999])
-def test_a_shards_number_can_be_read_from_its_commit(number: int) -> None:
-    assert keys.commit_number(keys.commit(JOB, number)) == number
+@pytest.mark.parametrize("part", [None, 0, 7])
+@pytest.mark.parametrize("number", [0, 7, 999_999, 1_000_000])
+def test_shard_and_part_can_be_read_from_the_key_of_a_commit_record(number: int, part: int | None) -> None:
+    key = keys.commit(JOB, number, part)
+    assert keys.commit_name(key) == (number, part)
+    assert key.startswith(keys.shard_commits(JOB, number))
+
+
+@pytest.mark.parametrize("name", ["", "x", "000007", "000007.parquet", "000007.12.jsonl", "7.jsonl", "000007.a.jsonl"])
+def test_what_is_no_commit_record_has_no_such_name(name: str) -> None:
+    assert keys.commit_name(f"{keys.commits(JOB)}{name}") is None
+
+
+def test_commit_records_are_listed_by_shard_and_part_and_a_whole_shards_after_those_of_its_parts() -> None:
+    names = [(number, part) for number in (6, 7) for part in (0, 7, None)]
+    listed = [keys.commit(JOB, *name) for name in names]
+    assert listed == sorted(listed)
+    assert listed[2] < keys.before_commits(JOB, 7) < listed[3]
 
 
 def test_tables_are_not_among_the_commits() -> None:

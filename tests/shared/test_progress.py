@@ -19,6 +19,7 @@ from heatmill.schemas import Counts, Item, Job, JobState, Row
 from heatmill.state import Claim, RedisJobStore, open_state
 from heatmill.storage import S3Storage
 from tests.shared.accepted import accepted_job, store
+from tests.shared.known_jobs import told
 
 STATES = set(get_args(JobState))
 TERMINAL = {"succeeded", "partly_failed", "failed", "cancelled"}
@@ -91,7 +92,7 @@ def test_redis_and_the_store_tell_the_same(storage: S3Storage, state: RedisJobSt
     assert read_job(storage, state, job) == from_store
     assert (from_store.state, from_store.counts) == ("queued", Counts(total=4))
     commit(storage, job, 0)
-    state.commit(job, 0, 2, 0)
+    state.commit(job, told(0, 2, 0))
     from_redis = read_job(storage, state, job)
     state.client.flushall()
     assert read_job(storage, state, job) == from_redis
@@ -138,7 +139,7 @@ def test_a_claimed_job_is_running_and_has_a_start(storage: S3Storage, state: Red
     assert shown.state == "running"
     assert shown.started_at is not None
     assert (shown.items_per_second, shown.eta_seconds) == (None, None)
-    state.commit(job, 0, 2, 0)
+    state.commit(job, told(0, 2, 0))
     shown = read_job(storage, state, job)
     assert shown.items_per_second is not None
     assert shown.eta_seconds is not None

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heatmill import keys, records
-from heatmill.committed import Committed, Shards
+from heatmill.committed import Committed, HalfDone, Shards
 from heatmill.errors import JobNotFound
+from heatmill.jobs.parts import Part, parts_of
 from heatmill.keys import JobId
 from heatmill.schemas import Counts, Item, Job, MethodRequest, Problem, Row
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
@@ -30,9 +31,11 @@ def job(storage: S3Storage) -> JobId:
     return store(storage, accepted_job())
 
 
-def commit(storage: S3Storage, job: JobId, shard: int, rows: list[Row], worker: str = "w") -> None:
-    _, record = records.commit_record(shard, rows, 1.23456, worker)
-    storage.write_once(keys.commit(job, shard), record)
+def commit(
+    storage: S3Storage, job: JobId, shard: int, rows: list[Row], worker: str = "w", part: Part | None = None
+) -> None:
+    header, record = records.commit_record(shard, rows, 1.23456, worker, part)
+    storage.write_once(keys.commit(job, shard, header.part), record)
 
 
 def test_an_accepted_job_is_read_as_it_was_written(storage: S3Storage) -> None:
@@ -107,9 +110,9 @@ def test_commits_add_up_in_order(storage: S3Storage, job: JobId) -> None:
     for shard, failed in ((10, 0), (2, 1), (0, 2)):
         commit(storage, job, shard, [row(0)] + [row(number, "failed") for number in range(failed)])
     assert records.committed(storage, job) == Committed(Shards.of((0, 2, 10)), succeeded=3, failed=3)
-    assert list(records.committed_numbers(storage, job)) == [0, 2, 10]
-    assert list(records.committed_numbers(storage, job, start=2)) == [2, 10]
-    assert list(records.committed_numbers(storage, job, start=3)) == [10]
+    assert list(records.committed_names(storage, job)) == [(0, None), (2, None), (10, None)]
+    assert list(records.committed_names(storage, job, start=2)) == [(2, None), (10, None)]
+    assert list(records.committed_names(storage, job, start=3)) == [(10, None)]
 
 
 def test_rows_that_were_not_made_are_counted_by_header_and_job(storage: S3Storage, job: JobId) -> None:
@@ -120,6 +123,53 @@ def test_rows_that_were_not_made_are_counted_by_header_and_job(storage: S3Storag
     assert header
     assert (header.succeeded, header.failed, header.cached) == (3, 1, 2)
     assert records.committed(storage, job) == Committed(Shards.of((0, 1)), succeeded=4, failed=1, cached=3)
+
+
+def test_a_shard_is_committed_when_all_its_parts_are(storage: S3Storage, job: JobId) -> None:
+    rows = [row(0), row(1, "failed"), row(2)]
+    for part in parts_of(3):
+        assert records.committed(storage, job).shards == Shards()
+        commit(storage, job, 4, rows[part.number : part.number + 1], part=part)
+
+    assert records.committed(storage, job) == Committed(Shards.of([4]), succeeded=2, failed=1)
+    assert list(records.load_rows(storage, job, 4)) == rows
+    header = records.load_header(storage, job, 4, 1)
+    assert header
+    assert (header.shard, header.part, header.parts, header.items) == (4, 1, 3, (1, 2))
+
+
+def test_a_half_done_shard_is_counted_by_its_parts(storage: S3Storage, job: JobId) -> None:
+    first, _, third = parts_of(3)
+    commit(storage, job, 0, [row(0)])
+    commit(storage, job, 2, [row(6)], part=first)
+    commit(storage, job, 2, [row(8, "failed")], part=third)
+
+    found = records.committed(storage, job)
+
+    assert found == Committed(Shards.of([0]), succeeded=2, failed=1, half_done={2: HalfDone(0b101, 1, 1, 0)})
+    assert [(number, names) for number, names in records.committed_shards(storage, job)] == [
+        (0, [(0, None)]),
+        (2, [(2, 0), (2, 2)]),
+    ]
+    assert [found.index for found in records.load_rows(storage, job, 2)] == [6, 8]
+
+
+def test_the_record_of_a_whole_shard_counts_alone_beside_those_of_its_parts(storage: S3Storage, job: JobId) -> None:
+    rows = [row(0), row(1), row(2)]
+    commit(storage, job, 0, rows[:1], part=parts_of(3)[0])
+    commit(storage, job, 0, rows)
+
+    assert records.committed(storage, job) == Committed(Shards.of([0]), succeeded=3)
+    assert list(records.load_rows(storage, job, 0)) == rows
+
+
+def test_a_stray_object_among_the_commit_records_is_none(storage: S3Storage, job: JobId) -> None:
+    commit(storage, job, 0, [row(0)])
+    storage.put(f"{keys.commits(job)}notes.txt", b"?")
+    storage.put(f"{keys.commits(job)}000001.jsonl.bak", b"?")
+
+    assert list(records.committed_names(storage, job)) == [(0, None)]
+    assert records.committed(storage, job) == Committed(Shards.of([0]), succeeded=1)
 
 
 @given(statuses=st.lists(st.sampled_from(["succeeded", "failed"]), max_size=20))

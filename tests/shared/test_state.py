@@ -9,7 +9,20 @@ from heatmill.committed import Committed, Shards
 from heatmill.errors import Overtaken
 from heatmill.schemas import MapRequest
 from heatmill.state import LAST_TURN, Claim, RedisJobStore
-from tests.shared.known_jobs import JOB, LONG, OTHER, SHORT, SUMMARY, counts, known, outstanding, plan, taken, working
+from tests.shared.known_jobs import (
+    JOB,
+    LONG,
+    OTHER,
+    SHORT,
+    SUMMARY,
+    counts,
+    known,
+    outstanding,
+    plan,
+    taken,
+    told,
+    working,
+)
 
 
 def test_a_job_that_nobody_registered_is_unknown(state: RedisJobStore) -> None:
@@ -38,7 +51,7 @@ def test_registering_again_adds_the_plan_and_keeps_counts_and_claims(state: Redi
     known(state)
     assert state.take(JOB, LONG) == 0
     assert isinstance(state.claim(JOB, 0, "a", LONG), Claim)
-    state.commit(JOB, 0, succeeded=2, failed=1)
+    state.commit(JOB, told(0, succeeded=2, failed=1))
     state.cancel(JOB)
     state.register(JOB, {"model": "another"}, plan(99), Committed(Shards.of((1, 2)), 50, 50))
     progress = state.progress(JOB)
@@ -151,7 +164,7 @@ def test_a_zombie_may_come_back_while_nobody_else_has_come(state: RedisJobStore)
 def test_a_zombies_commit_counts_and_ends_the_other_workers_work(state: RedisJobStore) -> None:
     known(state)
     state.claim(JOB, 0, "b", LONG)
-    state.commit(JOB, 0, succeeded=1, failed=0)
+    state.commit(JOB, told(0, succeeded=1, failed=0))
     assert not state.heartbeat(JOB, 0, "b", LONG)
     assert working(state) == 0
     assert outstanding(state) == 0
@@ -173,7 +186,7 @@ def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> 
     known(state)
     state.claim(JOB, 1, "a", LONG)
     for _ in range(3):
-        state.commit(JOB, 1, succeeded=4, failed=1)
+        state.commit(JOB, told(1, succeeded=4, failed=1))
     assert counts(state) == (1, 4, 1)
     assert state.claim(JOB, 1, "b", LONG) == "committed"
     assert (working(state), outstanding(state)) == (0, 0)
@@ -182,7 +195,7 @@ def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> 
 def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after_a_wipe(state: RedisJobStore) -> None:
     known(state, committed=Committed(Shards.of((0,)), succeeded=3, failed=0, cached=2))
     for _ in range(2):
-        state.commit(JOB, 1, succeeded=4, failed=1, cached=4)
+        state.commit(JOB, told(1, succeeded=4, failed=1, cached=4))
     progress = state.progress(JOB)
     assert progress
     assert (progress.counts.succeeded, progress.counts.cached, progress.counts.done) == (7, 6, 8)
@@ -191,7 +204,7 @@ def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after
 def test_a_late_shard_that_was_committed_is_not_sent_again(state: RedisJobStore) -> None:
     known(state, shards=1)
     state.take(JOB, SHORT)
-    state.commit(JOB, 0, 1, 0)
+    state.commit(JOB, told(0, 1, 0))
     time.sleep(SHORT * 1.5)
     assert state.take(JOB, LONG) is None
 
@@ -217,7 +230,7 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
         state.note_item(JOB, shard, 7)
         state.blame_noted(JOB, shard)
         state.note_item(JOB, shard, 8)
-    state.commit(JOB, 0, 1, 0)
+    state.commit(JOB, told(0, 1, 0))
     state.hold(JOB, "planner", "p", LONG)
     state.forget(JOB)
     assert state.open_jobs() == [OTHER]
@@ -285,12 +298,6 @@ def test_one_planner_at_a_time_until_its_time_is_over(state: RedisJobStore) -> N
     assert state.hold(JOB, "planner", "b", SHORT)
 
 
-def test_a_models_pace_is_remembered(state: RedisJobStore) -> None:
-    assert state.pace("m") is None
-    state.set_pace("m", 0.0123)
-    assert state.pace("m") == pytest.approx(0.0123)
-
-
 def test_a_shard_that_the_job_does_not_have_cannot_be_claimed(state: RedisJobStore) -> None:
     known(state, shards=3)
 
@@ -304,7 +311,7 @@ def test_the_map_can_be_claimed_when_all_shards_are_committed(state: RedisJobSto
     assert makes_map.makes_map
     state.register(JOB, SUMMARY, makes_map, Committed())
 
-    state.commit(JOB, 0, 1, 0)
+    state.commit(JOB, told(0, 1, 0))
     assert state.claim(JOB, 2, "a", LONG) == "unknown"
-    state.commit(JOB, 1, 1, 0)
+    state.commit(JOB, told(1, 1, 0))
     assert state.claim(JOB, 2, "a", LONG) == Claim("a", 1)

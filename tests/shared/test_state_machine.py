@@ -10,6 +10,7 @@ from heatmill.committed import Committed, Shards
 from heatmill.keys import JobId
 from heatmill.schemas import MethodRequest, Plan
 from heatmill.state import Claim, RedisJobStore
+from tests.shared.known_jobs import told
 
 JOB = JobId("tenant", "job")
 SHARDS = 4
@@ -86,7 +87,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(shard=SHARD)
     def tell(self, shard: int) -> None:
         if shard in self.records:
-            self.state.commit(JOB, shard, *self.records[shard])
+            self.state.commit(JOB, told(shard, *self.records[shard]))
 
     @invariant()
     def redis_never_says_more_than_the_store(self) -> None:
@@ -124,7 +125,7 @@ class Cluster(RuleBasedStateMachine):
         while (shard := self.state.take(JOB, LONG)) is not None:
             assert isinstance(self.state.claim(JOB, shard, "last", LONG), Claim)
             self.records.setdefault(shard, (3, 0))
-            self.state.commit(JOB, shard, *self.records[shard])
+            self.state.commit(JOB, told(shard, *self.records[shard]))
 
     def _end_all_deadlines(self) -> None:
         """Time passes: what was sent or claimed for long is late now."""

@@ -5,7 +5,7 @@ import time
 from heatmill.committed import Committed, Shards
 from heatmill.schemas import MapRequest
 from heatmill.state import Claim, RedisJobStore
-from tests.shared.known_jobs import JOB, LONG, SHORT, SUMMARY, plan, taken
+from tests.shared.known_jobs import JOB, LONG, SHORT, SUMMARY, plan, taken, told
 
 
 def known_with_map(state: RedisJobStore, *committed: int) -> None:
@@ -16,9 +16,9 @@ def known_with_map(state: RedisJobStore, *committed: int) -> None:
 def test_a_map_is_sent_once_and_only_after_the_last_commit(state: RedisJobStore) -> None:
     known_with_map(state)
     assert taken(state) == [0, 1]
-    state.commit(JOB, 1, 1, 0)
+    state.commit(JOB, told(1, 1, 0))
     assert taken(state) == []
-    state.commit(JOB, 0, 1, 0)
+    state.commit(JOB, told(0, 1, 0))
     assert taken(state) == [2]
 
 
@@ -36,7 +36,7 @@ def test_a_map_that_nobody_claims_or_whose_worker_dies_is_sent_again(state: Redi
 def test_a_map_that_is_made_or_not_wanted_is_not_sent(state: RedisJobStore) -> None:
     known_with_map(state, 0, 1)
     assert taken(state) == [2]
-    state.commit(JOB, 2, 0, 0)
+    state.commit(JOB, told(2, 0, 0))
     assert taken(state) == []
     progress = state.progress(JOB)
     assert progress

@@ -9,14 +9,14 @@ from heatmill.committed import Committed, Shards
 from heatmill.errors import QueueUnavailable
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.state import Claim, RedisJobStore, open_state
-from tests.shared.known_jobs import JOB, LONG, counts, known, taken
+from tests.shared.known_jobs import JOB, LONG, counts, known, taken, told
 
 CALLS: dict[str, Callable[[RedisJobStore], object]] = {
     "take": lambda state: state.take(JOB, LONG),
     "claim": lambda state: state.claim(JOB, 0, "a", LONG),
     "heartbeat": lambda state: state.heartbeat(JOB, 0, "a", LONG),
     "release": lambda state: state.release(JOB, 0, "a", 0),
-    "commit": lambda state: state.commit(JOB, 0, 1, 0),
+    "commit": lambda state: state.commit(JOB, told(0, 1, 0)),
     "cancel": lambda state: state.cancel(JOB),
     "is_cancelled": lambda state: state.is_cancelled(JOB),
     "progress": lambda state: state.progress(JOB),
@@ -55,12 +55,12 @@ def test_work_in_progress_survives_a_wipe(state: RedisJobStore) -> None:
 
 def test_a_shard_committed_while_a_rebuild_was_reading_is_found_in_the_end(state: RedisJobStore) -> None:
     read_before = Committed(Shards.of((0,)), 1, 0)
-    state.commit(JOB, 1, 1, 0)  # its record is stored; Redis knows no such job and counts nothing
+    state.commit(JOB, told(1, 1, 0))  # its record is stored; Redis knows no such job and counts nothing
     known(state, committed=read_before)
     assert counts(state) == (1, 1, 0)
     assert taken(state) == [1, 2], "it is sent again"
     assert isinstance(state.claim(JOB, 1, "b", LONG), Claim)
-    state.commit(JOB, 1, 1, 0)  # by whoever finds the record
+    state.commit(JOB, told(1, 1, 0))  # by whoever finds the record
     assert counts(state) == (2, 2, 0)
 
 

@@ -2,6 +2,7 @@
 
 from heatmill import keys, records
 from heatmill.dispatch import FINISH
+from heatmill.jobs.parts import parts_of
 from heatmill.keys import JobId
 from heatmill.schemas import Row, Target
 from heatmill_workers.control import Control, feed
@@ -12,16 +13,17 @@ ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]
 
 
 def commit(control: Control, job: JobId, number: int) -> None:
-    """Do what a worker does at the end of a shard, with one row per item."""
+    """Do what a worker does to a shard, with one row per item."""
     items = records.load_shard(control.storage, job, number)
     target = Target(index=1, label="goldfish", probability=0.5)
-    rows = [
-        Row(item=item.id, index=item.index, method="saliency", rank=0, status="succeeded", target=target)
-        for item in items
-    ]
-    header, body = records.commit_record(number, rows, 1.0, "test")
-    control.storage.write_once(keys.commit(job, number), body)
-    control.state.commit(job, number, header.succeeded, header.failed)
+    for part in parts_of(len(items)):
+        rows = [
+            Row(item=item.id, index=item.index, method="saliency", rank=0, status="succeeded", target=target)
+            for item in items[part.positions.start : part.positions.stop]
+        ]
+        header, body = records.commit_record(number, rows, 1.0, "test", part)
+        control.storage.write_once(keys.commit(job, number, part.number), body)
+        control.state.commit(job, header)
 
 
 def settle(control: Control) -> None:

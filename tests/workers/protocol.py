@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from heatmill import keys, records
 from heatmill.errors import QueueUnavailable, StorageUnavailable, TransientError
-from heatmill.keys import JobId
+from heatmill.keys import CommitName, JobId
 from heatmill.schemas import Plan
 from heatmill.state import Claim, RedisJobStore
 from heatmill.storage import S3Storage
@@ -39,7 +39,7 @@ class World:
     worker: Worker
     job: JobId
     plan: Plan
-    first: dict[int, bytes] = field(default_factory=dict)
+    first: dict[CommitName, bytes] = field(default_factory=dict)
 
     def look(self) -> None:
         """Note each commit record as it was first seen.
@@ -121,7 +121,8 @@ class Attempt:
         step, self._steps = self._steps, self._steps + 1
         event = self._events.get(step)
         self._happen(event, step)
-        is_commit = name == "write_once" and arguments[0] == keys.commit(self._world.job, self._shard)
+        commits = keys.shard_commits(self._world.job, self._shard)
+        is_commit = name == "write_once" and arguments[0].startswith(commits)
         if is_commit:
             # Whoever was fenced off before its last look at Redis must not come this far; after it, the store alone is
             # asked whether the job has ended.
@@ -198,7 +199,7 @@ def pictures(world: World) -> dict[str, bytes]:
     return {key: world.storage.get(key) for key in found if any(kind in key for kind in kinds)}
 
 
-def commit_records(world: World) -> dict[int, bytes]:
+def commit_records(world: World) -> dict[CommitName, bytes]:
     """Every commit record, as it stands."""
-    numbers = records.committed_numbers(world.storage, world.job)
-    return {number: world.storage.get(keys.commit(world.job, number)) for number in numbers}
+    names = records.committed_names(world.storage, world.job)
+    return {name: world.storage.get(keys.commit(world.job, *name)) for name in names}

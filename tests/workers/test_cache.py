@@ -79,7 +79,7 @@ def test_the_hits_are_counted_by_the_record_by_redis_and_by_the_job(worker: Work
     submitted(worker, tenant, {"a": noise(0)}, methods=METHODS)
     job = submitted(worker, tenant, IMAGES, methods=METHODS, shard_items=1)
 
-    headers = [records.load_header(worker.storage, job, number) for number in range(3)]
+    headers = [records.load_header(worker.storage, job, number, 0) for number in range(3)]
     from_redis = read_job(worker.storage, worker.state, job).counts
     worker.state.client.flushall()
     from_records = read_job(worker.storage, worker.state, job).counts
@@ -150,7 +150,7 @@ def test_with_a_map_the_features_are_made_and_the_heatmaps_taken(worker: Worker,
         "attention": first.job,
         "tsne": None,
     }
-    assert worker.storage.exists(keys.features(second, 0))
+    assert worker.storage.exists(keys.features(second, 0, 0))
 
 
 def test_an_upload_of_which_all_is_known_is_not_fetched(worker: Worker, tenant: str) -> None:

@@ -73,7 +73,7 @@ def test_a_finish_reads_each_commit_record_once_and_holds_few(
         row = Row(item=str(number), index=number, method="saliency", rank=0, status="succeeded")
         header, record = records.commit_record(number, [row], 1.0, "test")
         control.storage.write_once(keys.commit(job, number), record)
-        control.state.commit(job, number, header.succeeded, header.failed)
+        control.state.commit(job, header)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(commit, range(SHARDS)))

@@ -105,7 +105,7 @@ def test_a_job_of_which_redis_says_more_than_the_store_is_rebuilt_and_not_finish
     plan(control, job)
     for number in range(4):
         commit(control, job, number)
-    control.storage.delete([keys.commit(job, 2)])
+    control.storage.delete([keys.commit(job, 2, 0)])
     sent(control.state)
 
     settle(control)
@@ -135,4 +135,4 @@ def test_a_record_that_another_finisher_has_counted_stands(control: Control, mon
     finish(control, job)
 
     assert read_job(control.storage, control.state, job).counts.succeeded == 2
-    assert list(records.committed_numbers(control.storage, job)) == [0]
+    assert list(records.committed_names(control.storage, job)) == [(0, 0), (0, 1)]

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from heatmill.errors import StorageUnavailable
+from heatmill.jobs.parts import parts_of
 from heatmill.keys import JobId
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
 from heatmill.storage import ObjectMissing, S3Storage
@@ -24,7 +25,7 @@ ROW = Row(
 
 @pytest.fixture
 def outputs() -> ShardOutputs:
-    return ShardOutputs(JobId("default", "0" * 32), 0, 0)
+    return ShardOutputs(JobId("default", "0" * 32), 0, 0, parts_of(8))
 
 
 def test_both_files_are_stored_when_the_row_says_so(storage: S3Storage, outputs: ShardOutputs) -> None:

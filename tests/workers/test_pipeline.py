@@ -10,6 +10,7 @@ import pytest
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
 from heatmill.committed import Committed
+from heatmill.coordination.throughput import record_throughput, slowest_seconds_per_pass
 from heatmill.keys import JobId
 from heatmill.progress import read_job, summary
 from heatmill.schemas import Row
@@ -60,7 +61,7 @@ def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
     items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
     job = planned_fresh(worker, items=items)
     process_shard(worker, job, 0)
-    before, record = stored(worker, job), worker.storage.get(keys.commit(job, 0))
+    before, record = stored(worker, job), worker.storage.get(keys.commit(job, 0, 0))
     counts = read_job(worker.storage, worker.state, job).counts
 
     process_shard(worker, job, 0)
@@ -68,7 +69,7 @@ def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
     process_shard(worker, job, 0)
 
     assert stored(worker, job) == before
-    assert worker.storage.get(keys.commit(job, 0)) == record
+    assert worker.storage.get(keys.commit(job, 0, 0)) == record
     assert read_job(worker.storage, worker.state, job).counts == counts
 
 
@@ -78,7 +79,7 @@ def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(work
     process_shard(worker, job, 0)
     before = stored(worker, job)
     rows = rows_of(worker, job)
-    worker.storage.delete([keys.commit(job, 0)])
+    worker.storage.delete([keys.commit(job, 0, 0)])
     worker.state.forget(job)
     plan(control_of(worker), job)
 
@@ -91,17 +92,17 @@ def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(work
 def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again(worker: Worker) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     process_shard(worker, job, 0)
-    record = worker.storage.get(keys.commit(job, 0))
+    record = worker.storage.get(keys.commit(job, 0, 0))
     worker.state.forget(job)
     worker.state.client.flushall()
-    header = records.load_header(worker.storage, job, 0)
+    header = records.load_header(worker.storage, job, 0, 0)
     assert header
     accepted = records.load_request(worker.storage, job)
     worker.state.register(job, summary(accepted), records.load_plan(worker.storage, job), Committed())
 
     process_shard(worker, job, 0)
 
-    assert worker.storage.get(keys.commit(job, 0)) == record
+    assert worker.storage.get(keys.commit(job, 0, 0)) == record
     progress = worker.state.progress(job)
     assert progress
     assert progress.counts.succeeded == 2
@@ -179,7 +180,7 @@ def test_weights_that_no_machine_has_fail_every_result_with_the_reason_after_som
 
     for _ in range(worker.settings.max_attempts - 1):
         process_shard(worker, job, 0)
-        assert not worker.storage.exists(keys.commit(job, 0))
+        assert not worker.storage.exists(keys.commit(job, 0, 0))
     process_shard(worker, job, 0)
 
     (row,) = rows_of(worker, job)
@@ -226,10 +227,10 @@ def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
 def test_a_short_shard_mends_a_pace_that_was_too_slow_but_makes_none_slower(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heatmill_workers.pipeline.PACE_SECONDS", 1000.0)
+    monkeypatch.setattr("heatmill_workers.shard.run.PACE_SECONDS", 1000.0)
     for known, mended in ((100.0, True), (1e-9, False)):
-        worker.state.set_pace(MODEL, known)
+        record_throughput(worker.state, MODEL, "cpu", known)
         process_shard(worker, planned_fresh(worker, items=[{"image": upload(worker.storage, noise(0))}]), 0)
-        pace = worker.state.pace(MODEL)
+        pace = slowest_seconds_per_pass(worker.state, MODEL)
         assert pace is not None
         assert (pace < known) is mended

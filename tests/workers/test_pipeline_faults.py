@@ -13,7 +13,6 @@ from heatmill import keys, records, registering
 from heatmill.errors import StorageUnavailable
 from heatmill.progress import read_job
 from heatmill.storage import S3Storage
-from heatmill_workers import pipeline
 from heatmill_workers.control import feed
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.finishing import finish
@@ -21,6 +20,7 @@ from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.rows import explain_items
+from heatmill_workers.shard import run
 from heatmill_workers.worker import Worker
 from tests.workers.jobs import pass_time, sent, upload
 from tests.workers.photos import noise
@@ -33,7 +33,7 @@ def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
 
     process_shard(worker, job, 0)
 
-    assert not worker.storage.exists(keys.commit(job, 0))
+    assert not worker.storage.exists(keys.commit(job, 0, 0))
 
 
 def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: ModelStore) -> None:
@@ -48,7 +48,7 @@ def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: Mo
 
     process_shard(replace(worker, models=cast("ModelStore", TakenOver())), job, 0)
 
-    assert not worker.storage.exists(keys.commit(job, 0))
+    assert not worker.storage.exists(keys.commit(job, 0, 0))
     assert worker.state.client.hget(f"heatmill:{{{job}}}:claims", "0") == "theirs 9999999999999"
 
 
@@ -66,7 +66,7 @@ def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
 
     process_shard(replace(worker, models=cast("ModelStore", Cancelled())), job, 0)
 
-    assert not worker.storage.exists(keys.commit(job, 0))
+    assert not worker.storage.exists(keys.commit(job, 0, 0))
     progress = worker.state.progress(job)
     assert progress
     assert progress.working == 0
@@ -129,7 +129,7 @@ def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:
 
     process_shard(worker, job, 0)
 
-    assert not worker.storage.exists(keys.commit(job, 0))
+    assert not worker.storage.exists(keys.commit(job, 0, 0))
 
 
 def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
@@ -177,11 +177,11 @@ def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
         finish(control_of(worker), job)
         return explain_items(*arguments)
 
-    monkeypatch.setattr(pipeline, "explain_items", cancelled_meanwhile)
+    monkeypatch.setattr(run, "explain_items", cancelled_meanwhile)
     process_shard(worker, job, 0)
 
     assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
-    assert not list(records.committed_numbers(worker.storage, job))
+    assert not list(records.committed_names(worker.storage, job))
 
 
 def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard(worker: Worker) -> None:
@@ -198,7 +198,7 @@ def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard
 
     assert worker.state.open_jobs() == []
     assert read_job(worker.storage, worker.state, job).state == "cancelled"
-    assert not list(records.committed_numbers(worker.storage, job))
+    assert not list(records.committed_names(worker.storage, job))
 
 
 def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
@@ -208,7 +208,7 @@ def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
     write_once = S3Storage.write_once
 
     def late(storage: S3Storage, key: str, *arguments: Any) -> None:
-        if key == keys.commit(job, 0):
+        if key == keys.commit(job, 0, 0):
             write_once(storage, keys.cancelled(job), b"{}")
             worker.state.cancel(job)
             pass_time(worker.state, job)
@@ -221,7 +221,7 @@ def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
     process_shard(worker, job, 0)
 
     assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
-    assert not list(records.committed_numbers(worker.storage, job))
+    assert not list(records.committed_names(worker.storage, job))
     assert worker.state.open_jobs() == []
 
 
@@ -233,7 +233,7 @@ def test_a_record_of_a_job_that_was_cancelled_and_has_not_ended_stands(
 
     def cancelled_meanwhile(storage: S3Storage, key: str, *arguments: Any) -> None:
         write_once(storage, key, *arguments)
-        if key == keys.commit(job, 0):
+        if key == keys.commit(job, 0, 0):
             write_once(storage, keys.cancelled(job), b"{}")
             worker.state.cancel(job)
 
@@ -242,7 +242,7 @@ def test_a_record_of_a_job_that_was_cancelled_and_has_not_ended_stands(
     finish(control_of(worker), job)
 
     assert read_job(worker.storage, worker.state, job).counts.succeeded == len(METHODS)
-    assert list(records.committed_numbers(worker.storage, job)) == [0]
+    assert list(records.committed_names(worker.storage, job)) == [(0, 0)]
 
 
 def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job_is_removed(
@@ -253,7 +253,7 @@ def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job
     held_back: list[Any] = []
 
     def late(storage: S3Storage, key: str, data: bytes, *arguments: Any) -> None:
-        if key == keys.commit(job, 0):
+        if key == keys.commit(job, 0, 0):
             held_back.append(data)
             write_once(storage, keys.cancelled(job), b"{}")
             worker.state.cancel(job)
@@ -261,7 +261,7 @@ def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job
             finish(control_of(worker), job)
         elif key == keys.final(job):
             # The counting is over, and the frozen worker's request is through.
-            write_once(storage, keys.commit(job, 0), held_back[0])
+            write_once(storage, keys.commit(job, 0, 0), held_back[0])
             write_once(storage, key, data, *arguments)
         else:
             write_once(storage, key, data, *arguments)
@@ -270,4 +270,4 @@ def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job
     process_shard(worker, job, 0)
 
     assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
-    assert not list(records.committed_numbers(worker.storage, job))
+    assert not list(records.committed_names(worker.storage, job))

@@ -1,4 +1,4 @@
-"""One tar per shard: what lies in it is what single objects hold, at the ranges that the rows name."""
+"""One tar per part of a shard: what lies in it is what single objects hold, at the ranges that the rows name."""
 
 import io
 import json
@@ -15,6 +15,7 @@ import pytest
 
 from heatmill import keys, records
 from heatmill.byte_ranges import span
+from heatmill.jobs.parts import Part, parts_of
 from heatmill.keys import JobId
 from heatmill.registering import register
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
@@ -23,18 +24,20 @@ from heatmill_workers.finishing import finish
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.outputs import Files, ShardOutputs, read_files
 from heatmill_workers.pipeline import process_shard
-from heatmill_workers.shard_tar import SPOOL_BYTES, ShardTar
+from heatmill_workers.shard_tar import SPOOL_BYTES, ShardTars
 from heatmill_workers.worker import Worker
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, objects, origins, planned, rows_of, submitted
 
+# Of six items in shards of four: each item is a part.
+PARTS = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
 METHODS = [{"name": "saliency"}, {"name": "attention"}]
 IMAGES = {f"photos/image {seed}.png": noise(seed) for seed in range(5)} | {"bad": b"not an image"}
 ASKED: dict[str, Any] = {"methods": METHODS, "top_k": 2, "shard_items": 4, "layout": "webdataset"}
 
 
-def tar_of(worker: Worker, job: JobId, shard: int = 0) -> bytes:
-    return worker.storage.get(keys.shard_tar(job, shard))
+def tar_of(worker: Worker, job: JobId, shard: int = 0, part: int = 0) -> bytes:
+    return worker.storage.get(keys.shard_tar(job, shard, part))
 
 
 def members(data: bytes) -> dict[str, bytes]:
@@ -71,22 +74,21 @@ def test_ranges_members_and_single_objects_hold_the_same_bytes(worker: Worker, t
         assert row.target
         assert row.heatmap
         assert row.attribution
-        inside = members(tar_of(worker, packed, row.index // 4))
+        inside = members(tar_of(worker, packed, row.index // 4, row.index % 4))
         name = f"{row.index % 4:04}.{row.method}.{row.target.index}"
         assert objects(worker, row) == (inside[f"{name}.png"], inside[f"{name}.npy"])
-        assert row.heatmap.key == row.attribution.key == keys.shard_tar(packed, row.index // 4)
+        assert row.heatmap.key == row.attribution.key == keys.shard_tar(packed, row.index // 4, row.index % 4)
     stored = [entry.key.removeprefix(packed.prefix) for entry in worker.storage.list(packed.prefix)]
     assert not [key for key in stored if key.startswith(("heatmaps/", "attributions/"))]
     assert [key for key in stored if key.startswith("shards.out/")] == [
-        "shards.out/000000.tar",
-        "shards.out/000001.tar",
+        f"shards.out/{shard:06}.{part}.tar" for shard, part in PARTS
     ]
 
 
 def test_webdataset_reads_a_sample_for_each_item(worker: Worker, tenant: str) -> None:
     job = submitted(worker, tenant, IMAGES, **ASKED)
 
-    found = [sample for shard in (0, 1) for sample in samples(tar_of(worker, job, shard))]
+    found = [sample for name in PARTS for sample in samples(tar_of(worker, job, *name))]
 
     assert [sample["__key__"] for sample in found] == ["0000", "0001", "0002", "0003", "0000", "0001"]
     assert [sample["json"]["item"] for sample in found] == list(IMAGES)
@@ -103,7 +105,7 @@ def test_a_shard_that_is_done_twice_is_the_same_tar(worker: Worker, tenant: str)
     for _ in range(2):
         process_shard(worker, job, 0)
         tars.append(tar_of(worker, job))
-        worker.storage.delete([keys.shard_tar(job, 0), keys.commit(job, 0)])
+        worker.storage.delete([keys.shard_tar(job, 0, 0), keys.commit(job, 0, 0)])
         forget(worker, job)
 
     assert tars[0] == tars[1]
@@ -116,35 +118,35 @@ def test_a_shard_that_is_done_twice_is_the_same_tar(worker: Worker, tenant: str)
 def test_a_tar_that_another_worker_left_before_its_record_stands(worker: Worker, tenant: str) -> None:
     job = planned(worker, tenant, IMAGES, **ASKED, cache=False)
     process_shard(worker, job, 0)
-    made = list(records.load_rows(worker.storage, job, 0))
+    part, name = parts_of(4)[2], (job, 0, 2)
+    made = list(records.load_commit(worker.storage, *name)[1])
     # As from another device: every picture a little longer, so that no range is what this worker would say.
-    outputs = ShardOutputs(job, 0, 0)
-    with ShardTar(worker.storage, outputs) as other:
+    with ShardTars(worker.storage, ShardOutputs(job, 0, 0, parts_of(4))) as other:
         for row in made:
             files = read_files(worker.storage, row)
             other.store(row, Files(files.png + b"other", files.npy))
-        worker.storage.delete([keys.shard_tar(job, 0), keys.commit(job, 0)])
-        theirs = other.finish(other.placed(made))
-    left = tar_of(worker, job)
+        worker.storage.delete([keys.shard_tar(*name), keys.commit(*name)])
+        theirs = other.finish(part, other.placed(made))
+    left = tar_of(worker, *name)
     forget(worker, job)
 
     process_shard(worker, job, 0)
 
-    assert list(records.load_rows(worker.storage, job, 0)) == theirs
+    assert list(records.load_commit(worker.storage, *name)[1]) == theirs
     assert theirs != made
-    assert tar_of(worker, job) == left
+    assert tar_of(worker, *name) == left
     assert all(objects(worker, row)[0].endswith(b"other") for row in theirs)
 
 
 def test_a_damaged_tar_that_no_record_names_is_replaced(worker: Worker, tenant: str) -> None:
     job = planned(worker, tenant, IMAGES, layout="webdataset")
-    worker.storage.put(keys.shard_tar(job, 0), b"junk" * 1000)
+    worker.storage.put(keys.shard_tar(job, 0, 1), b"junk" * 1000)
 
     process_shard(worker, job, 0)
 
-    found = [objects(worker, row) for row in rows_of(worker, job) if row.heatmap]
+    found = [objects(worker, row) for row in rows_of(worker, job) if row.index == 1 and row.heatmap]
     assert found
-    assert {data for both in found for data in both} <= set(members(tar_of(worker, job)).values())
+    assert {data for both in found for data in both} <= set(members(tar_of(worker, job, 0, 1)).values())
 
 
 @pytest.mark.parametrize("first", ["objects", "webdataset"])
@@ -191,12 +193,13 @@ def test_what_a_tar_holds_in_memory_has_a_bound(storage: S3Storage) -> None:
     job, size = JobId("memory", uuid4().hex), 2**20
     tracemalloc.start()
     try:
-        with ShardTar(storage, ShardOutputs(job, 0, 0)) as tar:
+        (part,) = parts = (Part(0, 1, range(128)),)
+        with ShardTars(storage, ShardOutputs(job, 0, 0, parts)) as tar:
             for index in range(128):
                 row = result(index)
                 tar.store(row, Files(bytes(size), bytes([index]) * size))
                 placed = tar.placed([row])
-            tar.finish(placed)
+            tar.finish(part, placed)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

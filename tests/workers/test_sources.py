@@ -12,7 +12,7 @@ from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
 from heatmill.errors import TransientError
 from heatmill.image_uris import SourceRules, UriRefused
-from heatmill.keys import JobId
+from heatmill.keys import CommitName, JobId
 from heatmill.lines import cut_lines
 from heatmill.records import load_request
 from heatmill.schemas import Item, Row
@@ -322,7 +322,7 @@ def test_a_job_that_goes_while_its_failed_items_are_listed_is_not_half_listed(
 ) -> None:
     origin = accept(storage, items=[{"image": UPLOAD}])
     # The listing of its commit records was read, and then they were swept.
-    monkeypatch.setattr(records, "committed_numbers", lambda _storage, _job: iter([0]))
+    monkeypatch.setattr(records, "committed_names", lambda *_: iter([CommitName(0, 0)]))
     job = accept(storage, source={"uri": f"job://{origin.job}/failed"})
     listing = Listing(storage, SourceRules("default", (), storage.bucket), load_catalogue())
 

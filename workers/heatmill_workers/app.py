@@ -10,7 +10,9 @@ from celery import Celery
 from celery.signals import setup_logging
 
 from heatmill import dispatch
+from heatmill.jobs.parts import MAX_PARTS
 from heatmill.logs import configure_logs
+from heatmill.planning import MAX_SHARD_ITEMS
 from heatmill.settings import Settings
 
 
@@ -25,8 +27,9 @@ def explain_settings(settings: Settings) -> dict[str, Any]:
         # A failed or timed-out shard is sent again by feed, not by the broker, which would do it for ever.
         "task_acks_on_failure": True,
         "task_acks_on_timeout": True,
-        # The last resort against a hanging image; a shard is planned to take seconds.
-        "task_time_limit": settings.shard_limit_seconds,
+        # The last resort against a child that does not even notice its own time limit, which each group of images has
+        # anew: as long as a part may take of which every image goes alone and takes its whole time.
+        "task_time_limit": settings.shard_limit_seconds * MAX_SHARD_ITEMS // MAX_PARTS,
         # One child per device, and a parent that stays free of torch and answers while the child works.
         "worker_pool": "prefork",
         "worker_concurrency": 1,

@@ -11,7 +11,7 @@ from heatmill import keys
 from heatmill.errors import BadAttribution
 from heatmill.keys import JobId
 from heatmill.schemas import Target
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage import S3Storage
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.prediction import Prediction, target
 from heatmill_workers.prepare import Prepared
@@ -53,8 +53,10 @@ def place(photo: Prepared, method: str, prediction: Prediction, model: LoadedMod
     return Placed(photo, predicted, method, prediction.features.numpy(), prediction.source)
 
 
-def store_features(storage: S3Storage, job: JobId, shard: int, features: Mapping[int, NDArray[np.float32]]) -> None:
-    """Write the features of a shard's items, by the items' index in the job.
+def store_features(
+    storage: S3Storage, job: JobId, shard: int, part: int, features: Mapping[int, NDArray[np.float32]]
+) -> None:
+    """Write the features of the items of a part of a shard, by the items' index in the job.
 
     Raises:
         StorageUnavailable: The store does not answer.
@@ -66,18 +68,18 @@ def store_features(storage: S3Storage, job: JobId, shard: int, features: Mapping
     table["features"] = [features[index] for index in indices]
     file = io.BytesIO()
     np.save(file, table, allow_pickle=False)
-    storage.put(keys.features(job, shard), file.getvalue())
+    storage.put(keys.features(job, shard, part), file.getvalue())
 
 
 def load_features(storage: S3Storage, job: JobId, shard: int) -> dict[int, NDArray[np.float32]]:
-    """What `store_features` wrote; nothing where no item of the shard could be read.
+    """What `store_features` wrote of all parts of a shard; nothing where no item of it could be read.
 
     Raises:
         StorageUnavailable: The store does not answer.
     """
-    try:
-        data = storage.get(keys.features(job, shard))
-    except ObjectMissing:
-        return {}
-    table = np.load(io.BytesIO(data), allow_pickle=False)
-    return {int(index): features for index, features in zip(table["index"], table["features"], strict=True)}
+    found: dict[int, NDArray[np.float32]] = {}
+    # A whole shard's, of an earlier version, is listed last; what stands is the same in both.
+    for entry in storage.list(keys.shard_features(job, shard)):
+        table = np.load(io.BytesIO(storage.get(entry.key)), allow_pickle=False)
+        found.update(zip(table["index"].tolist(), table["features"], strict=True))
+    return found

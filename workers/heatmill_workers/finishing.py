@@ -2,19 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import groupby
 from uuid import uuid4
 
 import structlog
 
 from heatmill import keys, records
 from heatmill.errors import JobDeleted
-from heatmill.keys import JobId
+from heatmill.keys import CommitName, JobId
 from heatmill.progress import job_state, map_status, summary
 from heatmill.read_ahead import read_ahead
-from heatmill.schemas import AcceptedJob, Counts, Job, Plan, Row
-from heatmill.storage import WriteConflict
+from heatmill.schemas import AcceptedJob, CommitHeader, Counts, Job, Plan, Row
+from heatmill.storage import S3Storage, WriteConflict
 from heatmill_workers.control import HOLD_SECONDS, Control, is_complete
 from heatmill_workers.tables import write_tables
 
@@ -51,28 +53,50 @@ def finish(control: Control, job: JobId) -> None:
     control.state.forget(job)
 
 
-def _held_rows(control: Control, job: JobId, token: str, counts: Counter[str], counted: set[int]) -> Iterator[Row]:
-    """All rows, how many there are of each kind, and of which shards, while the hold on the finish is prolonged."""
-    numbers = records.committed_numbers(control.storage, job)
-    for header, rows in read_ahead(partial(records.load_commit, control.storage, job), numbers):
-        control.state.hold(job, FINISHER, token, HOLD_SECONDS)
-        counts.update(succeeded=header.succeeded, failed=header.failed, cached=header.cached)
-        counted.add(header.shard)
-        yield from rows
+@dataclass
+class _Counted:
+    """What the end of a job is counted from.
+
+    Args:
+        names: The records.
+        shards: How many shards and maps they make whole.
+    """
+
+    names: set[CommitName] = field(default_factory=set)
+    shards: int = 0
+    results: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(records.COUNTED, 0)))
+
+
+def _held_rows(control: Control, job: JobId, token: str, counted: _Counted) -> Iterator[Row]:
+    """All rows, while they are counted and the hold on the finish is prolonged."""
+    names = (name for _, found in records.committed_shards(control.storage, job) for name in found)
+    load = partial(_load, control.storage, job)
+    for _, of_shard in groupby(read_ahead(load, names), lambda loaded: loaded[0].shard):
+        headers = []
+        for name, header, rows in of_shard:
+            control.state.hold(job, FINISHER, token, HOLD_SECONDS)
+            counted.results.update({kind: getattr(header, kind) for kind in records.COUNTED})
+            counted.names.add(name)
+            headers.append(header)
+            yield from rows
+        counted.shards += records.is_whole(headers)
+
+
+def _load(storage: S3Storage, job: JobId, name: CommitName) -> tuple[CommitName, CommitHeader, Iterator[Row]]:
+    return name, *records.load_commit(storage, job, *name)
 
 
 def _write_final(control: Control, accepted: AcceptedJob, token: str) -> bool:
     """Whether it is written: not where the records do not add up to the whole job."""
     storage, job = control.storage, JobId(accepted.tenant, accepted.id)
-    counts: Counter[str] = Counter(succeeded=0, failed=0, cached=0)
-    counted = set[int]()
-    write_tables(storage, job, _held_rows(control, job, token, counts, counted))
+    counted = _Counted()
+    write_tables(storage, job, _held_rows(control, job, token, counted))
     cancelled = storage.exists(keys.cancelled(job))
     plan = records.load_plan(storage, job)
-    if not cancelled and (plan is None or len(counted) < plan.shards + plan.makes_map):
-        log.error("commit records are missing", job=str(job), found=len(counted))
+    if not cancelled and (plan is None or counted.shards < plan.shards + plan.makes_map):
+        log.error("commit records are missing", job=str(job), found=counted.shards)
         return False
-    final = _final_job(control, accepted, plan, Counts(total=None, **counts), cancelled=cancelled)
+    final = _final_job(control, accepted, plan, Counts(total=None, **counted.results), cancelled=cancelled)
     if final.expires_at is not None:
         storage.put(keys.expiry_marker(job, final.expires_at), b"")
     try:
@@ -84,8 +108,8 @@ def _write_final(control: Control, accepted: AcceptedJob, token: str) -> bool:
     log.info("finished", job=str(job), state=final.state, **final.counts.model_dump())
     if cancelled:
         # What a worker that was frozen has written since the records were counted; later ones take theirs back.
-        late = (number for number in records.committed_numbers(storage, job) if number not in counted)
-        storage.delete([keys.commit(job, number) for number in late])
+        late = (name for name in records.committed_names(storage, job) if name not in counted.names)
+        storage.delete([keys.commit(job, *name) for name in late])
     return True
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from heatmill import keys
+from heatmill.jobs.parts import Part
 from heatmill.keys import JobId
 from heatmill.schemas import Row
 from heatmill.storage import S3Storage
@@ -34,11 +35,17 @@ class ShardOutputs:
 
     Args:
         first_index: Of its items.
+        parts: All that the shard has.
     """
 
     job: JobId
     number: int
     first_index: int
+    parts: tuple[Part, ...]
+
+    def part(self, index: int) -> Part:
+        """The part to which an item belongs."""
+        return next(part for part in self.parts if index - self.first_index in part.positions)
 
     def item(self, row: Row) -> str:
         """What the names of an item's files begin with."""
@@ -89,11 +96,12 @@ class Layout(Protocol):
     def placed(self, rows: Iterable[Row]) -> list[Row]:
         """The rows of whole items, in their order, with the places of their files; what else was taken is dropped."""
 
-    def finish(self, rows: list[Row]) -> list[Row]:
-        """Store what is not stored yet; gives the rows that stand.
+    def finish(self, part: Part, rows: list[Row]) -> list[Row]:
+        """Store what is not stored yet of a part; gives the rows that stand.
 
         Args:
-            rows: All of the shard, as `placed` gave them.
+            part: Nothing more comes of it.
+            rows: All of the part, as `placed` gave them.
 
         Raises:
             StorageUnavailable: The store does not answer.
@@ -137,7 +145,7 @@ class SingleObjects:
         """As they are."""
         return list(rows)
 
-    def finish(self, rows: list[Row]) -> list[Row]:
+    def finish(self, part: Part, rows: list[Row]) -> list[Row]:
         """All is stored."""
         return rows
 

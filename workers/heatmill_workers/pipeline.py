@@ -1,10 +1,7 @@
-"""One shard, start to commit: claim, fetch and decode ahead, explain, render and store behind, write the record."""
+"""One shard, start to commit: claim, fetch and decode ahead, explain, render and store behind, write the records."""
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from threading import Semaphore
 from uuid import uuid4
 
@@ -18,67 +15,41 @@ from heatmill.errors import (
     ItemError,
     MachineError,
     QueueUnavailable,
+    ShardUnfinished,
     TransientError,
 )
-from heatmill.image_uris import SourceRules, uris_in
+from heatmill.image_uris import SourceRules
 from heatmill.images import ImageLimits
 from heatmill.keys import JobId
 from heatmill.planning import lost_items
-from heatmill.schemas import CommitHeader, Item, Plan, Row
+from heatmill.schemas import Item, Plan
 from heatmill.settings import Settings
 from heatmill.state import Claim
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage import ObjectMissing
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
-from heatmill_workers.committing import commit
+from heatmill_workers.committing import ShardCommits
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.outputs import Layout, ShardOutputs, SingleObjects
+from heatmill_workers.outputs import Layout
 from heatmill_workers.prepare import Photos
 from heatmill_workers.result_cache.key import ResultFingerprint
-from heatmill_workers.rows import Answer, Outcome, explain_items, failed_rows
-from heatmill_workers.shard_tar import ShardTar
-from heatmill_workers.stages import Behind, ahead, groups
+from heatmill_workers.rows import failed_rows
+from heatmill_workers.shard.run import explain_parts
+from heatmill_workers.shard.work import ShardWork
 from heatmill_workers.worker import Worker
-from heatmill_workers.writing import ResultWriter
 
 RETRY_SECONDS = 5.0
-# Images that go to the explainers together; they cut them into batches that fit the device. At most a quarter of a
-# shard, since a cancel is noticed between groups.
-GROUP_ITEMS = 16
-LEAST_GROUPS = 4
-# Groups that are decoded while the device works on another, and that are stored behind it.
-GROUPS_AHEAD = 2
-GROUPS_BEHIND = 2
-STORE_THREADS = 8
-# Far more than may decode: what is known of an image costs the store's time only, three calls for each result.
-PREPARE_THREADS = 16
-# A shorter time says little of how slow a model is.
-PACE_SECONDS = 0.5
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What a claimed shard asks for."""
-
-    shard: ClaimedShard
-    plan: Plan
-    items: tuple[Item, ...]
-
-    def open_layout(self, storage: S3Storage) -> Layout:
-        """Takes its results."""
-        outputs = ShardOutputs(self.shard.job, self.shard.number, self.items[0].index)
-        return (SingleObjects if self.plan.layout == "objects" else ShardTar)(storage, outputs)
 
 
 def process_shard(worker: Worker, job: JobId, number: int) -> None:
     """Process a shard once, however often it is delivered.
 
-    A shard that is committed, held by another worker, cancelled or unknown is left alone. A fault of the
-    infrastructure gives the shard back uncounted.
+    A shard that is committed, held by another worker, cancelled or unknown is left alone. Parts of it that are
+    committed are not done again. A fault of the infrastructure gives the shard back uncounted.
     """
     claim = worker.state.claim(job, number, uuid4().hex, worker.settings.claim_seconds)
     if not isinstance(claim, Claim):
@@ -87,10 +58,13 @@ def process_shard(worker: Worker, job: JobId, number: int) -> None:
     shard = ClaimedShard(job, number, claim)
     try:
         with held(worker.state, shard, worker.settings.claim_seconds) as ours:
-            # A worker that died between its commit record and telling Redis left the whole answer behind.
-            header = records.load_header(worker.storage, job, number) or _explain(worker, shard, ours)
-    except ClaimLost as error:
-        log.info("given up", reason=str(error))
+            commits = ShardCommits(worker, shard, ours)
+            commits.find()
+            if not commits.is_whole:
+                _explain(worker, shard, ours, commits)
+                commits.tell()
+    except (ClaimLost, ShardUnfinished) as error:
+        log.info("given back", reason=str(error))
         _give_back(worker, shard, 0.0)
     except TransientError as error:
         log.warning("put off", error=str(error))
@@ -99,7 +73,7 @@ def process_shard(worker: Worker, job: JobId, number: int) -> None:
         log.error("this machine cannot do it", error=str(error), attempt=shard.claim.attempt)  # noqa: TRY400 - no trace
         _give_back(worker, shard, RETRY_SECONDS, counts=True)
     else:
-        _tell(worker, job, header)
+        _ring_feed(worker)
 
 
 def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, counts: bool = False) -> None:
@@ -113,30 +87,20 @@ def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, cou
         log.warning("not given back", error=str(error))
 
 
-def _tell(worker: Worker, job: JobId, header: CommitHeader) -> None:
-    """Count the shard and ring feed; where Redis is away, the claim runs out and the record is found."""
+def _ring_feed(worker: Worker) -> None:
     try:
-        worker.state.commit(job, header.shard, header.succeeded, header.failed, header.cached)
         worker.dispatcher.feed()
     except QueueUnavailable as error:
-        log.warning("commit not counted yet", error=str(error))
+        log.warning("feed not rung", error=str(error))
 
 
-def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard) -> CommitHeader:
-    started = time.monotonic()
+def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard, commits: ShardCommits) -> None:
     plan = _plan(worker, shard)
     if plan.makes_map and shard.number == plan.shards:
-        return _map(worker, shard, ours, plan)
-    work = _Work(shard, plan, _items(worker, shard, plan))
-    rows, cache = _rows_or_errors(worker, work, ours)
-    header = commit(worker, shard, ours, rows, time.monotonic() - started)
-    counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
-    log.info("committed", **counts, seconds=header.seconds)
-    # Before the job can end: whoever waits for that may submit the same images again. Rows of another worker are its
-    # own to keep.
-    if cache is not None and header.worker == worker.name:
-        cache.keep(rows)
-    return header
+        _map(worker, shard, ours, plan)
+        commits.tell(commits.write([(None, [])]))
+        return
+    _rows_or_errors(worker, ShardWork(shard, plan, _items(worker, shard, plan), ours, commits))
 
 
 def _plan(worker: Worker, shard: ClaimedShard) -> Plan:
@@ -175,13 +139,13 @@ def _for_the_last_time(worker: Worker, shard: ClaimedShard, record: str) -> Iter
         log.exception("a record is lost", record=record)
 
 
-def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[Row], ResultCache | None]:
-    """All rows of a shard, and where to keep them. What stops all of its items, say the model, is each one's error."""
+def _rows_or_errors(worker: Worker, work: ShardWork) -> None:
+    """Commit all parts of a shard. What stops all of its items, say the model, is the error of each that is left."""
     reason: HeatmillError
     try:
         with work.open_layout(worker.storage) as layout:
-            photos = _photos(worker, work, layout)
-            return _rows(worker, work, ours, photos, layout), photos.cache
+            explain_parts(worker, work, _photos(worker, work, layout), layout)
+            return
     except ItemError as error:
         reason = error
     except TransientError:
@@ -194,23 +158,26 @@ def _rows_or_errors(worker: Worker, work: _Work, ours: HeldShard) -> tuple[list[
     except Exception as error:
         log.exception("shard failed")
         reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")
-    failed = [row for item in work.items for row in failed_rows(item, work.plan, reason)]
+    _fail_what_is_left(worker, work, reason)
+
+
+def _fail_what_is_left(worker: Worker, work: ShardWork, reason: HeatmillError) -> None:
     with work.open_layout(worker.storage) as layout:
-        return layout.finish(layout.placed(failed)), None
+        for part in work.parts_left():
+            rows = [row for item in work.items_of(part) for row in failed_rows(item, work.plan, reason)]
+            work.commits.tell(work.commits.write([(part, layout.finish(part, layout.placed(rows)))]))
 
 
-def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> CommitHeader:
-    """The unit after the last shard: all features become one map, and a commit record without rows says so."""
-    started = time.monotonic()
+def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> None:
+    """The unit after the last shard: all features become one map. Its commit record has no rows."""
     work = MapWork(worker.storage, shard.job, plan, ours.check)
     if shard.claim.attempt > worker.settings.max_attempts:
         give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
     else:
         make_map(work)
-    return commit(worker, shard, ours, [], time.monotonic() - started)
 
 
-def _photos(worker: Worker, work: _Work, layout: Layout) -> Photos:
+def _photos(worker: Worker, work: ShardWork, layout: Layout) -> Photos:
     """Where the shard's photos come from; loads the model."""
     settings, model_name = worker.settings, work.plan.model
     # Before the model is loaded: that may be what kills the worker.
@@ -228,61 +195,11 @@ def _photos(worker: Worker, work: _Work, layout: Layout) -> Photos:
     )
 
 
-def _cache(worker: Worker, work: _Work, layout: Layout, model: LoadedModel) -> ResultCache:
+def _cache(worker: Worker, work: ShardWork, layout: Layout, model: LoadedModel) -> ResultCache:
     spec = worker.catalogue.model(work.plan.model).spec
     fingerprint = ResultFingerprint(worker.code, worker.settings, spec, model, work.plan)
     return ResultCache(worker.storage, layout, fingerprint)
 
 
-def _rows(worker: Worker, work: _Work, ours: HeldShard, photos: Photos, layout: Layout) -> list[Row]:
-    """The pipeline: photos are decoded ahead of the device, results are rendered and stored behind it."""
-    writer = ResultWriter(worker.storage, layout, photos.model)
-    rows: list[Row] = []
-    with ThreadPoolExecutor(PREPARE_THREADS) as preparers, ThreadPoolExecutor(STORE_THREADS) as storers:
-        group_items = min(GROUP_ITEMS, max(len(work.items) // LEAST_GROUPS, 1))
-        size, depth = (1, 0) if photos.watch.is_suspicious else (group_items, GROUPS_AHEAD)
-        stored: Behind[Answer, Row] = Behind(storers, writer.row, GROUPS_BEHIND)
-        model = _with_pictures(work, photos, preparers)
-        for group in ahead(preparers, photos.prepare, groups(work.items, size), depth):
-            ours.check()
-            started = time.monotonic()
-            answers = list(explain_items(group, work.plan, model))
-            _note_pace(worker, work, answers, time.monotonic() - started)
-            rows += layout.placed(_in_order(stored.send(answers), work.plan))
-        rows += layout.placed(_in_order(stored.finish(), work.plan))
-    writer.store_features()
-    return layout.finish(rows)
-
-
-def _in_order(rows: list[Row], plan: Plan) -> list[Row]:
-    """Rows of whole items, as they stand in the commit record."""
-    order = [method.name for method in plan.methods] + ([plan.map.method] if plan.map else [])
-    return sorted(rows, key=lambda row: (row.index, order.index(row.method), row.rank))
-
-
 def _limits(settings: Settings) -> ImageLimits:
     return ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-
-
-def _with_pictures(work: _Work, photos: Photos, preparers: ThreadPoolExecutor) -> LoadedModel:
-    """The model, beside what the methods' params name by URI."""
-    uris = sorted({uri for method in work.plan.methods for uri in uris_in(method.params).values()})
-    return replace(photos.model, pictures=dict(zip(uris, preparers.map(photos.picture, uris), strict=True)))
-
-
-def _note_pace(worker: Worker, work: _Work, answers: list[Answer], seconds: float) -> None:
-    """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm.
-
-    A short time may be the machine's mood, but that makes nothing faster: it counts where it is below what is known.
-    """
-    done = [(worker.catalogue.method(each.method.name).passes, each) for each in answers if isinstance(each, Outcome)]
-    passes = sum(cost.of(each.method.params) for cost, each in done)
-    if not passes or not all(cost.are_known(each.method.params) for cost, each in done):
-        return
-    try:
-        if seconds >= PACE_SECONDS:
-            worker.state.set_pace(work.plan.model, seconds / passes)
-        else:
-            worker.state.lower_pace(work.plan.model, seconds / passes, worker.settings.seconds_per_pass)
-    except QueueUnavailable as error:
-        log.warning("pace not noted", error=str(error))

@@ -1,4 +1,4 @@
-"""The layout `webdataset`: all files of a shard in one tar, one write instead of two for each result.
+"""The layout `webdataset`: all files of a part of a shard in one tar, one write instead of two for each result.
 
 Each item is a sample as the webdataset library reads it: its members stand together, and the part of their names up to
 the first dot is its key.
@@ -26,11 +26,12 @@ import structlog
 
 from heatmill import keys
 from heatmill.byte_ranges import ByteRange, byte_range
+from heatmill.jobs.parts import Part
 from heatmill.schemas import Row, Schema
 from heatmill.storage import S3Storage, WriteConflict
 from heatmill_workers.outputs import Files, ShardOutputs, at, read_files
 
-# The tar is on disk from here on: a shard has up to 512 items, 350 KB each for three float16 channels of 224 x 224.
+# The tar is on disk from here on: a part has up to 64 items, 350 KB each for three float16 channels of 224 x 224.
 SPOOL_BYTES = 16 * 1024 * 1024
 
 log = structlog.get_logger()
@@ -44,18 +45,14 @@ class Sample(Schema):
     results: tuple[Row, ...]
 
 
-class ShardTar:
-    """One shard's tar while it grows. Holds the files of items that are not placed, and at most `SPOOL_BYTES` more."""
+class ShardTars:
+    """The tars of one shard while they grow: one for each part, opened with its first file."""
 
     def __init__(self, storage: S3Storage, outputs: ShardOutputs) -> None:
         self._storage = storage
         self.outputs = outputs
-        self._key = keys.shard_tar(outputs.job, outputs.number)
-        self._file = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed by __exit__
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._tars: dict[int, PartTar] = {}
         self._lock = Lock()
-        # Of items that are not placed: index -> (method, rank) -> files.
-        self._waiting: defaultdict[int, dict[tuple[str, int], Files]] = defaultdict(dict)
 
     def __enter__(self) -> Self:
         return self
@@ -63,21 +60,67 @@ class ShardTar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        for tar in self._tars.values():
+            tar.close()
 
     def store(self, row: Row, files: Files) -> Row:
         """Keep them until the item is whole; the row does not say yet where they will be."""
-        with self._lock:
-            self._waiting[row.index][row.method, row.rank] = files
-        return row
+        return self._tar(self.outputs.part(row.index)).store(row, files)
 
     def copy(self, row: Row) -> Row:
         """Read them."""
         return self.store(row, read_files(self._storage, row))
 
     def placed(self, rows: Iterable[Row]) -> list[Row]:
-        """Add the items' members to the tar."""
-        return [row for _, item in groupby(rows, lambda row: row.index) for row in self._sample(list(item))]
+        """Add the items' members to the tars."""
+        items = groupby(rows, lambda row: row.index)
+        return [row for index, item in items for row in self._tar(self.outputs.part(index)).placed(list(item))]
+
+    def finish(self, part: Part, rows: list[Row]) -> list[Row]:
+        """Write the part's tar, once; where there is another, its rows stand."""
+        tar = self._tar(part)
+        try:
+            return tar.finish(rows)
+        finally:
+            tar.close()
+
+    def _tar(self, part: Part) -> "PartTar":
+        with self._lock:
+            if part.number not in self._tars:
+                self._tars[part.number] = PartTar(self._storage, self.outputs, part)
+            return self._tars[part.number]
+
+
+class PartTar:
+    """One part's tar while it grows. Holds the files of items that are not placed, and at most `SPOOL_BYTES` more."""
+
+    def __init__(self, storage: S3Storage, outputs: ShardOutputs, part: Part) -> None:
+        self._storage, self._outputs = storage, outputs
+        self._key = keys.shard_tar(outputs.job, outputs.number, part.number)
+        self._file = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed by `close`
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._lock = Lock()
+        # Of items that are not placed: index -> (method, rank) -> files.
+        self._waiting: defaultdict[int, dict[tuple[str, int], Files]] = defaultdict(dict)
+
+    def close(self) -> None:
+        """Let go of what is not stored."""
+        self._file.close()
+
+    def store(self, row: Row, files: Files) -> Row:
+        """Keep them until the item is whole."""
+        with self._lock:
+            self._waiting[row.index][row.method, row.rank] = files
+        return row
+
+    def placed(self, rows: list[Row]) -> list[Row]:
+        """Add one item's members."""
+        with self._lock:
+            files = self._waiting.pop(rows[0].index, {})
+        placed = [self._with_members(row, files) for row in rows]
+        sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(placed))
+        self._add(f"{self._outputs.item(rows[0])}.json", sample.model_dump_json(exclude_defaults=True).encode())
+        return placed
 
     def finish(self, rows: list[Row]) -> list[Row]:
         """Write the tar, once; where there is another, its rows stand."""
@@ -89,24 +132,16 @@ class ShardTar:
             try:
                 return list(self._stored_rows())
             except (tarfile.TarError, ValueError, KeyError):
-                # Of no use to anybody, and no record names it: else this shard would not be done again.
+                # Of no use to anybody, and no record names it: else this part would not be done again.
                 log.exception("a damaged tar is replaced", key=self._key)
                 self._file.seek(0)
                 self._storage.put(self._key, self._file, "application/x-tar")
         return rows
 
-    def _sample(self, rows: list[Row]) -> list[Row]:
-        with self._lock:
-            files = self._waiting.pop(rows[0].index, {})
-        placed = [self._with_members(row, files) for row in rows]
-        sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(placed))
-        self._add(f"{self.outputs.item(rows[0])}.json", sample.model_dump_json(exclude_defaults=True).encode())
-        return placed
-
     def _with_members(self, row: Row, files: dict[tuple[str, int], Files]) -> Row:
         if row.heatmap is None:
             return row
-        mine, name = files[row.method, row.rank], self.outputs.result(row)
+        mine, name = files[row.method, row.rank], self._outputs.result(row)
         heatmap, attribution = self._add(f"{name}.png", mine.png), self._add(f"{name}.npy", mine.npy)
         return at(row, {"key": self._key, "range": heatmap}, {"key": self._key, "range": attribution})
 

@@ -85,12 +85,14 @@ def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterato
 
 
 def _failed(storage: S3Storage, job: JobId) -> Iterator[Item]:
-    for number in records.committed_numbers(storage, job):
-        header = records.load_header(storage, job, number)
-        # One that has gone since it was listed, with its job, is for `load_rows` to complain about.
-        if header is not None and not header.failed:
+    for number, names in records.committed_shards(storage, job):
+        headers = [(name, records.load_header(storage, job, *name)) for name in names]
+        # One that has gone since it was listed, with its job, is for `load_commit` to complain about.
+        with_failed = [name for name, header in headers if header is None or header.failed]
+        if not with_failed:
             continue
-        failed = {row.index for row in records.load_rows(storage, job, number) if row.status == "failed"}
+        rows = chain.from_iterable(records.load_commit(storage, job, *name)[1] for name in with_failed)
+        failed = {row.index for row in rows if row.status == "failed"}
         yield from (item for item in records.load_shard(storage, job, number) if item.index in failed)
 
 

@@ -34,7 +34,7 @@ def ahead(pool: Executor, prepare: Callable[[A], B], grouped: Iterable[Sequence[
 class Behind(Generic[A, B]):
     """Groups on their way to storage, at most `depth` of them.
 
-    `send` hands over a group and gives back what has arrived; it waits where too much is on its way.
+    `send` hands over a group and gives back all groups that have arrived; it waits where too much is on its way.
     """
 
     def __init__(self, pool: Executor, store: Callable[[A], B], depth: int) -> None:
@@ -52,6 +52,6 @@ class Behind(Generic[A, B]):
 
     def _arrived(self, depth: int) -> list[B]:
         arrived: list[B] = []
-        while len(self._waiting) > depth:
+        while len(self._waiting) > depth or (self._waiting and all(future.done() for future in self._waiting[0])):
             arrived += [future.result() for future in self._waiting.popleft()]
         return arrived

@@ -1,11 +1,12 @@
 """The Celery tasks: shells that hand over ids. Everything else is plain functions that run without Celery."""
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.signals import worker_init, worker_process_init, worker_ready
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutting_down
 
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
@@ -17,6 +18,8 @@ from heatmill.storage import open_storage
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
 from heatmill_workers.celery_app.starting import start
+from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, tell_children
+from heatmill_workers.celery_app.time_limit import restart_time_limit, time_limited
 from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair
@@ -39,7 +42,8 @@ def explain_shard(tenant: str, job: str, shard: int) -> None:
         return
     with structlog.contextvars.bound_contextvars(job=f"{tenant}/{job}", shard=shard):
         try:
-            process_shard(explain_worker(), JobId(tenant, job), shard)
+            with time_limited(SETTINGS.shard_limit_seconds):
+                process_shard(explain_worker(), JobId(tenant, job), shard)
         except MemoryError:
             # Celery's parent process takes a MemoryError as its own and dies; the shard's claim runs out instead.
             log.exception("out of memory")
@@ -111,7 +115,14 @@ def start_threads(sender: Any, **_: object) -> None:
 def warm_up(**_: object) -> None:
     """Import torch and open connections before the first shard comes, not while it waits."""
     end_with_parent()
+    listen_to_parent()
     explain_worker()
+
+
+@worker_shutting_down.connect
+def stop_gently(**_: object) -> None:
+    """In the parent: its child finishes the part at work, and gives back the rest of the shard."""
+    tell_children()
 
 
 @cache
@@ -119,7 +130,9 @@ def explain_worker() -> "Worker":
     """This child's connections and models; torch is imported here, not in the parent."""
     from heatmill_workers.worker import open_worker
 
-    return open_worker(SETTINGS, dispatch.Dispatcher(explain))
+    worker = open_worker(SETTINGS, dispatch.Dispatcher(explain))
+    restart = partial(restart_time_limit, SETTINGS.shard_limit_seconds)
+    return replace(worker, is_stopping=is_stopping, restart_time_limit=restart)
 
 
 def _names_a_shard(tenant: object, job: object, shard: object) -> bool:

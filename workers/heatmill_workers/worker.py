@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -31,6 +32,8 @@ class Worker:
     Args:
         name: As its commit records have it.
         code: Which code made the results in the cache; see `code_version`.
+        is_stopping: Whether the process is asked to stop.
+        restart_time_limit: Called for each group of images, which has `shard_limit_seconds` from then on.
     """
 
     storage: S3Storage
@@ -41,6 +44,8 @@ class Worker:
     settings: Settings
     name: str
     code: str
+    is_stopping: Callable[[], bool] = lambda: False
+    restart_time_limit: Callable[[], None] = lambda: None
 
 
 def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:

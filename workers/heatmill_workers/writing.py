@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heatmill.jobs.parts import Part
 from heatmill.schemas import Row, StoredArray, StoredPicture
 from heatmill.storage import S3Storage
 from heatmill_workers.engine.head import Quantity
@@ -45,14 +46,17 @@ class ResultWriter:
             return self._explained(answer)
         return self._placed(answer) if isinstance(answer, Placed) else answer
 
-    def store_features(self) -> None:
-        """Write what was kept for the job's map, if anything.
+    def store_features(self, part: Part) -> None:
+        """Write what was kept of a part for the job's map, if anything.
 
         Raises:
             StorageUnavailable: The store does not answer.
         """
-        if self.features:
-            store_features(self.storage, self.layout.outputs.job, self.layout.outputs.number, self.features)
+        outputs = self.layout.outputs
+        indices = [outputs.first_index + position for position in part.positions]
+        kept = {index: self.features.pop(index) for index in indices if index in self.features}
+        if kept:
+            store_features(self.storage, outputs.job, outputs.number, part.number, kept)
 
     def _explained(self, outcome: Outcome) -> Row:
         asked, method, explained = outcome.asked, outcome.method, outcome.explained

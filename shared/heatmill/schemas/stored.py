@@ -58,6 +58,11 @@ class CommitHeader(Schema):
     """First line of a commit record."""
 
     shard: int
+    part: int | None = Field(None, description="Null: the record is of the whole shard.")
+    parts: int = Field(1, description="Of the shard.")
+    items: tuple[int, int] | None = Field(
+        None, description="Index of the part's first item, and of that after its last."
+    )
     succeeded: int
     failed: int
     cached: int = Field(0, description="Of the succeeded.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from heatmill import keys, records
 from heatmill.errors import JobDeleted, JobNotFound
-from heatmill.keys import JobId
+from heatmill.keys import CommitName, JobId
 from heatmill.schemas import CommitHeader, Row
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
@@ -41,7 +41,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Record:
-    """A commit record.
+    """A commit record, of a part of a shard.
 
     Attributes:
         written: Seconds since the epoch; stores tell whole seconds.
@@ -133,7 +133,9 @@ def stored_job(storage: S3Storage, job: JobId) -> StoredJob:
         shards=plan.shards if plan else 0,
         counts=(counts.total or 0, counts.succeeded, counts.failed, counts.cancelled) if counts else (0, 0, 0, 0),
         records=tuple(
-            _record(storage, job, keys.commit_number(entry.key), entry.modified.timestamp()) for entry in commits
+            _record(storage, job, name, entry.modified.timestamp())
+            for entry in commits
+            if (name := keys.commit_name(entry.key))
         ),
         objects=len(entries),
     )
@@ -154,16 +156,16 @@ def memory(state: RedisJobStore) -> Iterator[str]:
     yield from (f"turn: {name}" for name in state.turns() if not name.endswith("/"))
 
 
-def _record(storage: S3Storage, job: JobId, number: int, written: float) -> Record:
-    head, _, body = storage.get(keys.commit(job, number)).partition(b"\n")
+def _record(storage: S3Storage, job: JobId, name: CommitName, written: float) -> Record:
+    head, _, body = storage.get(keys.commit(job, *name)).partition(b"\n")
     header = CommitHeader.model_validate_json(head)
-    rows = list(records.load_rows(storage, job, number))
+    rows = list(records.load_commit(storage, job, *name)[1])
     with ThreadPoolExecutor(READERS) as pool:
         results = tuple(pool.map(lambda row: _result(storage, row), rows))
     failed = sum(result.error is not None for result in results)
     is_sound = header.sha256 == hashlib.sha256(body).hexdigest()
     return Record(
-        number, written, results, is_sound and (header.succeeded, header.failed) == (len(rows) - failed, failed)
+        name.shard, written, results, is_sound and (header.succeeded, header.failed) == (len(rows) - failed, failed)
     )
 
 

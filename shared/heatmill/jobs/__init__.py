@@ -1,0 +1,1 @@
+"""A job's parts and records, without the store's encoding or Redis."""

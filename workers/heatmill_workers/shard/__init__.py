@@ -1,0 +1,1 @@
+"""The run of one shard: what is shared by its steps."""
