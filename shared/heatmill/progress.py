@@ -108,6 +108,8 @@ def map_status(storage: S3Storage, job: JobId, *, cancelled: bool) -> MapStatus 
 def open_job(job: JobId, progress: JobProgress) -> Job:
     """A job that is not terminal, also when all its shards are committed and only `finish` is missing."""
     counts = progress.counts
+    # A worker of an earlier version that does a half-done shard as a whole counts some of it twice.
+    left = max((counts.total or 0) - counts.done, 0)
     started = progress.started_at
     state = job_state(counts, started=started is not None)
     rate = _rate(counts, started)
@@ -115,13 +117,13 @@ def open_job(job: JobId, progress: JobProgress) -> Job:
         id=job.job,
         state=state if state in ("queued", "running") else "running",
         done=False,
-        progress=counts.done / counts.total if counts.total else 0.0,
+        progress=(counts.total - left) / counts.total if counts.total else 0.0,
         counts=counts,
         started_at=None if started is None else datetime.fromtimestamp(started, UTC),
         items_per_second=round(rate * progress.items / counts.total, 3)
         if rate and progress.items and counts.total
         else None,
-        eta_seconds=round((counts.total - counts.done) / rate, 1) if rate and counts.total else None,
+        eta_seconds=round(left / rate, 1) if rate and counts.total else None,
         **progress.summary | _known_map(progress),
     )
 

@@ -73,7 +73,14 @@ class Settings(BaseSettings):
     max_attempts: Annotated[
         int, Field(gt=0, description="Deaths of a worker over one shard, twice as many where items are found out.")
     ] = 3
-    shard_limit_seconds: Annotated[int, Field(gt=0, description="Hard limit; the worker's child is killed.")] = 600
+    shard_limit_seconds: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="A worker gives a shard back after two thirds of it, the parts that are done apart. A group of "
+            "images that takes all of it by itself ends the worker's child.",
+        ),
+    ] = 600
 
     weights_dir: Path = Field(
         Path("~/.cache/heatmill/weights"), description="Where workers keep weights that models.toml names by URI."

@@ -17,7 +17,7 @@ Images = Mapping[str, Path | str] | Sequence[Path | str]
 class SubmitOptions(TypedDict, total=False):
     """What `Client.submit` takes beside model, methods and images.
 
-    `target` is for items that name none; `layout` "webdataset" stores one tar per shard of items, in which the rows
+    `target` is for items that name none; `layout` "webdataset" stores one tar per part of a shard, in which the rows
     name byte ranges, "objects" each heatmap and attribution by itself; `map` asks for a map of all items; `cache`
     False makes everything anew, where results that earlier jobs made of the same images in the same way would be
     taken; `idempotency_key` is chosen by the client where none is given; `on_upload` is told (images stored so far,

@@ -10,6 +10,7 @@ from PIL import Image, ImageStat
 from werkzeug.test import TestResponse
 
 from heatmill import keys, records
+from heatmill.jobs.parts import parts_of
 from heatmill.keys import JobId
 from heatmill.planning import inline_items, store_plan
 from heatmill.records import store_shard
@@ -244,3 +245,12 @@ def test_a_photo_that_is_gone_is_not_found(client: FlaskClient, storage: S3Stora
 def test_positions_agree_with_the_planner() -> None:
     requests = [ItemRequest(id=None, image="x"), ItemRequest(id="named", image="y")]
     assert [item.id for item in inline_items(requests)(None)] == ["0", "named"]
+
+
+def test_a_heatmap_is_found_in_the_part_of_its_shard(client: FlaskClient, storage: S3Storage) -> None:
+    job = submit(client, items=3)
+    for part in parts_of(3)[:2]:
+        heatmap = picture(storage, job, 0, f"{part.number:04}.saliency.1")
+        commit(storage, job, 0, row(part.number, heatmap=heatmap), part=part)
+    assert [get(client, job, f"photo-{index}").status_code for index in range(3)] == [200, 200, 404]
+    assert get(client, job, "photo-1", index=1).status_code == 200

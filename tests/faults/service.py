@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from heatmill import keys, records
+from heatmill.coordination.throughput import record_throughput
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
@@ -36,6 +37,7 @@ class Service:
         state: Its Redis.
         watcher: Sees what Redis holds.
         recoveries: What each row of the table took to heal.
+        seconds_per_pass: Said to be measured when a job is submitted.
     """
 
     stack: Stack
@@ -43,6 +45,7 @@ class Service:
     state: RedisJobStore
     watcher: Watcher
     recoveries: dict[str, float]
+    seconds_per_pass: float | None = None
     _reference: dict[str, tuple[str, str]] = field(default_factory=dict)
     _warm: set[int | None] = field(default_factory=set)
 
@@ -70,6 +73,8 @@ class Service:
         """`POST /v1/jobs` of images that are stored."""
         # A pace that an earlier test has measured would change how many items make a shard.
         self.state.client.delete(f"heatmill:pace:{MODEL}")
+        if self.seconds_per_pass is not None:
+            record_throughput(self.state, MODEL, "cuda", self.seconds_per_pass)
         headers = {"Authorization": f"Bearer {TENANTS[tenant]}"}
         if idempotency_key:
             headers["Idempotency-Key"] = idempotency_key

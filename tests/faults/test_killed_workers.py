@@ -98,7 +98,7 @@ def test_a_worker_is_asked_to_stop_in_the_middle_of_a_shard(service: Service) ->
     stopping.ask_to_stop()
     asked = time.monotonic()
     wait_until(stopping.has_ended, 30, "the worker has stopped")
-    service.recoveries["worker asked to stop: until it has finished its shard and ended"] = time.monotonic() - asked
+    service.recoveries["worker asked to stop: until it has finished its part and ended"] = time.monotonic() - asked
 
     assert stopping.end(0) == 0
     service.wait(job).check(batch(), service.reference(batch()))

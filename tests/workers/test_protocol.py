@@ -6,16 +6,13 @@ record that is written over another.
 """
 
 from dataclasses import replace
-from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar, cast, get_args
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from torch import Tensor, nn
 
 from heatmill import keys, records
 from heatmill.byte_ranges import span
@@ -25,41 +22,18 @@ from heatmill.storage import S3Storage
 from heatmill_workers import committing
 from heatmill_workers.claims import HeldShard
 from heatmill_workers.control import Control, plan
-from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.worker import Worker
 from tests.workers.jobs import MODEL, accept, upload
+from tests.workers.one_model import OneModel
 from tests.workers.photos import noise
 from tests.workers.protocol import Attempt, Event, World, commit_records, pictures
-from tests.workers.small import loaded
 
 SHARDS = 2
 SHARD_ITEMS = 2
 # A shard without faults takes 14 to 16 steps, 18 with tars, as its two parts are committed together or apart.
 STEPS = 18
 EVENTS = st.dictionaries(st.integers(0, STEPS - 1), st.sampled_from(get_args(Event)), max_size=3)
-
-
-class Linear(nn.Module):
-    """The smallest classifier of photos that has a gradient."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.head = nn.Linear(3, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.head((images**2).mean((2, 3)))
-        return out
-
-
-class OneModel:
-    """Stands for the store of models."""
-
-    @cache  # noqa: B019
-    def get(self, name: str) -> LoadedModel:
-        """The one."""
-        return replace(loaded(Linear(), side=8), name=name)
 
 
 @pytest.fixture

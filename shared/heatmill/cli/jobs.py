@@ -63,7 +63,7 @@ class Submission(TypedDict):
     type=click.Choice(get_args(Layout)),
     default="objects",
     show_default=True,
-    help="How results are stored: each file by itself, or one tar per shard of items, as webdataset reads them.",
+    help="How results are stored: each file by itself, or a tar for each run of up to 64 items, for webdataset.",
 )
 @click.option(
     "--priority", type=click.Choice(["interactive", "normal", "bulk"]), help="By default after the job's size."

@@ -98,7 +98,7 @@ class JobRequest(Schema):
     )
     layout: Layout = Field(
         "objects",
-        description="`objects` stores each heatmap and attribution by itself, `webdataset` one tar per shard of items.",
+        description="`objects` stores each file by itself, `webdataset` a tar for each run of up to 64 items.",
     )
     priority: Priority | None = Field(
         None, description="`interactive` for up to 16 items, else `normal`, where none is given."
