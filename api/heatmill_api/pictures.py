@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 
 from flask import Response
 from PIL import Image
@@ -16,6 +16,7 @@ from heatmill.image_uris import UriRefused, address
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.keys import CommitName, JobId
 from heatmill.overlay import overlay, resized
+from heatmill.read_ahead import read_ahead
 from heatmill.schemas import ImageRead, Row, StoredPicture
 from heatmill.storage import AccessRefused, ObjectMissing
 from heatmill_api.routing import JobPath, Parameters, problems, versioned
@@ -89,9 +90,13 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PictureQuery) ->
 
 def _rows(here: Services, job: JobId, names: Iterable[CommitName]) -> Iterator[Row]:
     """The rows of these commit records, but for those that have gone since they were listed."""
-    for name in names:
+
+    def load(name: CommitName) -> list[Row]:
         with suppress(ObjectMissing):
-            yield from list(records.load_commit(here.storage, job, *name)[1])
+            return list(records.load_commit(here.storage, job, *name)[1])
+        return []
+
+    return chain.from_iterable(read_ahead(load, names))
 
 
 def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[tuple[int, list[CommitName]]]:

@@ -14,12 +14,14 @@ from heatmill.progress import read_job
 from heatmill.schemas import ResultPage, Row, Verdict
 from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
 from heatmill_api.routing import JobPath, Parameters, problems, ref, versioned
-from heatmill_api.rows import Place, walk
+from heatmill_api.rows import Place, Walk
 from heatmill_api.services import Services, known, services
 
 JSON_LINES = "application/jsonl"
 PLACE = re.compile(r"([0-9]{1,7})\.([0-9]{1,7})")
 MAX_PAGE = 1000
+# A larger page wants more than one part of a shard, of up to 64 items each.
+MANY_ROWS = 100
 # Ends of commit records and of shards that one page passes: a filter that fits few rows makes pages short, not slow.
 MAX_PASSED = 128
 
@@ -82,7 +84,7 @@ def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done
     following = start
     ended = done
     passed = 0
-    for place, row in walk(here.storage, job, start, done=done):
+    for place, row in Walk(here.storage, job, done, size > MANY_ROWS).rows(start):
         following = place
         passed += row is None
         if row is None and passed < MAX_PASSED:
@@ -106,7 +108,7 @@ def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
 def _lines(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> Iterator[bytes]:
     seconds = here.settings.presigned_seconds
     sign = here.storage.get_signer(seconds)
-    for _, row in walk(here.storage, job, start, done=done):
+    for _, row in Walk(here.storage, job, done, reads_shards=True).rows(start):
         if row is None:
             # Signed anew for each shard: whoever reads slowly gets URLs that still work.
             sign = here.storage.get_signer(seconds)

@@ -2,52 +2,75 @@
 
 import time
 from collections.abc import Iterator
-
-import pytest
+from contextlib import contextmanager
 
 from heatmill import records
+from heatmill.jobs.parts import MAX_PARTS
 from tests.faults.photos import slow
 from tests.faults.service import Service
+from tests.faults.stack import wait_until
 
 # Of these tests' time limit; a GPU would do a hundred images in it.
 LIMIT_SECONDS = 2
 
 
-@pytest.fixture
-def service(service: Service) -> Iterator[Service]:
-    """With one worker that has little time, and shards that were cut for a GPU."""
-    service.reference(slow(64, 5))
+PHOTOS = slow(64, 5)
+
+
+@contextmanager
+def one_worker(service: Service, **settings: str) -> Iterator[None]:
+    """One worker, and shards that were cut for a GPU."""
+    service.reference(PHOTOS)
     service.stack.kill("explain-1", "explain-2")
-    service.stack.start_explain(3, shard_limit_seconds=str(LIMIT_SECONDS))
+    service.stack.start_explain(3, **settings)
     service.seconds_per_pass = 1e-6
-    yield service
-    service.seconds_per_pass = None
-    service.stack.kill("explain-3")
+    try:
+        yield
+    finally:
+        service.seconds_per_pass = None
+        service.stack.kill("explain-3")
 
 
 def test_a_worker_that_is_fifty_times_slower_than_the_pace_says_does_all_of_a_shard(service: Service) -> None:
-    photos = slow(64, 5)
-    submitted = time.monotonic()
-    job = service.submit(photos)
+    with one_worker(service, shard_limit_seconds=str(LIMIT_SECONDS)):
+        submitted = time.monotonic()
+        job = service.submit(PHOTOS)
 
-    history = service.healed(
-        f"worker far slower than the pace says, limit {LIMIT_SECONDS} s, 6 s of work", job, submitted
-    )
+        history = service.healed(
+            f"worker far slower than was thought: 6 s of work, limit {LIMIT_SECONDS}", job, submitted
+        )
 
-    history.check(photos, service.reference(photos))
-    plan = records.load_plan(service.storage, job)
-    assert plan
-    assert plan.shards == 1
-    assert service.most_attempts(job) == 1, "no attempt died"
+        history.check(PHOTOS, service.reference(PHOTOS))
+        plan = records.load_plan(service.storage, job)
+        assert plan
+        assert plan.shards == 1
+        assert service.most_attempts(job) == 1, "no attempt died"
 
 
 def test_images_that_together_take_longer_than_the_time_limit_go_alone_and_succeed(service: Service) -> None:
-    # Ten images make five parts; two of them take 2.4 s.
-    photos = slow(10, 60)
-    submitted = time.monotonic()
-    job = service.submit(photos)
+    with one_worker(service, shard_limit_seconds=str(LIMIT_SECONDS)):
+        submitted = time.monotonic()
+        # Ten images make five parts; two of them take 2.4 s.
+        job = service.submit(slow(10, 60))
 
-    history = service.healed(f"group of images over the limit of {LIMIT_SECONDS} s, 12 s of work", job, submitted)
+        history = service.healed(f"group of images over the limit: 12 s of work, limit {LIMIT_SECONDS}", job, submitted)
 
-    assert [row.error for row in history.rows()] == [None] * 10
-    assert service.most_attempts(job) == 2, "the first attempt was killed by the time limit"
+        assert [row.error for row in history.rows()] == [None] * 10
+        assert service.most_attempts(job) == 2, "the first attempt was killed by the time limit"
+
+
+def test_a_worker_that_is_asked_to_stop_gives_back_the_rest_of_its_shard(service: Service) -> None:
+    with one_worker(service):
+        job = service.submit(PHOTOS)
+        wait_until(lambda: records.shard_names(service.storage, job, 0), 30, "a part is committed")
+
+        stopping = service.stack.processes["explain-3"]
+        stopping.ask_to_stop()
+        wait_until(stopping.has_ended, 5, "the worker has stopped")
+
+        assert stopping.end(0) == 0
+        assert 0 < len(records.shard_names(service.storage, job, 0)) < MAX_PARTS
+        assert service.claims(job) == 0
+    service.stack.keep_up()
+    service.wait(job).check(PHOTOS, service.reference(PHOTOS))
+    assert service.most_attempts(job) == 1

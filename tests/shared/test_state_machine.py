@@ -126,16 +126,16 @@ class Cluster(RuleBasedStateMachine):
     def stored(self) -> Committed:
         """What `records.committed` finds."""
         halves: dict[int, HalfDone] = {}
-        shards, counts = [], [0, 0]
+        shards, succeeded, failed = [], 0, 0
         for shard in range(SHARDS):
             found = {part: self.records[shard, part] for part in range(PARTS) if (shard, part) in self.records}
             good, bad = (sum(each[kind] for each in found.values()) for kind in (0, 1))
-            counts = [counts[0] + good, counts[1] + bad]
+            succeeded, failed = succeeded + good, failed + bad
             if len(found) == PARTS:
                 shards.append(shard)
             elif found:
                 halves[shard] = HalfDone(sum(1 << part for part in found), good, bad, 0)
-        return Committed(Shards.of(shards), *counts, half_done=halves)
+        return Committed(Shards.of(shards), succeeded, failed, half_done=halves)
 
     def _work_through(self) -> None:
         self._end_all_deadlines()

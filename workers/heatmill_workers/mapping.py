@@ -20,6 +20,7 @@ from heatmill import keys, records
 from heatmill.job_map import Drawn, JobMap, MapPoint, NeighboursKept
 from heatmill.keys import JobId
 from heatmill.planning import MIN_MAP_ITEMS, map_problem
+from heatmill.read_ahead import read_ahead
 from heatmill.schemas import MapRequest, Plan, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.features import load_features
@@ -108,10 +109,13 @@ def _gather(work: MapWork, asked: MapRequest) -> _Gathered:
     """All items with a row that succeeded, in the order of the job."""
     rows: list[Row] = []
     parts: list[NDArray[np.float32]] = []
-    for number in range(work.plan.shards):
+
+    def read(number: int) -> tuple[dict[int, NDArray[np.float32]], list[Row]]:
+        return load_features(work.storage, work.job, number), list(_map_rows(work, asked, number))
+
+    for features, found in read_ahead(read, range(work.plan.shards)):
         work.check()
-        features = load_features(work.storage, work.job, number)
-        shown = [row for row in _map_rows(work, asked, number) if row.index in features]
+        shown = [row for row in found if row.index in features]
         rows += shown
         parts += [np.stack([features[row.index] for row in shown])] if shown else []
     return _Gathered(rows, np.concatenate(parts) if parts else np.empty((0, 0), np.float32))

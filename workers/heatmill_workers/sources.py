@@ -4,7 +4,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count, groupby, islice
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +19,7 @@ from heatmill.item_ids import name_fault, shown_id
 from heatmill.keys import JobId
 from heatmill.manifest_lines import read_line
 from heatmill.planning import ListItems, as_problem, inline_items, listed_item
+from heatmill.read_ahead import read_ahead
 from heatmill.schemas import AcceptedJob, Item, ItemId, ItemRequest
 from heatmill.storage import S3Storage
 from heatmill_workers.line_ids import LineIds
@@ -85,13 +86,12 @@ def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterato
 
 
 def _failed(storage: S3Storage, job: JobId) -> Iterator[Item]:
-    for number, names in records.committed_shards(storage, job):
-        headers = [(name, records.load_header(storage, job, *name)) for name in names]
-        # One that has gone since it was listed, with its job, is for `load_commit` to complain about.
-        with_failed = [name for name, header in headers if header is None or header.failed]
-        if not with_failed:
-            continue
-        rows = chain.from_iterable(records.load_commit(storage, job, *name)[1] for name in with_failed)
+    names = (name for _, found in records.committed_shards(storage, job) for name in found)
+    headers = read_ahead(lambda name: (name, records.load_header(storage, job, *name)), names)
+    # One that has gone since it was listed, with its job, is for `load_commit` to complain about.
+    with_failed = (name for name, header in headers if header is None or header.failed)
+    for number, of_shard in groupby(with_failed, lambda name: name.shard):
+        rows = chain.from_iterable(records.load_commit(storage, job, *name)[1] for name in of_shard)
         failed = {row.index for row in rows if row.status == "failed"}
         yield from (item for item in records.load_shard(storage, job, number) if item.index in failed)
 
