@@ -58,7 +58,7 @@ def test_nothing_that_a_tenant_owns_looks_like_a_marker(prefix: str) -> None:
     owned = [
         *(keys.request(job), keys.plan(job), keys.shard(job, 0), keys.commit(job, 0), keys.final(job)),
         *(keys.blob(job.tenant, "0" * 64), keys.cached(job.tenant, "0" * 64), keys.cancelled(job)),
-        *(keys.heatmap(job, 0, "a"), keys.attribution(job, 0, "a"), keys.shard_tar(job, 0), keys.table(job, 0)),
+        *(keys.heatmap(job, 0, "a"), keys.attribution(job, 0, "a"), keys.shard_tar(job, 0, 0), keys.table(job, 0)),
     ]
     assert [key for key in owned if key.startswith(prefix) and keys.marked_job(prefix, key) is not None] == []
 

@@ -38,7 +38,7 @@ def archive() -> bytes:
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
         (b"\x93NUMPY\1\0v\0", "a NumPy array"),
         (archive(), "a ZIP archive"),
-        (gzip.compress(b"x"), "a gzip archive"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "an MP4 or another video"),
         (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "a QuickTime video"),
