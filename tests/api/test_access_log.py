@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from heatmill import records
 from heatmill.keys import JobId
+from heatmill.settings import Settings
 from heatmill.storage import S3Storage
 from heatmill_api.app import create_app
 from heatmill_api.http.access_log import HEADER
@@ -17,6 +18,11 @@ from tests.api.requests import answered, body
 from tests.api.test_tenants import bearer, guarded
 
 __all__ = ["guarded"]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"access_log": True})
 
 
 def logged(client: FlaskClient, method: str, path: str, **more: Any) -> list[dict[str, Any]]:

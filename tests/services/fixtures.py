@@ -99,6 +99,8 @@ def settings(redis_url: str, object_store_url: str, bucket: str) -> Settings:
         s3_endpoint=object_store_url,
         bucket=bucket,
         source_prefixes=(f"s3://{bucket}/",),
+        # Until logs are configured they go to standard output, which tests of the command line read.
+        access_log=False,
     )
 
 
