@@ -48,12 +48,17 @@ class LastResults(TorchFunctionMode):
     Args:
         wants: Which shapes count.
         count: How many are kept.
+
+    Attributes:
+        kept: The results, in order.
+        makers: The functions that made them.
     """
 
     def __init__(self, wants: Callable[[torch.Size], bool], count: int) -> None:
         super().__init__()
         self.wants = wants
         self.kept: deque[Tensor] = deque(maxlen=count)
+        self.makers: deque[Callable[..., Any]] = deque(maxlen=count)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -63,6 +68,7 @@ class LastResults(TorchFunctionMode):
         if shape is not None and out.dtype.is_floating_point and self.wants(shape):
             # The model may go on to change it in place.
             self.kept.append(out.clone())
+            self.makers.append(func)
         return out
 
 

@@ -190,7 +190,9 @@ def _check_final(spec: ModelSpec, ending: Ending, final: FinalActivation, activa
                 f'"softmax" or "sigmoid" makes probabilities of them, "none" takes them as values'
             )
         return
-    if activation and KINDS[final.name] != activation and final.sides is None:
+    # Shares of two classes that sum to 1 are those of a softmax and those of a sigmoid.
+    are_shares = final.sides is not None or (final.read is None and ending.outputs == 2)
+    if activation and KINDS[final.name] != activation and not are_shares:
         raise ModelRefused(
             f'model {spec.name}: `activation` is "{activation}", but the model ends in {final.name} already; leave '
             f"`activation` out, or have the model put out its logits"

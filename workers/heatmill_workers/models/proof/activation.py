@@ -2,44 +2,43 @@
 
 What the last operation is called says little: softmax is written by hand, its result is clamped, viewed or averaged.
 So the tensors of the end of a forward pass are tried: the first whose softmax or sigmoid is what the model puts out is
-what goes into it. Where there is none, rows that sum to 1 are probabilities, and numbers within 0..1 are so if that
-follows from the operations (`ranges`). Where only numbers can tell, they must also reach 0 or 1 and stay within.
+what goes into it, if no plain function of that tensor makes them as well (`evidence`). Where there is none, rows that
+sum to 1 and differ are probabilities, and numbers within 0..1 are so if that follows from the operations (`ranges`).
+Numbers that stay between bounds otherwise may be of any kind.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.comparison import usable
+from heatmill_workers.models.proof.evidence import (
+    CLOSE,
+    FORMS,
+    ROUNDING,
+    SATURATED,
+    SEPARATION,
+    Form,
+    are_named,
+    as_probabilities,
+    is_evidence,
+)
 from heatmill_workers.models.proof.intervals import Range
 from heatmill_workers.models.proof.results import Candidate, observe
 from heatmill_workers.models.proof.runs import FAILED
 
-Name = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "bounded", "mixed"]
+Name = Form | Literal["bounded", "mixed"]
 Read = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
-FORMS: dict[Name, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda values: values.softmax(1),
-    "sigmoid": torch.sigmoid,
-    "log_softmax": lambda values: values.log_softmax(1),
-    "log_sigmoid": functional.logsigmoid,
-}
-LOGARITHMS = {"log_softmax", "log_sigmoid"}
-# Rounding makes 1e-6; what was rounded to half precision before or behind the activation is off by more.
-CLOSE = 1e-5
 CLOSE_IN_HALF = 1e-2
 # How far the images are scaled to drive the outputs to their bounds.
 FAR = 30
-SATURATED = 0.01
 MOST_POSITIVE = 1e6
-SMALLEST = 1e-30
-ROUNDING = 1e-6
 # Half of 16.
 ROUNDINGS = 8
 
@@ -69,9 +68,10 @@ class FinalActivation:
 
     def errors(self, before: Tensor, outputs: Tensor) -> Tensor:
         """By how much what the activation makes differs from the outputs, (N, K), as probabilities."""
-        made = FORMS[self.name](before)
+        if self.name == "bounded" or self.name == "mixed":
+            raise ValueError("no function makes numbers of any kind")
         # Written by hand, the logarithm of a small probability ends somewhere.
-        made, outputs = (made.exp(), outputs.exp()) if self.name in LOGARITHMS else (made, outputs)
+        made, outputs = (as_probabilities(self.name, each) for each in (FORMS[self.name](before), outputs))
         # Of an image that makes NaN of everything nothing can be said.
         return (made - outputs).abs().masked_fill(outputs.isnan() & made.isnan(), 0)
 
@@ -115,23 +115,24 @@ def see_ending(module: nn.Module, images: Tensor) -> Ending:
 def _matches(candidates: list[Candidate], outputs: Tensor, finite: Tensor) -> Iterator[tuple[float, FinalActivation]]:
     """Activations that make the outputs of one of the tensors, in their order, and how far they miss."""
     wanted = outputs[finite].float()
-    names = [name for name in FORMS if _is_possible(wanted, name)]
-    for candidate, name in product(candidates, names):
+    of_usable = [replace(each, values=each.values[finite]) for each in candidates]
+    named = {name: are_named(name, of_usable, wanted) for name in FORMS if _is_possible(wanted, name)}
+    for candidate, name in product(candidates, named):
         close = _close(candidate, wanted, name)
         for sides in _sides(candidate, outputs):
             found = FinalActivation(name, candidate.read, sides)
             before = found.before(candidate.values, outputs)[finite]
             error = float(found.errors(before, wanted).max())
-            if error <= close and _is_evidence(FORMS[name](before), wanted, name):
+            if error <= close and is_evidence(name, before, wanted, named=named[name]):
                 yield error, found
 
 
-def _close(candidate: Candidate, outputs: Tensor, name: Name) -> float:
+def _close(candidate: Candidate, outputs: Tensor, name: Form) -> float:
     """By how much the outputs may differ from what an activation makes of a tensor."""
     if not candidate.is_precise:
         return CLOSE_IN_HALF
     # A probability of 1e-7 whose logarithm is rounded changes 16 times as much.
-    largest = float((outputs.exp() if name in LOGARITHMS else outputs).max())
+    largest = float(as_probabilities(name, outputs).max())
     return min(CLOSE + ROUNDINGS * candidate.rounding * largest, CLOSE_IN_HALF)
 
 
@@ -148,51 +149,50 @@ def _sides(candidate: Candidate, outputs: Tensor) -> tuple[tuple[int, int] | Non
     return ((-1, 1), (1, -1)) if count == 1 and outputs.shape[1] == 2 else ()
 
 
-def _is_possible(outputs: Tensor, name: Name) -> bool:
+def _is_possible(outputs: Tensor, name: Form) -> bool:
     """Whether all outputs may be probabilities, or their logarithms; the softmax of one number is always 1."""
     if name in {"softmax", "log_softmax"} and outputs.shape[1] == 1:
         return False
-    probabilities = outputs.exp() if name in LOGARITHMS else outputs
+    probabilities = as_probabilities(name, outputs)
     return bool((probabilities < 1 + SATURATED).all() and (probabilities > -SATURATED).all())
-
-
-def _is_evidence(made: Tensor, wanted: Tensor, name: Name) -> bool:
-    """Whether the outputs tell tensors apart: at 0 and 1 all look alike, but for how small a number is."""
-    made, wanted = (made.exp(), wanted.exp()) if name in LOGARITHMS else (made, wanted)
-    inside = (wanted > CLOSE) & (wanted < 1 - SATURATED)
-    small = (wanted > SMALLEST) & (wanted <= CLOSE) & torch.isclose(made, wanted, rtol=SATURATED, atol=0)
-    return bool((inside | small).any())
 
 
 def _told_by_bounds(outputs: Tensor, known: Range | None) -> FinalActivation | None:
     """What bounds say of outputs that no tensor of the pass explains."""
-    if _sums_to_1(outputs):
+    if _sum_to_1(outputs, known):
         return FinalActivation("softmax")
     if known is not None and known.mixed:
         return FinalActivation("mixed")
-    if known is not None and known.within(0, 1):
+    if known is not None and known.within(0, 1) and not known.of_distances:
         return FinalActivation("sigmoid")
-    is_of_other_base = any(_sums_to_1(base**outputs) for base in (2, 10))
-    if is_of_other_base or (known is not None and _is_narrow(known, outputs.shape[1])):
-        return FinalActivation("bounded")
-    if known is not None and known.attained:
-        return None
-    return _told_by_numbers(outputs)
+    if known is not None and known.high <= 0 and not known.of_distances:
+        # Such as logarithms of probabilities.
+        return FinalActivation("log_softmax" if _sum_to_1(outputs.exp(), None) else "bounded")
+    return FinalActivation("bounded") if _may_be_of_any_kind(outputs, known) else None
 
 
-def _told_by_numbers(outputs: Tensor) -> FinalActivation | None:
-    low, high = float(outputs.min()), float(outputs.max())
-    if low < 0 or high > 1:
-        return None
-    moves = float(outputs.std(0).max()) > SATURATED if len(outputs) > 1 else False
-    reaches = low < SATURATED or high > 1 - SATURATED
-    return FinalActivation("sigmoid" if moves and reaches else "bounded")
+def _may_be_of_any_kind(outputs: Tensor, known: Range | None) -> bool:
+    """Whether the outputs are no logits, by their bounds; numbers within 0..1 may also be logits by chance."""
+    # Logarithms of probabilities to another base.
+    if any(_sum_to_1(base**outputs, None) for base in (2, 10)):
+        return True
+    if known is not None and (known.attained or _is_narrow(known, outputs.shape[1])):
+        return _is_narrow(known, outputs.shape[1])
+    return float(outputs.min()) >= 0 and float(outputs.max()) <= 1
 
 
-def _sums_to_1(outputs: Tensor) -> bool:
+def _sum_to_1(outputs: Tensor, known: Range | None) -> bool:
+    """Whether the numbers of each image sum to 1, and not because they hardly change."""
     sums = outputs.sum(1)
-    is_positive = bool((outputs > -(CLOSE_IN_HALF**2)).all())
-    return is_positive and outputs.shape[1] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=_off(outputs))
+    if outputs.shape[1] == 1 or (outputs < -(CLOSE_IN_HALF**2)).any():
+        return False
+    error = float((sums - 1).abs().max())
+    moves = float((outputs - outputs.mean(0)).abs().max())
+    if known is not None and known.within(0, 1):
+        moves = 1
+    elif known is not None and known.is_linear and moves < SATURATED:
+        return False
+    return error <= _off(outputs) and SEPARATION * max(error, ROUNDING) < moves
 
 
 def _off(outputs: Tensor) -> float:
@@ -208,4 +208,6 @@ def _is_narrow(known: Range, outputs: int) -> bool:
     """
     if outputs == 1 and (known.low >= 0 or known.high <= 0):
         return True
-    return known.within(-1, 1) or known.within(0, MOST_POSITIVE)
+    # The largest distance would be that of the most probable class.
+    is_distance = known.of_distances and known.low >= 0
+    return is_distance or known.within(-1, 1) or known.within(0, MOST_POSITIVE)

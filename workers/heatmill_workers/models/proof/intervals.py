@@ -6,7 +6,7 @@ Bounds follow from the operations, as those of a sigmoid, of a mean of sigmoids,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf
+from math import exp, inf, log, pi
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class Range:
         constant: The tensor is the same for every image.
         is_number: It is no tensor.
         mixed: Its columns are of several kinds, as probabilities beside a value are.
+        of_distances: It is made of distances or cosines, whose bounds do not make probabilities of them.
     """
 
     low: float
@@ -30,6 +31,12 @@ class Range:
     constant: bool = False
     is_number: bool = False
     mixed: bool = False
+    of_distances: bool = False
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the values take any sign and size, as those of a linear layer do."""
+        return self.attained and self.low == -inf and self.high == inf
 
     def within(self, low: float, high: float) -> bool:
         """Whether no value can lie outside."""
@@ -40,15 +47,22 @@ ALL = Range(-inf, inf)
 UNKNOWN = Range(-inf, inf, attained=False)
 UNIT = Range(0, 1)
 UNIT_AROUND_ZERO = Range(-1, 1)
+COSINE = Range(-1, 1, of_distances=True)
+DISTANCE = Range(0, inf, of_distances=True)
 POSITIVE = Range(0, inf)
 
 FIXED: dict[str, Range] = {
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "convolution", "addmm", "batch_norm", "layer_norm"), ALL),
-    **dict.fromkeys(("group_norm", "instance_norm", "bilinear", "leaky_relu", "log", "logsumexp"), ALL),
+    **dict.fromkeys(("group_norm", "instance_norm", "bilinear", "leaky_relu", "logsumexp"), ALL),
     **dict.fromkeys(("softmax", "sigmoid", "expit", "special_expit", "hardsigmoid", "softmin", "gumbel_softmax"), UNIT),
     **dict.fromkeys(("tanh", "softsign"), UNIT_AROUND_ZERO),
     **dict.fromkeys(("log_softmax", "logsigmoid", "log_sigmoid"), Range(-inf, 0)),
-    **dict.fromkeys(("softplus", "norm"), POSITIVE),
+    **dict.fromkeys(
+        ("norm", "linalg_norm", "linalg_vector_norm", "vector_norm", "cdist", "pairwise_distance"), DISTANCE
+    ),
+    **dict.fromkeys(("arccos", "acos"), Range(0, pi, of_distances=True)),
+    "cosine_similarity": COSINE,
+    "softplus": POSITIVE,
     "relu6": Range(0, 6),
 }
 # Each value of the result is one of the arguments' values, or a mean of such.
@@ -64,6 +78,8 @@ PRODUCTS = {
     *("matmul", "rmatmul", "mm", "bmm", "mv", "einsum", "tensordot", "inner", "dot", "multi_dot", "chain_matmul"),
     *("addmv", "addbmm", "baddbmm"),
 }
+# What distances are made of.
+SQUARES = {"square", "pow", "ipow", "abs"}
 CLAMPS = {"clamp", "clip", "clamp_min", "clamp_max", "hardtanh"}
 BESIDE = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "setitem"}
 JOINS = {*BESIDE, "maximum", "minimum"}
@@ -81,6 +97,8 @@ def range_of(name: str, operands: Sequence[Range | None], *, bounds: Range = ALL
     if name in FIXED or name in PRODUCTS:
         return FIXED.get(name, None if _makes_means(name, operands) else ALL)
     found = _of_rule(name, operands, bounds, count)
+    if found is not None and (name in SQUARES or any(each and each.of_distances for each in operands)):
+        found = replace(found, of_distances=True)
     is_mixed = any(each and each.mixed for each in operands) or (name in BESIDE and _are_of_two_kinds(operands))
     return replace(found or UNKNOWN, mixed=True) if is_mixed else found
 
@@ -137,7 +155,8 @@ def _of_one(name: str, one: Range, count: float) -> Range | None:
 def hull(ranges: Sequence[Range]) -> Range:
     """The smallest range around some; at least one."""
     low, high = min(each.low for each in ranges), max(each.high for each in ranges)
-    return Range(low, high, all(each.attained for each in ranges), mixed=any(each.mixed for each in ranges))
+    is_mixed, is_distance = any(each.mixed for each in ranges), any(each.of_distances for each in ranges)
+    return Range(low, high, all(each.attained for each in ranges), mixed=is_mixed, of_distances=is_distance)
 
 
 def _clamped(one: Range, bounds: Range) -> Range:
@@ -180,6 +199,11 @@ def _exp(one: Range) -> Range:
     return Range(exp(min(one.low, 700)), exp(one.high) if one.high < 700 else inf, one.attained)
 
 
+def _log(one: Range) -> Range:
+    low, high = (log(each) if 0 < each < inf else (inf if each > 0 else -inf) for each in (one.low, one.high))
+    return Range(low, high, one.attained)
+
+
 def _power(a: Range, b: Range) -> Range | None:
     if b.low != b.high or b.low not in {2.0, 0.5} or (b.low < 1 and a.low < 0):
         return None
@@ -215,6 +239,7 @@ MONOTONE: dict[str, Callable[[Range], Range | None]] = {
     "square": _square,
     "abs": _abs,
     "exp": _exp,
+    "log": _log,
     "sqrt": lambda one: _power(one, Range(0.5, 0.5, constant=True)),
     "reciprocal": lambda one: _divide(Range(1, 1, constant=True), one),
 }

@@ -17,9 +17,9 @@ from heatmill_workers.models.proof.intervals import (
     ALL,
     ARITHMETIC,
     CLAMPS,
+    COSINE,
     JOINS,
     PRODUCTS,
-    UNIT_AROUND_ZERO,
     Range,
     clamp_bounds,
     range_of,
@@ -61,7 +61,7 @@ class Ranges(TorchFunctionMode):
         if name == "setitem":
             self._known[args[0]] = range_of(name, operands)
             return out
-        found = UNIT_AROUND_ZERO if name in COSINES and _are_cosines(args) else None
+        found = COSINE if name in COSINES and _are_cosines(args) else None
         for each in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(each, Tensor):
                 self._known[each] = found or _range(name, operands, (args, kwargs), each)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from heatmill_workers.engine.tail import LastResults, Tail
 from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.intervals import Range, hull
-from heatmill_workers.models.proof.ranges import Ranges
+from heatmill_workers.models.proof.ranges import Ranges, plain_name
 from heatmill_workers.models.proof.scripted import LAST, Scripted, last_range, last_results
 
 LARGEST = 65536
@@ -24,11 +24,13 @@ class Candidate:
     Args:
         values: (images, ...).
         read: Finds it in another pass.
+        maker: The name of the function that made it, such as `softmax`.
         rounding: Relative, of the lowest precision of what follows; 0 for float32.
     """
 
     values: Tensor
     read: Tail | Scripted
+    maker: str
     rounding: float = 0
 
     @property
@@ -72,7 +74,9 @@ def observe(module: nn.Module, images: Tensor) -> Observed:
 def _together(parts: list[Candidate]) -> Candidate:
     """One candidate of those of several passes."""
     rounding = max(each.rounding for each in parts)
-    return Candidate(torch.cat([each.values for each in parts]), parts[0].read, rounding)
+    makers = {each.maker for each in parts}
+    maker = makers.pop() if len(makers) == 1 else ""
+    return Candidate(torch.cat([each.values for each in parts]), parts[0].read, maker, rounding)
 
 
 def _observe(module: nn.Module, images: Tensor) -> Observed:
@@ -84,16 +88,17 @@ def _observe(module: nn.Module, images: Tensor) -> Observed:
 
     with Ranges(images) as ranges, LastResults(is_small, LAST) as results:
         outputs: Tensor = module(images)
-    return Observed(outputs, ranges.of(outputs), _candidates(list(results.kept), outputs))
+    return Observed(outputs, ranges.of(outputs), _candidates(results, outputs))
 
 
-def _candidates(kept: list[Tensor], outputs: Tensor) -> list[Candidate]:
+def _candidates(results: LastResults, outputs: Tensor) -> list[Candidate]:
     """Those with as many numbers as there are outputs, or with one where there are two."""
     later: Counter[torch.Size] = Counter()
     found, rounding = [], 0.0
-    for values in reversed(kept):
+    for values, maker in zip(reversed(results.kept), reversed(results.makers), strict=True):
         if may_make(values, outputs):
-            found.append(Candidate(values, Tail(tuple(values.shape[1:]), later[values.shape]), rounding))
+            tail = Tail(tuple(values.shape[1:]), later[values.shape])
+            found.append(Candidate(values, tail, plain_name(maker), rounding))
         later[values.shape] += 1
         rounding = max(rounding, _rounding(values))
     return found[::-1]
@@ -114,8 +119,8 @@ def may_make(values: Tensor, outputs: Tensor) -> bool:
 def _observe_script(module: torch.jit.ScriptModule, images: Tensor) -> Observed:
     outputs: Tensor = module(images.clone())
     found, rounding = [], 0.0
-    for values, read in reversed(list(last_results(module, images))):
+    for values, read, maker in reversed(list(last_results(module, images))):
         if may_make(values, outputs):
-            found.append(Candidate(values, read, rounding))
+            found.append(Candidate(values, read, maker, rounding))
         rounding = max(rounding, _rounding(values))
     return Observed(outputs, last_range(module), found[::-1])

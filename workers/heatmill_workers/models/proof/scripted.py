@@ -36,12 +36,14 @@ class Scripted:
         return _with_values(self.module, [self.number])
 
 
-def last_results(module: torch.jit.ScriptModule, images: Tensor) -> Iterator[tuple[Tensor, Scripted]]:
-    """Each tensor that one of the last operations makes of images, in order, and how to read it again."""
-    count = len(_last_values(module.inlined_graph))
-    values = _with_values(module, range(count))(module, images.clone())[1:] if count else ()
-    for number, tensor in enumerate(values):
-        yield tensor, Scripted(module, number)
+def last_results(module: torch.jit.ScriptModule, images: Tensor) -> Iterator[tuple[Tensor, Scripted, str]]:
+    """Each tensor that one of the last operations makes of images, in order, how to read it again, and what made it."""
+    # Its nodes live as long as the graph does.
+    graph = module.inlined_graph
+    makers = [_name(value.node()) for value in _last_values(graph)]
+    values = _with_values(module, range(len(makers)))(module, images.clone())[1:] if makers else ()
+    for number, (tensor, maker) in enumerate(zip(values, makers, strict=True)):
+        yield tensor, Scripted(module, number), maker
 
 
 def last_range(module: torch.jit.ScriptModule) -> Range | None:
@@ -63,8 +65,12 @@ def _ranges(node: Any, value: Any, known: dict[str, Range | None]) -> dict[str, 
         constant = value.toIValue()
         is_number = isinstance(constant, (int, float)) and not isinstance(constant, bool)
         return {value.debugName(): Range(constant, constant, constant=True, is_number=True)} if is_number else {}
-    domain, _, name = node.kind().partition("::")
-    return {value.debugName(): _range(name.strip("_"), node, known) if domain == "aten" else None}
+    return {value.debugName(): _range(_name(node), node, known) if node.kind().startswith("aten::") else None}
+
+
+def _name(node: Any) -> str:
+    """`softmax` of `aten::softmax` and `aten::softmax_`."""
+    return str(node.kind()).partition("::")[2].strip("_")
 
 
 def _range(name: str, node: Any, known: dict[str, Range | None]) -> Range | None:
