@@ -26,7 +26,7 @@ from heatmill_workers.models.proof.inputs import NOISE, proof_images
 from heatmill_workers.models.proof.own_weights import check_values
 from heatmill_workers.models.proof.prove import Subject, laid_out, lay_out, prove, prove_gradients, reading, running
 from heatmill_workers.models.proof.runs import reader
-from heatmill_workers.models.weights import digest
+from heatmill_workers.models.weights import described, digest
 
 
 def pick_device() -> torch.device:
@@ -80,7 +80,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     images = proof_images(preprocessing).to(device)
     subject = Subject(spec, module.to(device), reader(spec.name, spec.output), images)
     labels = spec_labels(spec) or built.labels
-    key = proof_key(spec, weights_digest, device, proofs.code)
+    key = proof_key(spec, built, weights_digest, device, proofs.code)
     # A model may draw from torch's random numbers, which are the process'.
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _keeping_refusals(spec, key, proofs):
         facts = _facts(subject, key, proofs)
@@ -117,10 +117,13 @@ def _keeping_refusals(spec: ModelSpec, key: str, proofs: Proofs) -> Iterator[Non
         raise
 
 
-def proof_key(spec: ModelSpec, weights_digest: str, device: torch.device, code: str) -> str:
+def proof_key(spec: ModelSpec, built: Built, weights_digest: str, device: torch.device, code: str) -> str:
     """What the facts of a model depend on, as a sha256 in hex."""
-    of = [weights_digest, entry_digest(spec), device.type, code]
-    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+    preprocessing = spec.preprocessing or built.preprocessing
+    # A folder may be edited and its weights stay the same. Facts of an operator's own code are not taken again.
+    module = "" if spec.loader == "python" else described(built.module)
+    of = [weights_digest, entry_digest(spec), preprocessing.model_dump_json(), built.activation, module]
+    return hashlib.sha256(json.dumps([*of, device.type, code]).encode()).hexdigest()
 
 
 def _facts(subject: Subject, key: str, proofs: Proofs) -> ModelFacts:

@@ -6,7 +6,6 @@ model or the settings is in the key until somebody writes down why it need not b
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -22,9 +21,7 @@ from heatmill.models import ModelSpec
 from heatmill.schemas import Item, MethodRequest, Plan
 from heatmill.settings import Settings
 from heatmill_workers.models.loaded import LoadedModel
-
-# Some modules print where in memory a function lies.
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+from heatmill_workers.models.weights import described
 
 log = structlog.get_logger()
 
@@ -156,7 +153,7 @@ def _plain_leaf(value: object) -> Any:
             return [str(value.dtype), list(value.shape), hashlib.sha256(content).hexdigest()]
         case nn.Module():
             # Its weights have a digest of their own.
-            return ADDRESS.sub("", repr(value))
+            return described(value)
     raise TypeError(f"a {type(value).__name__} has no digest")
 
 

@@ -1,17 +1,22 @@
 """A model runs folded, channels-last and in float32 where it can, and as it was given where it cannot."""
 
+import io
+import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from heatmill.errors import UnsupportedOperation
+from heatmill.models import Preprocessing
 from heatmill.schemas import ModelFacts
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loading import Proofs, prepare, proof_key
@@ -222,20 +227,72 @@ def test_the_operator_may_want_less_precision() -> None:
     assert next(model.module.parameters()).dtype == torch.bfloat16
 
 
+class Table:
+    """An object that prints where in memory it lies."""
+
+    def __init__(self, rows: object) -> None:
+        self.rows = rows
+
+
 class WithState(Net):
     """Keeps more than tensors."""
 
+    def __init__(self, state: object = None) -> None:
+        super().__init__()
+        self.state = state
+
     def get_extra_state(self) -> object:
         """A setting."""
-        return {"threshold": 0.5}
+        return self.state
 
     def set_extra_state(self, state: object) -> None:
         """Nothing is restored."""
 
 
-def test_what_a_module_keeps_besides_tensors_is_in_its_digest() -> None:
-    assert digest(seeded(WithState)) != digest(seeded(Net))
-    assert digest(seeded(WithState)) == digest(seeded(WithState))
+def counted(last: float, kind: str = "float64") -> Any:
+    """So many numbers that NumPy does not print all of them; the one in the middle is another."""
+    numbers = np.zeros(5000, kind)
+    numbers[2500] = last
+    return numbers
+
+
+def nested(depth: int) -> Table:
+    table = Table(None)
+    table.rows = [table, depth]
+    return table
+
+
+STATES: list[tuple[Callable[[], object], Callable[[], object]]] = [
+    (lambda: {"threshold": 0.5}, lambda: {"threshold": 0.25}),
+    (lambda: counted(1), lambda: counted(2)),
+    (lambda: counted(1), lambda: counted(1, "float32")),
+    (lambda: np.array(["a", None]), lambda: np.array(["b", None])),
+    (lambda: np.float32(0.1), lambda: np.float32(0.2)),
+    (lambda: Table(counted(1)), lambda: Table(counted(2))),
+    (lambda: Table([Table(1)]), lambda: Table([Table(2)])),
+    (lambda: [Table(torch.zeros(2))], lambda: [Table(torch.ones(2))]),
+    (lambda: io.BytesIO(b"a"), lambda: io.BytesIO(b"b")),
+    (lambda: {"cat", "dog", "bird"}, lambda: {"cat", "dog", "fish"}),
+    (list, lambda: None),
+    (lambda: "1", lambda: 1),
+    (lambda: nested(1), lambda: nested(2)),
+    (lambda: math.sin, lambda: math.cos),
+    (lambda: Table, lambda: WithState),
+]
+
+
+@pytest.mark.parametrize(("state", "other"), STATES)
+def test_what_a_module_keeps_besides_tensors_is_in_its_digest(
+    state: Callable[[], object], other: Callable[[], object]
+) -> None:
+    def found(make: Callable[[], object]) -> str:
+        torch.manual_seed(1)
+        return digest(WithState(make()))
+
+    first, again, changed = map(found, (state, state, other))
+
+    assert first == again
+    assert first != changed
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize_dynamic:DeprecationWarning", "ignore:.*torch.ao:DeprecationWarning")
@@ -441,23 +498,43 @@ def test_known_facts_make_the_same_model_without_another_proof() -> None:
     assert first.facts.supports == ("gradients", "operations", "spatial layer")
     assert torch.equal(first.module(noise()), second.module(noise()))
     kept[first.facts.key] = first.facts.model_copy(update={"folded_norms": 0})
-    third = prepare(spec, Built(seeded(Net), PREPROCESSING, LABELS), CPU, proofs)
+    third = prepare(spec, Built(seeded(Counts), PREPROCESSING, LABELS), CPU, proofs)
     assert isinstance(third.module.get_submodule("norm"), nn.BatchNorm2d)
     other = prepare(spec, Built(seeded(Flattens), PREPROCESSING, LABELS), CPU, proofs)
     assert other.facts.key != first.facts.key
 
 
-def test_facts_are_those_of_the_weights_the_entry_the_type_of_device_and_the_code() -> None:
-    known = proof_key(entry(), "weights", torch.device("cuda:0"), "code")
+class Named(nn.Module):
+    """Prints a setting, as a transformers model prints its config.json, and where in memory a function lies."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__()
+        self.setting = setting
+
+    def extra_repr(self) -> str:
+        """Differs in each process."""
+        return f"{self.setting} {object()}"
+
+
+def test_facts_are_those_of_the_weights_the_entry_what_the_loader_found_the_type_of_device_and_the_code() -> None:
+    card, named = torch.device("cuda:0"), entry(loader="transformers", preprocessing=None)
+    built = Built(Named("12 heads"), PREPROCESSING, LABELS)
+    known = proof_key(named, built, "weights", card, "code")
     others = [
-        proof_key(entry(), "other weights", torch.device("cuda:0"), "code"),
-        proof_key(entry(dtype="bfloat16"), "weights", torch.device("cuda:0"), "code"),
-        proof_key(entry(), "weights", CPU, "code"),
-        proof_key(entry(), "weights", torch.device("cuda:0"), "other code"),
+        proof_key(named, built, "other weights", card, "code"),
+        proof_key(entry(loader="transformers", preprocessing=None, dtype="bfloat16"), built, "weights", card, "code"),
+        proof_key(named, built, "weights", CPU, "code"),
+        proof_key(named, built, "weights", card, "other code"),
+        proof_key(named, replace(built, module=Named("6 heads")), "weights", card, "code"),
+        proof_key(named, replace(built, activation="sigmoid"), "weights", card, "code"),
+        proof_key(named, replace(built, preprocessing=Preprocessing(resize=32)), "weights", card, "code"),
     ]
 
     assert known not in others
-    assert known == proof_key(entry(), "weights", torch.device("cuda:1"), "code")
+    assert len(set(others)) == len(others)
+    assert known == proof_key(
+        named, replace(built, module=Named("12 heads")), "weights", torch.device("cuda:1"), "code"
+    )
 
 
 def test_an_operators_own_code_is_proved_in_each_process() -> None:
