@@ -212,6 +212,42 @@ def test_a_transformers_folder_says_what_its_outputs_are(tmp_path: Path, problem
     assert load(spec("transformers", architecture=str(tmp_path)), CPU).head == head
 
 
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        ({"id2label": {"0": "a", "1": "b", "10": "c"}}, r"does not number the classes in `id2label` from 0"),
+        ({"id2label": {"a": "0"}}, r"no class names in `id2label`"),
+        ({"id2label": None}, r"no class names in `id2label`"),
+    ],
+)
+def test_a_folder_that_names_no_classes_is_refused_by_name(tmp_path: Path, edit: dict[str, Any], says: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(edit))
+
+    with pytest.raises(ModelUnavailable, match=f"model mine: .*{says}"):
+        load(spec("transformers", architecture=str(tmp_path), labels=None), CPU)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '["a", 1]', "[]"])
+def test_a_file_of_labels_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "names.json").write_text(content)
+
+    with pytest.raises(ModelUnavailable, match=r"model mine: labels .*names\.json"):
+        load(spec("timm", architecture="test_vit", labels=tmp_path / "names.json"), CPU)
+
+
+def test_a_transformers_folder_that_asks_for_tuples_is_explained_all_the_same(tmp_path: Path) -> None:
+    inner = saved_transformers(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    edit = {"return_dict": False, "output_attentions": True, "output_hidden_states": True}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **edit}))
+
+    model = load(spec("transformers", architecture=str(tmp_path)), CPU)
+
+    with torch.no_grad():
+        torch.testing.assert_close(model.module(photos(2)), inner(photos(2)).logits)
+
+
 def test_a_transformers_folder_without_a_head_is_refused_and_not_filled_with_noise(tmp_path: Path) -> None:
     saved_transformers(tmp_path)
     weights = safetensors.torch.load_file(tmp_path / "model.safetensors")

@@ -60,7 +60,16 @@ def load(spec: ModelSpec, device: torch.device, proofs: Proofs = NO_PROOFS) -> L
         ModelRefused: No method can be right on the model.
         WeightsUnavailable: The weights cannot be had on this machine now.
     """
+    _check_names(spec)
     return prepare(spec, _loader(spec)(spec), device, proofs)
+
+
+def _check_names(spec: ModelSpec) -> None:
+    """Refuse a file of labels, or a config.json, that cannot be read or numbers its classes wrongly."""
+    try:
+        spec_labels(spec)
+    except ValueError as error:
+        raise ModelUnavailable(f"model {spec.name}: {error}") from error
 
 
 def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs = NO_PROOFS) -> LoadedModel:

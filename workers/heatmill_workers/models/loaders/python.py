@@ -10,6 +10,7 @@ from torch import nn
 from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.reasons import reason
 from heatmill_workers.models.weights import fill, read_weights
 
 
@@ -32,7 +33,7 @@ def _made(spec: ModelSpec) -> nn.Module:
         made = getattr(import_module(package), factory)()
     except Exception as error:
         raise ModelUnavailable(
-            f"model {spec.name}: {spec.builds} cannot be called ({type(error).__name__}: {error}); "
+            f"model {spec.name}: {spec.builds} cannot be called ({type(error).__name__}: {reason(error)}); "
             f"`architecture` in models.toml is `module:factory`"
         ) from error
     if not isinstance(made, nn.Module):

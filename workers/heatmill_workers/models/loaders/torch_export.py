@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.reasons import reason
 from heatmill_workers.models.weights import checked_file
 
 
@@ -45,7 +46,7 @@ def build(spec: ModelSpec) -> Built:
     try:
         program = torch.export.load(file)
     except (RuntimeError, ValueError, KeyError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ModelUnavailable(f"model {spec.name}: {spec.weights} is no exported program: {error}") from error
+        raise ModelUnavailable(f"model {spec.name}: {spec.weights} is no exported program: {reason(error)}") from error
     module, preprocessing = Exported(program.module()), spec.preprocessing or Preprocessing()
     _check_batches(spec, module, preprocessing)
     return Built(module, preprocessing, spec_labels(spec) or ())
@@ -58,5 +59,6 @@ def _check_batches(spec: ModelSpec, module: nn.Module, preprocessing: Preprocess
                 module(torch.zeros(count, 3, *preprocessing.input_size))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ModelUnavailable(
-            f"model {spec.name} does not take {count} images; export it with a dynamic batch of at least 1: {error}"
+            f"model {spec.name} does not take {count} images; export it with a dynamic batch of at least 1: "
+            f"{reason(error)}"
         ) from error

@@ -5,6 +5,7 @@ import torch
 from heatmill.errors import ModelUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
+from heatmill_workers.models.reasons import reason
 from heatmill_workers.models.weights import checked_file
 
 
@@ -19,5 +20,5 @@ def build(spec: ModelSpec) -> Built:
     try:
         module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise ModelUnavailable(f"model {spec.name}: {spec.weights} is no TorchScript file: {error}") from error
+        raise ModelUnavailable(f"model {spec.name}: {spec.weights} is no TorchScript file: {reason(error)}") from error
     return Built(module, spec.preprocessing or Preprocessing(), spec_labels(spec) or ())

@@ -46,7 +46,7 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, K)."""
-        logits: Tensor = self.inner(pixel_values=images).logits
+        logits: Tensor = self.inner(pixel_values=images, return_dict=True).logits
         return logits
 
     def extra_repr(self) -> str:
@@ -196,7 +196,9 @@ def _loaded(spec: ModelSpec, library: Any) -> Any:
     auto = library.AutoModelForImageClassification
     try:
         if spec.weights:
-            return auto.from_config(library.AutoConfig.from_pretrained(spec.builds), dtype=torch.float32)
+            inner = auto.from_config(library.AutoConfig.from_pretrained(spec.builds), dtype=torch.float32)
+            _name_outputs(inner)
+            return inner
         # Tables that are computed and not stored would have the precision of the folder.
         options = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
         inner, report = auto.from_pretrained(spec.builds, **options)
@@ -207,9 +209,16 @@ def _loaded(spec: ModelSpec, library: Any) -> Any:
             f"name a folder with its config.json and model.safetensors with `architecture` in models.toml"
         ) from error
     # transformers only warns, and goes on with random weights.
+    _name_outputs(inner)
     if missing := sorted(str(name) for name in report["missing_keys"]):
         raise ModelUnavailable(f"model {spec.name}: {spec.builds} has no weights for {missing[0]}")
     return inner
+
+
+def _name_outputs(inner: Any) -> None:
+    """Have all parts name what they put out, though a config.json asks for tuples, which the models cannot read."""
+    for config in [part.config for part in inner.modules() if hasattr(part, "config")]:
+        config.return_dict = True
 
 
 def _unavailable(spec: ModelSpec) -> type[ModelUnavailable | WeightsUnavailable]:

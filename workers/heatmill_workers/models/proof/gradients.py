@@ -11,6 +11,7 @@ from heatmill_workers.engine.gradients import differentiable, differentiating, g
 from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.proof.comparison import Tolerance
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE
+from heatmill_workers.models.reasons import reason
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def check_gradients(name: str, module: nn.Module, images: Tensor, allowed: Toler
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = f"torch cannot take its gradients ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-        return Differentiability(_quantised(module) or reason)
+        fault = f"torch cannot take its gradients ({type(error).__name__}: {reason(error)})"
+        return Differentiability(_quantised(module) or fault)
     if not _is_same(twice, together, allowed):
         raise ModelRefused(
             f"model {name} cannot be explained, since its rows depend on one another: an image's gradient changes with "

@@ -6,6 +6,7 @@ from heatmill.errors import ModelRefused
 from heatmill_workers.models.proof.comparison import Reference
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE, ONES, SECOND_PHOTO, ZEROS
 from heatmill_workers.models.proof.runs import FAILED, Runs
+from heatmill_workers.models.reasons import reason
 
 # In another order, beside other images, and without those of one colour.
 OTHER_ORDER = (SECOND_PHOTO, FIRST_PHOTO, NOISE)
@@ -31,7 +32,7 @@ def check_rows(runs: Runs, images: Tensor, wanted: Reference) -> None:
             found = runs(images[list(rows)])
         # A `squeeze` of all dimensions takes that of the batch as well where it is 1: the outputs are no (1, K) then.
         except FAILED as error:
-            raise _mixing(runs, f"cannot be had: {error}") from error
+            raise _mixing(runs, f"cannot be had: {reason(error)}") from error
         if not wanted.is_met(found, rows):
             _check_chance(runs, images, wanted)
             raise _mixing(runs, f"change by {wanted.change(found, rows)}")

@@ -11,6 +11,7 @@ from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.models.proof.calls import Calls
 from heatmill_workers.models.proof.comparison import usable
 from heatmill_workers.models.proof.generators import States
+from heatmill_workers.models.reasons import reason
 
 # An operator's module may raise anything on a size or a batch that it was not built for.
 FAILED = Exception
@@ -79,15 +80,15 @@ class Runs:
         return outputs
 
     def _in_words(self, error: Exception, images: Tensor) -> ModelUnavailable | ModelRefused:
-        height, width = images.shape[2:]
+        (height, width), said = images.shape[2:], reason(error)
         try:
             self(images[:1])
         except FAILED:
             return ModelUnavailable(
                 f"model {self.name} does not run on {height} x {width} pixels, neither on "
-                f"{len(images)} images nor on one; see `preprocessing` in models.toml: {type(error).__name__}: {error}"
+                f"{len(images)} images nor on one; see `preprocessing` in models.toml: {type(error).__name__}: {said}"
             )
-        return ModelRefused(f"model {self.name} runs on one image, and not on a batch of {len(images)}: {error}")
+        return ModelRefused(f"model {self.name} runs on one image, and not on a batch of {len(images)}: {said}")
 
 
 def reader(name: str, output: str | int | None) -> Callable[[object], Tensor]:
