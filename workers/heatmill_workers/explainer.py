@@ -37,6 +37,7 @@ from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMe
 from heatmill.models import CAPABILITIES
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.passes import Origin
+from heatmill_workers.engine.rounding import EPSILON, OF_FEW, Change
 from heatmill_workers.models.loaded import LoadedModel
 
 EXPLAINERS = "heatmill_workers.explainers"
@@ -68,10 +69,13 @@ class Attributions:
     Args:
         values: One map per image, also where there is no answer.
         measured: One entry per image, or none at all. An error stands in for an image that has no answer.
+        change: What each image's map is made of. A map that shows nothing but rounding is made one of zeros. None
+            where the values are no differences, and are never small by cancellation.
     """
 
     values: Tensor
     measured: Sequence[Measured | ItemError] = ()
+    change: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -203,16 +207,21 @@ def explain(
     _check_shape(known, images, found)
     measured = found.measured or [Measured()] * len(images)
     # Channels last, a picture takes twice as long to draw.
-    maps = _in_rgb(model, found.values).contiguous().cpu().numpy()
+    maps = _in_rgb(model, _without_rounding(found)).contiguous().cpu().numpy()
     return [_item(known, one, of) for one, of in zip(maps, measured, strict=True)]
 
 
 def flattened(attribution: NDArray[np.float32], picture: Picture) -> NDArray[np.float32]:
-    """What is drawn of an attribution (C, h, w): one value for each position, (h, w)."""
+    """What is drawn of an attribution (C, h, w): one value for each position, (h, w).
+
+    Channels that cancel but for rounding add up to 0.
+    """
     if picture == "magnitude":
         magnitude: NDArray[np.float32] = np.abs(attribution).max(axis=0)
         return magnitude
     total: NDArray[np.float32] = attribution.sum(axis=0, dtype=np.float32)
+    if len(attribution) > 1:
+        total[np.abs(total) <= OF_FEW * EPSILON * np.abs(attribution).sum(axis=0, dtype=np.float32)] = 0
     return total if picture == "signed" else np.maximum(total, 0)
 
 
@@ -250,6 +259,13 @@ def _check_shape(known: Explainer, images: Tensor, found: Attributions) -> None:
     shape = tuple(found.values.shape)
     if len(shape) != 4 or shape[0] != len(images) or shape[1] not in {1, 3} or found.values.dtype != torch.float32:
         raise ValueError(f"{known.name} returned {found.values.dtype} {shape} for {len(images)} images")
+
+
+def _without_rounding(found: Attributions) -> Tensor:
+    """The values; zeros where an image's are within the rounding of what they are computed from."""
+    if found.change is None:
+        return found.values
+    return torch.where(found.change.is_real.view(-1, 1, 1, 1), found.values, 0)
 
 
 def _in_rgb(model: LoadedModel, values: Tensor) -> Tensor:

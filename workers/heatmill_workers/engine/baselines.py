@@ -8,6 +8,7 @@ from torch import Tensor
 
 from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill_workers.engine.hiding import blurred, plain
+from heatmill_workers.engine.rounding import matched
 from heatmill_workers.models.loaded import LoadedModel
 
 MEAN = "the colour that the model's preprocessing calls `mean` (the data set's own, mid-grey if it is 0.5, black if 0)"
@@ -21,7 +22,8 @@ BLUR_SHARE = 4
 def background(model: LoadedModel, images: Tensor, entries: Sequence[str]) -> list[Tensor]:
     """Each image's background set: B times (N, 3, H, W), on the images' device.
 
-    Entries that do not depend on the image are one image, expanded.
+    Entries that do not depend on the image are one image, expanded. One that an image equals but for rounding is that
+    image itself.
 
     Args:
         model: Whose preprocessing says what black is; its `pictures` hold what is named by URI.
@@ -32,7 +34,7 @@ def background(model: LoadedModel, images: Tensor, entries: Sequence[str]) -> li
         ItemError: A picture could not be had.
         UnsupportedOperation: A picture is not given, or has another size than the images.
     """
-    return [_entry(model, images, entry).expand_as(images) for entry in entries]
+    return [matched(_entry(model, images, entry).expand_as(images), images) for entry in entries]
 
 
 def stacked(baselines: Sequence[Tensor], rows: Sequence[int]) -> Tensor:

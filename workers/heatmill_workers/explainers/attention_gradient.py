@@ -13,6 +13,7 @@ from torch import Tensor
 from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
+from heatmill_workers.engine.rounding import Change, of_outputs
 from heatmill_workers.engine.tokens import attention_maps, on_the_grid
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -29,18 +30,23 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
     """Which patches a transformer's attention takes the evidence for the class from."""
     tokens = model.attention_layout()
 
-    def weighted(rows: range) -> Tensor:
+    def weighted(rows: range) -> tuple[Tensor, Tensor, Tensor]:
         batch = slice(rows.start, rows.stop)
         with differentiating():
             logits, maps = attention_maps(model.module, images[batch], tokens, differentiable=True)
-            found = gradients(select(differentiable(logits), targets[batch]).sum(), maps)
+            chosen = select(differentiable(logits), targets[batch])
+            found = gradients(chosen.sum(), maps)
         with torch.no_grad():
             # A model may compute in another precision.
             layers, slopes = ([each.float() for each in kept] for kept in (maps, found))
-            return on_the_grid(_relevance(layers, tuple(slopes)), tokens)
+            values = on_the_grid(_relevance(layers, tuple(slopes)), tokens)
+            # What the logit would lose, or gain, with all that is attended to.
+            size = sum((slope * layer).abs().sum((1, 2, 3)) for slope, layer in zip(slopes, layers, strict=True))
+            return values, torch.as_tensor(size), of_outputs(model, logits, chosen)
 
     batches = in_batches(weighted, len(images), model.batch_sizes, attention_gradient.name)
-    return Attributions(torch.cat([values for _, values in batches]))
+    values, size, rounding = (torch.cat(parts) for parts in zip(*(found for _, found in batches), strict=True))
+    return Attributions(values, change=Change(size, rounding))
 
 
 def _relevance(maps: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:

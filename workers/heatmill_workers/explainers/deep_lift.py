@@ -14,6 +14,7 @@ from heatmill.models import Baseline
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import DESCRIPTION, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
+from heatmill_workers.engine.rounding import of_parts
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -30,5 +31,6 @@ class Params(BaseModel):
 def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel's difference from a blank image adds to the class score."""
     baselines = background(model, images, [params.baseline])
-    values, differences, checks = deep_attributions(model, images, targets, baselines)
-    return Attributions(values, measure(values, differences, checks))
+    values, differences, rounding, checks = deep_attributions(model, images, targets, baselines)
+    measured = measure(values, differences, checks)
+    return Attributions(values, measured, of_parts(values, rounding))

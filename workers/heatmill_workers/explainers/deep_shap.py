@@ -12,6 +12,7 @@ from heatmill.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
+from heatmill_workers.engine.rounding import of_parts
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -30,5 +31,6 @@ class Params(BaseModel):
 def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)
-    values, differences, checks = deep_attributions(model, images, targets, baselines)
-    return Attributions(values, measure(values, differences, checks, background=len(baselines)))
+    values, differences, rounding, checks = deep_attributions(model, images, targets, baselines)
+    measured = measure(values, differences, checks, background=len(baselines))
+    return Attributions(values, measured, of_parts(values, rounding))

@@ -33,6 +33,7 @@ from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, answers, background, baseline_checks, stacked
 from heatmill_workers.engine.gradients import select
 from heatmill_workers.engine.paths import Path, outputs_on, path_attributions
+from heatmill_workers.engine.rounding import of_outputs, of_parts
 from heatmill_workers.explainer import Attributions, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -76,7 +77,8 @@ def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: P
     baselines = background(model, images, params.background)
     outputs = [outputs_on(model, each) for each in baselines]
     starts = torch.stack([select(each, targets) for each in outputs])
-    ends = select(outputs_on(model, images), targets)
+    of_images = outputs_on(model, images)
+    ends = select(of_images, targets)
     # Against the whole background set: the error is that of the random points, and of baselines that were not drawn.
     differences = ends - starts.mean(0)
     checks = baseline_checks(model, [answers(model, each) for each in outputs])
@@ -98,7 +100,7 @@ def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: P
             break
     if known < len(baselines):
         measured = _with_integration_error(measured, values, ends - starts[path.choice].mean(0))
-    return Attributions(values, measured)
+    return Attributions(values, measured, of_parts(values, of_outputs(model, of_images, ends)))
 
 
 def _draws(params: Params, baselines: int) -> Iterator[int]:

@@ -21,6 +21,7 @@ from heatmill_workers.engine.baselines import DESCRIPTION, answers, background, 
 from heatmill_workers.engine.gradients import select
 from heatmill_workers.engine.paths import Path, outputs_on, path_attributions
 from heatmill_workers.engine.refining import KEPT_BYTES, Gap, Trail, cut, places, sample, settle, trail, weighted
+from heatmill_workers.engine.rounding import of_outputs, of_parts
 from heatmill_workers.explainer import Attributions, Checks, Measured, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -79,17 +80,20 @@ def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, pa
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     (starts,) = background(model, images, [params.baseline])
     outputs = outputs_on(model, starts)
-    logits = torch.stack([select(outputs, targets), select(outputs_on(model, images), targets)])
+    ends = [outputs, outputs_on(model, images)]
+    logits = torch.stack([select(each, targets) for each in ends])
+    rounding = torch.stack([of_outputs(model, *both) for both in zip(ends, logits, strict=True)]).amax(0)
     paths = Paths(starts, images, targets, logits, baseline_checks(model, [answers(model, outputs)]))
     if params.max_error is None:
         values = path_attributions(model, images, targets, _path(params.steps, starts[None]))
-        return Attributions(values, [paths.measure(row, each, params.steps) for row, each in enumerate(values)])
+        measured = [paths.measure(row, each, params.steps) for row, each in enumerate(values)]
+        return Attributions(values, measured, of_parts(values, rounding))
     # The gradients of the first steps of all images at hand are kept.
     size = max(1, KEPT_BYTES // (_first_steps(params) * images[0].nbytes))
     groups = [_to_error(model, paths[row : row + size], params) for row in range(0, len(images), size)]
-    return Attributions(
-        torch.cat([values for values, _ in groups]), [each for _, measured in groups for each in measured]
-    )
+    values = torch.cat([found for found, _ in groups])
+    measured = [each for _, of_group in groups for each in of_group]
+    return Attributions(values, measured, of_parts(values, rounding))
 
 
 def _to_error(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, list[Measured]]:

@@ -8,7 +8,8 @@ are lime_image's.
 The verdict is about that linear model. `r2` is the share of that number's variance that it explains, and
 `standard_error` how far another draw of the samples would move a coefficient: root mean square, relative to the largest
 coefficient. It is "ok" where the first is at least 0.5 and the second at most 0.2. Where hiding changes nothing, as on
-a photo of one colour or with segments of one pixel that their own mean stands in for, the map is blank.
+a photo of one colour or with segments of one pixel that their own mean stands in for, the map is blank; so it is where
+the samples' scores lie no further apart than rounding moves them.
 
 With `max_error` the samples grow, by half at a time, until a target's standard error is at most that. They are the
 first of one stream of draws, so that the answer after N of them is the one that `samples` = N has. Drawing in pairs,
@@ -32,6 +33,7 @@ from heatmill.errors import ImageUnsuitable
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.hiding import plain, segment_means
 from heatmill_workers.engine.ridge import Fit, fit
+from heatmill_workers.engine.rounding import Change, matched, of_scores
 from heatmill_workers.engine.segments import Segmentation, as_photos, segment_all
 from heatmill_workers.engine.sharing import firsts, owners
 from heatmill_workers.explainer import Attributions, Measured, explains
@@ -82,6 +84,7 @@ class Scene:
         hidden: (3, H, W), what is seen where nothing is shown.
         shown: (N, S) bool, the segments that each sample shows, as many samples as there may be; on the CPU.
         classes: (K,), the targets of this image, which share its samples; on the device.
+        is_plain: What is hidden looks as what is shown, so that all samples are one image.
     """
 
     image: Tensor
@@ -90,6 +93,7 @@ class Scene:
     hidden: Tensor
     shown: Tensor
     classes: Tensor
+    is_plain: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +125,9 @@ def _scenes(model: LoadedModel, images: Tensor, targets: Tensor, params: Params)
     found = []
     for image, cut, of_image in zip(distinct, cuts, torch.split(targets, owner.bincount().tolist()), strict=True):
         count = int(cut.max()) + 1
-        hidden = _hidden(image, cut, model, params)
-        found.append(Scene(image, torch.from_numpy(cut), count, hidden, _draws(count, params), of_image))
+        hidden = matched(_hidden(image, cut, model, params).to(image)[None], image[None])[0]
+        is_plain = torch.equal(hidden, image)
+        found.append(Scene(image, torch.from_numpy(cut), count, hidden, _draws(count, params), of_image, is_plain))
     return found
 
 
@@ -138,7 +143,7 @@ def _draws(segments: int, params: Params) -> Tensor:
 def _solutions(model: LoadedModel, scenes: Sequence[Scene], params: Params) -> list[list[Solution]]:
     """Each scene's, target for target; a target's is the first that is precise enough, whatever the others need."""
     found: list[list[Solution]] = [[] for _ in scenes]
-    outputs = [torch.empty(0, len(scene.classes), dtype=torch.float64) for scene in scenes]
+    outputs = [torch.empty(0, len(scene.classes), 2, dtype=torch.float64) for scene in scenes]
     unfinished, known = list(range(len(scenes))), 0
     for samples in _rounds(params):
         fresh = _scores(model, [scenes[index] for index in unfinished], range(known, samples))
@@ -175,11 +180,14 @@ def _misses(solution: Solution, params: Params) -> bool:
 
 
 def _scores(model: LoadedModel, scenes: Sequence[Scene], samples: range) -> list[Tensor]:
-    """What the model says of each scene's samples, (samples, K) float64 on the CPU; batches are filled over scenes."""
+    """What the model says of each scene's samples, and how far rounding moves that, (samples, K, 2) float64 on the CPU.
+
+    Batches are filled over scenes.
+    """
     if not scenes:
         return []
     images = torch.stack([scene.image for scene in scenes])
-    hidden = torch.stack([scene.hidden for scene in scenes]).to(images)
+    hidden = torch.stack([scene.hidden for scene in scenes])
     segments = torch.stack([scene.segments.flatten() for scene in scenes]).to(images.device)
     drawn = [scene.shown[samples.start : samples.stop].T for scene in scenes]
     shown = pad_sequence(drawn, batch_first=True).to(images.device)
@@ -192,8 +200,10 @@ def _scores(model: LoadedModel, scenes: Sequence[Scene], samples: range) -> list
         inputs = torch.where(keep, images[scene], hidden[scene]).contiguous(memory_format=torch.channels_last)
         # Not `inference_mode`: what a module keeps of such a pass could not be differentiated by another thread's.
         with torch.no_grad():
-            scores = model.head.scores(model.module(inputs))
-        return scores.gather(1, classes[scene])
+            outputs = model.module(inputs)
+            scores = model.head.scores(outputs)
+        rounding = of_scores(model, outputs, scores, classes[scene])
+        return torch.stack([scores.gather(1, classes[scene]), rounding], 2)
 
     batches = in_batches(score, len(scenes) * len(samples), model.batch_sizes, lime.name)
     outputs = torch.split(torch.cat([values for _, values in batches]).double().cpu(), len(samples))
@@ -207,11 +217,18 @@ def _hidden(image: Tensor, segments: NDArray[np.int64], model: LoadedModel, para
 
 
 def _solved(scene: Scene, outputs: Tensor, params: Params) -> list[Solution]:
-    """Each target's solution from the first samples, whose outputs are (N, K)."""
+    """Each target's solution from the first samples, whose outputs are (N, K, 2): scores and their rounding."""
+    scores, rounding = outputs.unbind(2)
+    change = Change(scores.amax(0) - scores.amin(0), rounding.amax(0))
+    is_real = change.is_real & (not scene.is_plain)
     shown = scene.shown[: len(outputs)]
     # The cosine distance to the whole image: two vectors of zeros and ones differ by their numbers of ones alone.
     distance = 1 - (shown.sum(1, dtype=torch.float64) / scene.count).sqrt()
-    found = fit(shown.double(), outputs, torch.exp(-((distance / params.kernel_width) ** 2) / 2))
+    found = fit(
+        shown.double(),
+        torch.where(is_real, scores, scores[:1]),
+        torch.exp(-((distance / params.kernel_width) ** 2) / 2),
+    )
     return [
         Solution(found.coefficients[:, target], _measured(found, target, len(outputs)))
         for target in range(outputs.shape[1])

@@ -24,6 +24,7 @@ from heatmill_workers.engine.baselines import MEAN, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.hiding import blurred, plain
 from heatmill_workers.engine.owen import Box, Node, Shown, masks, owen_values
+from heatmill_workers.engine.rounding import Change, matched, of_outputs
 from heatmill_workers.engine.sharing import firsts, owners
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
@@ -52,7 +53,7 @@ def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: 
     owner = owners(images)
     distinct = images[firsts(owner)]
     classes = pad_sequence(list(torch.split(targets, owner.bincount().tolist())), batch_first=True)
-    outputs = _Outputs(model, distinct, _hidden(model, distinct, params), classes)
+    outputs = _Outputs(model, distinct, matched(_hidden(model, distinct, params), distinct), classes)
     whole = (0, images.shape[2], 0, images.shape[3])
     column = torch.arange(len(owner)) - firsts(owner)[owner]
     players = [(int(image), int(of)) for image, of in zip(owner, column, strict=True)]
@@ -65,7 +66,7 @@ def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: 
     for (image, of), total in zip(players, values.sum((1, 2, 3), dtype=torch.float64), strict=True):
         difference = outputs.known[image, (whole,)][of] - outputs.known[image, ()][of]
         measured.append(completeness(float(total), difference, **checks[image]))
-    return Attributions(values, measured)
+    return Attributions(values, measured, _change(outputs, players))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +117,21 @@ def _hidden(model: LoadedModel, images: Tensor, params: Params) -> Tensor:
     if params.masker == "mean":
         return torch.zeros_like(images)
     return plain(LEVELS[params.masker], model.preprocessing).to(images).expand_as(images)
+
+
+def _change(outputs: _Outputs, players: Sequence[tuple[int, int]]) -> Change:
+    """How far apart each row's logits lie, and their rounding; masks that all show one image change nothing."""
+    by_image: dict[int, list[list[float]]] = {}
+    for (image, _), logits in outputs.known.items():
+        by_image.setdefault(image, []).append(logits)
+    size, rounding = [], []
+    for image, column in players:
+        logits = torch.tensor(by_image[image])[:, column]
+        one_image = torch.equal(outputs.images[image], outputs.hidden[image])
+        size.append(logits.new_zeros(()) if one_image else logits.max() - logits.min())
+        rounding.append(of_outputs(outputs.model, outputs.of_hidden[image].cpu()[None], logits[None]).max())
+    both = (torch.stack(each).to(outputs.images.device) for each in (size, rounding))
+    return Change(*both)
 
 
 def _play(games: Sequence[Game], players: Sequence[tuple[int, int]], outputs: _Outputs) -> list[list[Node]]:

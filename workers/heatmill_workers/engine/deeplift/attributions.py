@@ -11,7 +11,8 @@ from heatmill_workers.engine.baselines import Answers, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
 from heatmill_workers.engine.deeplift.multipliers import multipliers_and_outputs
-from heatmill_workers.engine.gradients import target_logits
+from heatmill_workers.engine.gradients import select, target_logits
+from heatmill_workers.engine.rounding import of_outputs
 from heatmill_workers.models.loaded import LoadedModel
 
 # Largest difference between a plain pass and one of pairs, as a share of the larger logit; more where the model
@@ -23,10 +24,10 @@ _COMPARED: WeakSet[nn.Module] = WeakSet()
 
 def deep_attributions(
     model: LoadedModel, images: Tensor, targets: Tensor, baselines: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, list[dict[str, str | float]]]:
+) -> tuple[Tensor, Tensor, Tensor, list[dict[str, str | float]]]:
     """Means over each image's baselines: of multiplier x (image - baseline), (N, 3, H, W); of the logit's change, (N,).
 
-    Beside them what the model says of each image's baselines.
+    Beside them the rounding of that logit, (N,), and what the model says of each image's baselines.
 
     Args:
         model: Any whose operations have rules.
@@ -38,10 +39,11 @@ def deep_attributions(
         UnsupportedOperation: The model computes something that has no rule, or something else on pairs.
     """
 
-    def shares(rows: range) -> tuple[Tensor, Tensor, list[dict[str, str | float]]]:
+    def shares(rows: range) -> tuple[Tensor, Tensor, Tensor, list[dict[str, str | float]]]:
         batch = slice(rows.start, rows.stop)
         known = Convolutions() if len(baselines) > 1 else None
         total, change = torch.zeros_like(images[batch]), torch.zeros(len(rows), device=images.device)
+        rounding = torch.zeros_like(change)
         said: list[Answers] = []
         for each in baselines:
             found, moved, outputs = multipliers_and_outputs(
@@ -51,14 +53,18 @@ def deep_attributions(
                 _compare(model, images[batch], each[batch], targets[batch], moved)
             total += found * (images[batch] - each[batch])
             change += moved
+            start = select(outputs, targets[batch])
+            ends = torch.stack([start, start + moved], 1)
+            rounding = torch.maximum(rounding, of_outputs(model, outputs, ends).amax(1))
             said.append(answers(model, outputs))
         _COMPARED.add(model.module)
-        return total / len(baselines), change / len(baselines), baseline_checks(model, said)
+        return total / len(baselines), change / len(baselines), rounding, baseline_checks(model, said)
 
     # A row takes as long as there are baselines.
     batches = in_batches(shares, len(images), model.batch_sizes, f"deep, {len(baselines)} baselines")
-    values, changes, checks = zip(*(found for _, found in batches), strict=True)
-    return torch.cat(values), torch.cat(changes), [each for of_batch in checks for each in of_batch]
+    values, changes, roundings, checks = zip(*(found for _, found in batches), strict=True)
+    together = [each for of_batch in checks for each in of_batch]
+    return torch.cat(values), torch.cat(changes), torch.cat(roundings), together
 
 
 def _compare(model: LoadedModel, images: Tensor, baselines: Tensor, targets: Tensor, changes: Tensor) -> None:
