@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from flask import Request
-from werkzeug.datastructures import FileStorage
-from werkzeug.formparser import FormDataParser
+from werkzeug.datastructures import FileStorage, Headers, MultiDict
+from werkzeug.formparser import FormDataParser, MultiPartParser
 
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
 from heatmill.json_pointer import pointer
 from heatmill.printable import printable
+from heatmill_api.part_names import check_no_file, file_name
 from heatmill_api.problems import faulty
 
 REQUEST = "request"
@@ -36,9 +37,31 @@ class FormRequest(Request):
 
     def make_form_data_parser(self) -> FormDataParser:
         """Werkzeug's, which says what it cannot read."""
+        self.form_data_parser_class = _FormParser
         parser = super().make_form_data_parser()
         parser.silent = False
         return parser
+
+
+class _PartParser(MultiPartParser):
+    """Werkzeug's, which is asked for the character set of each part that it takes for a field."""
+
+    def get_part_charset(self, headers: Headers) -> str:
+        check_no_file(headers)
+        return super().get_part_charset(headers)
+
+
+class _FormParser(FormDataParser):
+    def parse(
+        self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None
+    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+        boundary = (options or {}).get("boundary", "").encode("ascii")
+        if mimetype != "multipart/form-data" or not boundary:
+            return super().parse(stream, mimetype, content_length, options)
+        parts = _PartParser(
+            self.stream_factory, self.max_form_memory_size, self.cls, max_form_parts=self.max_form_parts
+        )
+        return stream, *parts.parse(stream, boundary, content_length)
 
 
 def check_parts(request: Request) -> None:
@@ -82,7 +105,7 @@ def named_files(request: Request, max_files: int) -> dict[str, FileStorage]:
     """The images of a form by their file names.
 
     Raises:
-        InvalidRequest: There are none, or two of one name.
+        InvalidRequest: There are none, or two of one name, or a name that cannot be told.
         TooLarge: There are more than the limit.
     """
     files = request.files.getlist(IMAGES)
@@ -91,9 +114,13 @@ def named_files(request: Request, max_files: int) -> dict[str, FileStorage]:
     if len(files) > max_files:
         raise TooLarge(f"the form holds {len(files)} images; the limit is {max_files}. Use /v1/uploads for more")
     named: dict[str, list[int]] = {}
+    faults: list[dict[str, object]] = []
     for number, file in enumerate(files):
-        named.setdefault(file.filename or "", []).append(number)
-    if faults := list(_name_faults(named)):
+        stated = file_name(file.headers)
+        if stated.fault:
+            faults.append({"pointer": pointer([IMAGES, number]), "detail": stated.fault})
+        named.setdefault(stated.name or "", []).append(number)
+    if faults := faults or list(_name_faults(named)):
         raise faulty(faults)
     return {name: files[numbers[0]] for name, numbers in named.items()}
 

@@ -122,8 +122,8 @@ def _hidden(model: LoadedModel, images: Tensor, params: Params) -> Tensor:
 def _change(outputs: _Outputs, players: Sequence[tuple[int, int]]) -> Change:
     """How far apart each row's logits lie, and their rounding; masks that all show one image change nothing."""
     by_image: dict[int, list[list[float]]] = {}
-    for (image, _), logits in outputs.known.items():
-        by_image.setdefault(image, []).append(logits)
+    for (image, _), of_mask in outputs.known.items():
+        by_image.setdefault(image, []).append(of_mask)
     size, rounding = [], []
     for image, column in players:
         logits = torch.tensor(by_image[image])[:, column]
