@@ -11,7 +11,7 @@ from heatmill.images.colour import to_srgb
 from heatmill.images.damage import DAMAGE, in_short
 from heatmill.images.gray import faintness, scaled_gray
 from heatmill.images.heif import ignored_turn, readable_formats
-from heatmill.images.jpeg import JpegFacts, jpeg_facts, lacks_scans, zeros_inside
+from heatmill.images.jpeg import JpegFacts, jpeg_facts, lacks_scans, whole_pictures, zeros_inside
 from heatmill.images.orientation import SIDEWAYS, begins_before, forget_xmp, stated_orientation, upright
 from heatmill.images.photo import ImageLimits, JpegDecoder, JpegWarning, Photo
 from heatmill.images.recognised import recognised
@@ -148,6 +148,8 @@ class _Reader:
             self._notes += self._tiff.notes
         elif image.format in ANIMATED and (count := int(getattr(image, "n_frames", 1))) > 1:
             self._notes.append(f"frame {image.tell() + 1} of {count} was read; the other frames are left out")
+        elif image.format == "MPO" and (count := whole_pictures(self.data)) > 1:
+            self._notes.append(f"picture 1 of {count} was read; the other pictures of the file are left out")
         self._notes += [note] if (note := ignored_turn(image, self.data)) else []
         if image.mode == "CMYK" and self._jpeg is not None and "adobe" not in image.info:
             self._notes.append("the file does not say whether its CMYK values are inverted; they were read as if so")
@@ -157,7 +159,7 @@ class _Reader:
             return self._loaded_jpeg(image)
         image.load()
         if self._png is not None:
-            png.check_rows(self.data, self._png, image)
+            self._notes += [note] if (note := png.check_rows(self.data, self._png, image)) else []
             self._notes += png.notes(self._png, image)
         if self._is_wide():
             self._notes += [note] if (note := faintness(image)) else []

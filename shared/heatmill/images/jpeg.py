@@ -2,7 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from heatmill.images.damage import DAMAGE
 
 START = b"\xff\xd8"
 # Markers that stand alone, without a length.
@@ -129,3 +135,14 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         if marker == SCAN:
             found = SCAN_END.search(data, end)
             position = len(data) if found is None else found.start()
+
+
+def whole_pictures(data: bytes) -> int:
+    """How many pictures of an MPO are in colour and as large as the first, and so no maps for bright screens."""
+    count = 1
+    with suppress(*DAMAGE), Image.open(BytesIO(data), formats=("JPEG",)) as image:
+        first = (image.size, "RGB")
+        for number in range(1, getattr(image, "n_frames", 1)):
+            image.seek(number)
+            count += (image.size, image.mode) == first
+    return count

@@ -11,8 +11,10 @@ from PIL import Image, ImageChops
 from heatmill.errors import ImageUnreadable
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-END, PIXELS, TRANSPARENT = b"IEND", b"IDAT", b"tRNS"
-KEPT = frozenset({b"IHDR", b"PLTE", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", TRANSPARENT})
+START, COLOUR_TABLE, END, PIXELS, TRANSPARENT = b"IHDR", b"PLTE", b"IEND", b"IDAT", b"tRNS"
+# What says which colours the numbers mean; it stands before the palette and the pixels (PNG 3, section 5.6).
+COLOUR_SPACE = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
+KEPT = frozenset({START, COLOUR_TABLE, TRANSPARENT}) | COLOUR_SPACE
 # Colour types, and how many samples a pixel of each has.
 GRAY, RGB, PALETTE = 0, 2, 3
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -25,6 +27,8 @@ EXIF_AS_TEXT = b"Raw profile type exif\0"
 PILLOWS_MOST, LARGEST_PROFILE = 1 << 20, 4 << 20
 # Of what is decompressed to be counted, so much lies in memory.
 PIECE = 1 << 20
+# Up to so many compressed bytes the end of the pixels is looked at, which means to decompress them a second time.
+MOST_CHECKED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,15 @@ class PngFacts:
     Args:
         is_whole: The end chunk is there.
         idle: Where the chunks begin and end that Pillow need not see.
+        ignored: Names of chunks that stand in a wrong place, or are there already, in the order of their coming.
+        unknown: Names of chunks that a reader must know to show the image, and that PNG does not have.
     """
 
     chunks: Mapping[bytes, bytes] = field(default_factory=dict)
     is_whole: bool = True
     idle: tuple[tuple[int, int], ...] = ()
+    ignored: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -78,20 +86,32 @@ def read_facts(data: bytes) -> PngFacts | None:
     """
     if not data.startswith(SIGNATURE):
         return None
-    chunks: dict[bytes, bytes] = {}
-    idle, place, name = [], len(SIGNATURE), b""
-    for name, content, is_sound in _chunks(data):
-        begin, place = place, place + 12 + len(content)
-        if _is_idle(name, content):
-            idle.append((begin, place))
-        if name == PIXELS and not is_sound:
-            raise ImageUnreadable("the image is damaged: the checksum of a block of its pixels is wrong")
-        if name in KEPT:
-            chunks.setdefault(name, bytes(content))
-    facts = PngFacts(chunks, name == END, tuple(idle)) if len(chunks.get(b"IHDR", b"")) == 13 else None
-    if facts is not None and facts.colour_type == PALETTE and not facts.colours:
+    facts = _facts(data)
+    if len(facts.chunks.get(START, b"")) != 13:
+        return None
+    if facts.colour_type == PALETTE and not facts.colours:
         raise ImageUnreadable("the image is damaged: its pixels are numbers of a palette, and it has no palette (PLTE)")
     return facts
+
+
+def _facts(data: bytes) -> PngFacts:
+    chunks: dict[bytes, bytes] = {}
+    idle, ignored, unknown = list[tuple[int, int]](), list[bytes](), list[bytes]()
+    place, name, has_pixels = len(SIGNATURE), b"", False
+    for name, content, is_sound in _chunks(data):
+        begin, place = place, place + 12 + len(content)
+        if not is_sound:
+            raise ImageUnreadable("the image is damaged: the checksum of a block of its pixels is wrong")
+        has_pixels = has_pixels or name == PIXELS
+        is_misplaced = _is_misplaced(name, chunks, has_pixels=has_pixels)
+        if is_misplaced:
+            ignored.append(name)
+        elif name in KEPT:
+            chunks.setdefault(name, bytes(content))
+        if is_misplaced or _is_idle(name, content):
+            idle.append((begin, place))
+        unknown += [name] if _is_unknown(name) else []
+    return PngFacts(chunks, name == END, tuple(idle), _told(ignored), _told(unknown))
 
 
 def for_pillow(data: bytes, facts: PngFacts) -> bytes:
@@ -105,6 +125,26 @@ def for_pillow(data: bytes, facts: PngFacts) -> bytes:
 def profile(facts: PngFacts) -> bytes | None:
     """The colour profile; None where there is none, or where it is damaged or larger than `LARGEST_PROFILE`."""
     return _decompressed(facts.chunks.get(PROFILE, b""), LARGEST_PROFILE)
+
+
+def _is_misplaced(name: bytes, before: Mapping[bytes, bytes], *, has_pixels: bool) -> bool:
+    """Whether a chunk says too late, too early or again what the numbers mean; libpng ignores it then."""
+    if name not in KEPT or name == START:
+        return False
+    if has_pixels or name in before:
+        return True
+    if name == TRANSPARENT:
+        return before.get(START, b"")[9:10] == bytes([PALETTE]) and COLOUR_TABLE not in before
+    return name in COLOUR_SPACE and COLOUR_TABLE in before
+
+
+def _is_unknown(name: bytes) -> bool:
+    """Whether a chunk is critical, by the case of its first letter, and not one of PNG's."""
+    return name.isalpha() and name[:1].isupper() and name not in {START, COLOUR_TABLE, PIXELS, END}
+
+
+def _told(names: list[bytes]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.decode("latin-1") for name in names))
 
 
 def _is_idle(name: bytes, content: memoryview) -> bool:
@@ -124,20 +164,22 @@ def _decompressed(content: bytes, most: int) -> bytes | None:
     return None if packed[:1] != b"\0" or inflate.unconsumed_tail else found
 
 
-def check_rows(data: bytes, facts: PngFacts, image: Image.Image) -> None:
+def check_rows(data: bytes, facts: PngFacts, image: Image.Image) -> str | None:
     """Look whether the pixels of all rows are there: Pillow leaves zeros where the stream ends with fewer.
+
+    A stream that lacks its checksum, at which Pillow does not look, is told in a note, up to `MOST_CHECKED` bytes.
 
     Args:
         data: The file.
         facts: What it states.
-        image: As loaded. Where its last rows hold something, the stream is not decompressed a second time.
+        image: As loaded. Where its last rows hold something, a large stream is not decompressed a second time.
 
     Raises:
         ImageUnreadable: They are not.
     """
     last = (image.crop((0, row, image.width, row + 1)) for row in range(max(image.height - 2, 0), image.height))
-    if all(row.tobytes().strip(b"\0") for row in last):
-        return
+    if len(data) > MOST_CHECKED and all(row.tobytes().strip(b"\0") for row in last):
+        return None
     inflate, count = zlib.decompressobj(), 0
     for name, content, _ in _chunks(data):
         left = bytes(content) if name == PIXELS else b""
@@ -148,12 +190,18 @@ def check_rows(data: bytes, facts: PngFacts, image: Image.Image) -> None:
         raise ImageUnreadable(
             f"the image is damaged: {count:,} of the {facts.stream_bytes:,} bytes of its pixels are there"
         )
+    return None if inflate.eof else "the file is damaged: its pixels end before their checksum"
 
 
 def notes(facts: PngFacts, image: Image.Image) -> Iterator[str]:
     """What a loaded picture lacks."""
     if not facts.is_whole:
         yield "the file is damaged: it ends before its end marker"
+    if facts.ignored:
+        names = ", ".join(facts.ignored)
+        yield f"the file is damaged: {names} stands in a wrong place of the PNG, or twice, and was ignored there"
+    if facts.unknown:
+        yield f"the PNG has chunks that a reader must know, and that are not known: {', '.join(facts.unknown)}"
     if facts.colour_type == PALETTE and any(image.histogram()[facts.colours : 256]):
         yield "the file is damaged: some pixels have a colour that its palette lacks"
 

@@ -80,7 +80,10 @@ def _of_profile(file: _File) -> Stated | None:
         return _of_png(file.png)
     if profile := info.get("icc_profile") or _bmp_profile(file.data):
         return Stated(profile, "the colour profile")
-    return Stated(fault="the colour profile is damaged and was ignored") if "icc_profile" in info else None
+    if "icc_profile" in info:
+        return Stated(fault="the colour profile is damaged and was ignored")
+    fault = _bmp_fault(file.data)
+    return Stated(fault=fault) if fault else None
 
 
 def _of_png(png: PngFacts) -> Stated:
@@ -97,6 +100,18 @@ def _bmp_profile(data: bytes) -> bytes | None:
         return None
     offset, size = struct.unpack_from("<II", data, 14 + 112)
     return data[14 + offset : 14 + offset + size] or b"none"
+
+
+def _bmp_fault(data: bytes) -> str | None:
+    """A note on colours that a BMP of version 4 or 5 states in a way that is not applied."""
+    if data[:2] != b"BM" or data[14:18] not in {b"\x6c\0\0\0", b"\x7c\0\0\0"}:
+        return None
+    if data[70:74] == b"KNIL":
+        return "the colour profile is a linked file, which the BMP names, and was ignored"
+    # End points of the three primaries and their gammas; all zeros where a writer has nothing to say.
+    if data[70:74] == bytes(4) and any(data[74:122]):
+        return "the colours that the BMP states by end points and gamma were ignored"
+    return None
 
 
 def _of_boxes(file: _File) -> Stated | None:

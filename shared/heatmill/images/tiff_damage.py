@@ -18,6 +18,7 @@ from heatmill.images.photo import JpegDecoder, JpegWarning
 from heatmill.images.tiff_tags import (
     BITS,
     COMPRESSION,
+    FILL_ORDER,
     HEIGHT,
     JPEG_TABLES,
     PLANAR,
@@ -34,6 +35,9 @@ from heatmill.images.tiff_tags import (
 
 RAW, DEFLATE, JPEG = 1, frozenset({8, 32946}), 7
 SEPARATE = 2
+# The lowest bit of each byte comes first.
+LOWEST_FIRST = 2
+TURNED = bytes(int(f"{number:08b}"[::-1], 2) for number in range(256))
 # Of what is decompressed to look at its checksum, so much lies in memory.
 PIECE = 1 << 20
 # A block of pixels that grows by more is not followed to its end.
@@ -111,8 +115,10 @@ def damage(data: bytes, tags: Tags, decode_jpeg: JpegDecoder | None) -> str | No
 
 
 def _deflate_damage(data: bytes, tags: Tags) -> str | None:
+    is_turned = one(tags, FILL_ORDER, 1) == LOWEST_FIRST
     for block in _blocks(data, tags):
-        inflate, left, grown = zlib.decompressobj(), bytes(block), 0
+        stored = bytes(block)
+        inflate, left, grown = zlib.decompressobj(), stored.translate(TURNED) if is_turned else stored, 0
         try:
             while left and not inflate.eof and grown < MOST_GROWTH:
                 grown += len(inflate.decompress(left, PIECE))
