@@ -34,6 +34,9 @@ IMAGE_TYPES: Mapping[str, ImageType] = {
 }
 
 
+NO_TABLES = "lists of images as JSON lines (.jsonl, .ndjson); CSV and other tables are not read"
+
+
 def ending(name: str) -> str:
     """A file name's ending from its last dot on, in lower case; empty where it has no dot."""
     _, dot, last = name.rpartition(".")

@@ -84,4 +84,6 @@ def address(uri: str, storage: S3Storage, rules: SourceRules) -> ImageAddress:
     bucket, name = rules.check(uri)
     if not name:
         raise UriRefused(f"{uri[:200]!r} names a bucket, not an image")
+    if name.endswith("/"):
+        raise UriRefused(f"{uri[:200]!r} names a folder, not an image; a job lists one as its `source`")
     return ImageAddress(storage.of_bucket(bucket), name)

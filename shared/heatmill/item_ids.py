@@ -1,11 +1,12 @@
 """Ids of items: what cannot be one, and that no two items have one."""
 
+import re
 from collections.abc import Iterable
 from itertools import chain, count
 
 from heatmill.errors import InvalidRequest
-from heatmill.printable import has_controls, printable, without_halves
-from heatmill.schemas import MAX_ID_LENGTH
+from heatmill.printable import printable, without_halves
+from heatmill.schemas import ID_PATTERN, MAX_ID_LENGTH
 
 # Of the id of an item that fails for its name: the end of the name, and room for a number.
 SHOWN_LENGTH = 480
@@ -14,7 +15,7 @@ SHOWN_LENGTH = 480
 def name_fault(name: str) -> str | None:
     r"""Why a file's name or an object's key cannot be an id, if so; bytes that are no UTF-8 can, as `\xe9` say."""
     name = without_halves(name)
-    if has_controls(name):
+    if name and not re.fullmatch(ID_PATTERN, name):
         return "the name cannot be an id: it has control characters"
     if len(name) > MAX_ID_LENGTH:
         return f"the name cannot be an id: it has {len(name)} characters; the limit is {MAX_ID_LENGTH}"

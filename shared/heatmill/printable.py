@@ -18,11 +18,6 @@ def without_halves(text: str) -> str:
     return HALVES.sub(_escaped, text)
 
 
-def has_controls(text: str) -> bool:
-    """Whether there are control characters in it."""
-    return CONTROLS.search(text) is not None
-
-
 def is_utf8(text: str) -> bool:
     """Whether it can be sent as UTF-8."""
     return HALVES.search(text) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from heatmill.errors import InvalidRequest
-from heatmill.image_types import IMAGE_TYPES, ending
+from heatmill.image_types import IMAGE_TYPES, NO_TABLES, ending
 from heatmill.schemas import Problem
 from heatmill.transport import Transport, read_answer
 
@@ -98,7 +98,8 @@ def read_image(path: Path) -> LocalImage:
     """
     content_type = IMAGE_TYPES.get(ending(path.name))
     if content_type is None:
-        raise InvalidRequest(f"{path} does not look like an image; read are {', '.join(sorted(IMAGE_TYPES))}")
+        read = ", ".join(sorted(IMAGE_TYPES))
+        raise InvalidRequest(f"{path} does not look like an image; read are {read}, and {NO_TABLES}")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -40,6 +40,7 @@ def process(*arguments: object, **environment: str) -> "subprocess.CompletedProc
         (["gone.png", "--method", "saliency"], "gone.png does not exist"),
         (["gone.jsonl", "--method", "saliency"], "gone.jsonl cannot be read"),
         (["PHOTOS/notes.txt", "--method", "saliency"], "notes.txt does not look like an image"),
+        (["PHOTOS/notes.txt", "--method", "saliency"], "CSV and other tables are not read"),
         (["PHOTOS", "s3://bucket/x/", "--method", "saliency"], "submit everything else as a job of its own"),
         (["s3://elsewhere/x/", "--method", "saliency"], "is not an allowed source"),
         (["s3://elsewhere/x.png", "--method", "saliency"], "is not an allowed source"),

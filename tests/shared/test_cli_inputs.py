@@ -73,6 +73,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["{", "[]", '{"id": "a"}', '{"image": "a.png", "lable": 3}', '{"image": ""}'])
 def test_a_manifest_line_that_is_wrong_is_named(tmp_path: Path, line: str) -> None:
     manifest = tmp_path / "list.jsonl"
+    (tmp_path / "a.png").touch()
     manifest.write_text('{"image": "a.png"}\n' + line)
     with pytest.raises(click.BadParameter, match=r"list\.jsonl, line 2"):
         read_inputs([str(manifest)])
@@ -80,6 +81,7 @@ def test_a_manifest_line_that_is_wrong_is_named(tmp_path: Path, line: str) -> No
 
 def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     manifest = tmp_path / "list.jsonl"
+    (tmp_path / "a.png").touch()
     manifest.write_text('{"image": "a.png"}', "utf-8-sig")
     assert [item.id for item in read_inputs([str(manifest)]).items] == ["a.png"]
 

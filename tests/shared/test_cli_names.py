@@ -8,6 +8,7 @@ import click
 import pytest
 
 from heatmill.cli.inputs import Inputs, read_inputs
+from heatmill.schemas import ItemRequest
 
 
 def write(folder: Path, *names: str) -> None:
@@ -138,7 +139,6 @@ CONTROLS = {
     "tab\there.png": r"tab\there.png",
     "colour\x1b[31m.png": r"colour\x1b[31m.png",
     "delete\x7f.png": r"delete\x7f.png",
-    "next\x85line.png": r"next\x85line.png",
     "sub\r/x.png": r"sub\r/x.png",
 }
 
@@ -149,6 +149,24 @@ def test_a_name_with_control_characters_fails_alone(here: Path) -> None:
     assert named(inputs) == {"good.png": "good.png"}
     assert failed(inputs).keys() == set(CONTROLS.values())
     assert all("control characters" in reason for reason in failed(inputs).values())
+
+
+def test_a_file_may_be_called_what_an_item_of_a_request_may_be_called(here: Path) -> None:
+    names = ["next\x85line.png", "c1\x80\x9f.png", "soft\xad.png", "wide\u3000.png"]
+    write(here, *names)
+
+    inputs = read_inputs(["."])
+
+    assert sorted(named(inputs)) == sorted(names)
+    assert [ItemRequest(id=name, image="s3://bucket/x.png").id for name in names] == names
+
+
+def test_a_manifest_names_the_line_of_a_file_that_is_not_there(here: Path) -> None:
+    write(here, "a.png")
+    (here / "list.jsonl").write_text('{"image": "a.png"}\n\n{"image": "gone.png"}\n')
+
+    with pytest.raises(click.BadParameter, match=r"list\.jsonl, line 3: gone\.png does not exist"):
+        read_inputs(["list.jsonl"])
 
 
 LATIN, SPELT = os.fsdecode(b"latin \xe9.png"), r"latin \xe9.png"

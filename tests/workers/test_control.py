@@ -202,6 +202,7 @@ def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:
     [
         ("s3://nowhere-at-all/x/", "there is no such bucket"),
         ("s3://{sources}/empty/", "the source lists no images"),
+        ("s3://{sources}/list.csv", "CSV and other tables are not read"),
         ("s3://{sources}/missing.jsonl", "there is no such object: missing.jsonl"),
     ],
 )

@@ -41,6 +41,13 @@ def test_what_the_operator_does_not_allow_is_not_read(
         fetch(uri.format(sources=sources, own=storage.bucket), storage, rules, 100)
 
 
+def test_a_folder_is_told_from_an_image(storage: S3Storage, sources: str, rules: SourceRules) -> None:
+    storage.of_bucket(sources).put("default/in/", b"")
+
+    with pytest.raises(ImageNotFound, match="names a folder, not an image"):
+        fetch(f"s3://{sources}/default/in/", storage, rules, 100)
+
+
 def test_more_bytes_than_the_limit_are_refused(storage: S3Storage, rules: SourceRules) -> None:
     with pytest.raises(ImageTooLarge, match="more than 4 bytes"):
         fetch(upload(storage, b"bytes"), storage, rules, 4)

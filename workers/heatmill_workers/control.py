@@ -13,6 +13,7 @@ from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import EXPLAIN_QUEUE, PRIORITY_STEPS, Dispatcher, lists
 from heatmill.errors import ClaimLost, JobDeleted, Overtaken, SourceUnreadable
+from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
@@ -149,7 +150,7 @@ def _write_plan(control: Control, job: JobId, accepted: AcceptedJob, token: str)
 
     def watched(after: Item | None) -> Iterator[Item]:
         items = list_items(after)
-        for item in _not_empty(items) if after is None else items:
+        for item in _not_empty(items, accepted) if after is None else items:
             if item.index >= MAX_JOB_ITEMS:
                 raise SourceUnreadable(f"the source lists more than {MAX_JOB_ITEMS:,} items")
             if item.index % accepted.shard_items == 0:
@@ -182,10 +183,14 @@ def _readable(list_items: ListItems) -> ListItems:
     return listed
 
 
-def _not_empty(items: Iterator[Item]) -> Iterator[Item]:
+def _not_empty(items: Iterator[Item], accepted: AcceptedJob) -> Iterator[Item]:
     first = next(items, None)
     if first is None:
-        raise SourceUnreadable("the source lists no images")
+        source = accepted.request.source
+        told = ""
+        if source is not None and source.failed_of is None and source.resolved_format == "prefix":
+            told = f": no key below {source.uri[:200]} ends in {', '.join(sorted(IMAGE_TYPES))}; read are {NO_TABLES}"
+        raise SourceUnreadable(f"the source lists no images{told}")
     return chain([first], items)
 
 

@@ -1,6 +1,7 @@
 """What stands on the command line of `submit`, turned into what the client takes."""
 
 import json
+import os
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -221,6 +222,9 @@ def _manifest_item(line: bytes, folder: Path, named_from: Path, where: str) -> I
     image = fields.get("image")
     if not isinstance(image, str) or is_uri(image) or not image:
         return _item(fields, where)
+    # Not `Path.exists`, which raises where a name is too long.
+    if not os.path.exists(folder / image):  # noqa: PTH110
+        raise _wrong(f"{where}: {printable(str(folder / image))} does not exist")
     item = _item({**fields, "image": NOT_STORED}, where)
     name = (named_from / image).as_posix() if named_from != Path() else image
     return local_item(item.model_copy(update={"id": item.id or without_halves(name)}), folder / image)

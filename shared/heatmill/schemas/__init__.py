@@ -10,6 +10,7 @@ from heatmill.schemas.replies import (
     ValidRequest,
 )
 from heatmill.schemas.requests import (
+    ID_PATTERN,
     LONGEST_WAIT_SECONDS,
     MAX_ID_LENGTH,
     MAX_IMAGE_LENGTH,
@@ -49,6 +50,7 @@ from heatmill.schemas.words import (
 )
 
 __all__ = [
+    "ID_PATTERN",
     "LONGEST_WAIT_SECONDS",
     "MAX_ID_LENGTH",
     "MAX_IMAGE_LENGTH",

@@ -17,7 +17,9 @@ MAX_IMAGE_LENGTH = 2048
 # The longest `?wait=` of a job.
 LONGEST_WAIT_SECONDS = 30
 
-ItemId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# The control characters of ASCII. Those from U+0080 on are taken; who prints an id writes them as escapes.
+ID_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=ID_PATTERN)]
 SourceUri = Annotated[str, StringConstraints(pattern=r"^(s3://[^/]+/.*|job://[0-9a-f]{32}/failed)$", max_length=2048)]
 ClassIndex = Annotated[int, Field(ge=0, strict=True)]
 
