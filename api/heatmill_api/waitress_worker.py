@@ -1,7 +1,7 @@
 """A gunicorn worker that gives a request a thread when all of it is here, and takes the thread back before it is read.
 
 gunicorn starts, watches and replaces the processes; inside of each, waitress holds the connections. A client that
-sends its request, or reads its answer, byte by byte holds a connection and no thread (docs/decisions/0020).
+sends its request, or reads its answer, byte by byte holds a connection and no thread (docs/decisions/0021).
 """
 
 import os

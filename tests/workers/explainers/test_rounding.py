@@ -30,7 +30,7 @@ AGAINST_ONE: Mapping[str, str] = {
 }
 OF_LOGITS: Mapping[str, dict[str, object]] = {
     **BLACK_BOXES,
-    **{name: {} for name in ("saliency", "grad_cam", *AGAINST_ONE)},
+    **{name: {} for name in ("grad_cam", *AGAINST_ONE)},
 }
 
 

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
-from heatmill_workers.engine.gradients import select
 from heatmill_workers.engine.passes import forward_pass
-from heatmill_workers.engine.rounding import Change, of_outputs
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -27,13 +25,9 @@ class Params(BaseModel):
 def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
     """How strongly each pixel would move the class score if it changed a little."""
 
-    def gradients(rows: range) -> tuple[Tensor, Tensor]:
+    def gradients(rows: range) -> Tensor:
         batch = slice(rows.start, rows.stop)
-        taken = forward_pass(model, images[batch], "image")
-        logits = taken.logits.detach()
-        return taken.gradients(targets[batch], "image"), of_outputs(model, logits, select(logits, targets[batch]))
+        return forward_pass(model, images[batch], "image").gradients(targets[batch], "image")
 
     batches = in_batches(gradients, len(images), model.batch_sizes, saliency.name)
-    values, rounding = (torch.cat(parts) for parts in zip(*(found for _, found in batches), strict=True))
-    # What the logit would change by if each pixel went from black to white, or back, as its gradient wants.
-    return Attributions(values, change=Change(values.abs().sum((1, 2, 3)) / min(model.preprocessing.std), rounding))
+    return Attributions(torch.cat([values for _, values in batches]))
