@@ -143,6 +143,14 @@ def capture(module: nn.Module, images: Tensor, *, differentiable: bool = False) 
     return logits, seen
 
 
+def to_themselves(attention: Tensor) -> Tensor:
+    """Attention of the same shape by which each token attends to itself alone, if it is between the same tokens."""
+    if attention.shape[-1] != attention.shape[-2]:
+        return attention
+    each_itself = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
+    return each_itself.expand_as(attention).contiguous()
+
+
 def _are_the_same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors show the same memory in the same order; a square may be transposed."""
     strides = [

@@ -6,19 +6,24 @@ registers. Which token is which patch is found by changing the image (`introspec
 pooled keys, attention between channels and class-attention layers are none, and neither is attention in a form that
 cannot be seen. Attention that the logits do not depend on, such as a pooling head beside them, does not count.
 
-The rows that count are those of the tokens that the logits read, known from the gradient at the last layer: the class
-token's, in a model that pools its patches all of theirs, both tokens' in a distilled one.
+The map of a layer has to be all of what that layer does: it is used once, and while each token attends to itself alone
+none reaches another (`introspection.isolation`).
+
+The rows that count are those of the tokens that the logits read (`introspection.readers`): the class token's, in a
+model that pools its patches all of theirs, both tokens' in a distilled one. Every image and class has the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.attention import Capture, capture
-from heatmill_workers.engine.introspection.graph import nodes_below
+from heatmill_workers.engine.introspection.graph import nodes_below, uses
+from heatmill_workers.engine.introspection.isolation import mixer_beside
 from heatmill_workers.engine.introspection.locality import noise_like
 from heatmill_workers.engine.introspection.mixing import MOST_OTHER_TOKENS
 from heatmill_workers.engine.introspection.patches import (
@@ -28,6 +33,7 @@ from heatmill_workers.engine.introspection.patches import (
     find_patches,
     stand_still,
 )
+from heatmill_workers.engine.introspection.readers import find_readers, read_tokens
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,20 @@ def on_the_grid(relevance: Tensor, tokens: Tokens) -> Tensor:
     return rows.reshape(-1, 1, *tokens.grid)
 
 
+def check_readers(gradients: Tensor, tokens: Tokens) -> None:
+    """Refuse images whose targets read other tokens than the logits did when the model was loaded.
+
+    Args:
+        gradients: Of each image's target at the last layer's attention, (N, heads, tokens, tokens).
+        tokens: The model's.
+
+    Raises:
+        UnsupportedOperation: They do; a target without a gradient reads none.
+    """
+    if any(read and read != frozenset(tokens.readers) for read in read_tokens(gradients)):
+        raise UnsupportedOperation("which tokens the model's logits read depends on the image or the class")
+
+
 def _laid_out(module: nn.Module, image: Tensor, logits: Tensor, seen: _Probe) -> TokenSearch:
     # Without a gradient nobody knows which tokens the logits read.
     if not logits.requires_grad or not seen.maps:
@@ -127,14 +147,35 @@ def _laid_out(module: nn.Module, image: Tensor, logits: Tensor, seen: _Probe) ->
         return TokenSearch(None, "its attention is not between the same tokens in every layer, or cannot be seen")
     if not _follow_one_another(maps):
         return TokenSearch(None, "its layers of attention do not follow one another")
+    if not image.is_meta and any(uses(get_gradient_edge(each).node, logits.grad_fn) != 1 for each in maps):
+        return TokenSearch(None, "it uses the attention of a layer more than once")
     patches = _patches(module, image, seen, layers)
     if patches is None:
         return TokenSearch(None, "its attention is between something else than a grid of patches")
-    if not image.is_meta and not stand_still(module, image, layers, patches):
+    tokens = Tokens(tuple(layers), len(seen.maps), maps[-1].shape[3], patches.grid, patches.tokens, ())
+    # Without values nothing is read.
+    return _proved(module, image, tokens) if not image.is_meta else TokenSearch(_with_readers(tokens, ()))
+
+
+def _proved(module: nn.Module, image: Tensor, tokens: Tokens) -> TokenSearch:
+    """The layout with its readers, if the tokens keep to it and reach one another by nothing but the attention."""
+    if not stand_still(module, image, tokens.layers, Patches(tokens.grid, tokens.patches)):
         return TokenSearch(None, "its patches do not keep their tokens, in the same order, up to its last layer")
-    count = maps[-1].shape[3]
-    readers = _readers(_gradients(logits, maps[-1]), patches, count)
-    return TokenSearch(Tokens(tuple(layers), len(seen.maps), count, patches.grid, patches.tokens, readers))
+    mixer = mixer_beside(module, image, tokens.grid, tokens.count)
+    if mixer:
+        return TokenSearch(
+            None, f"its tokens reach one another by `{mixer}` too, beside the attention that can be seen"
+        )
+    readers = find_readers(module, image, tokens.layers[-1])
+    if readers.reason:
+        return TokenSearch(None, readers.reason)
+    return TokenSearch(_with_readers(tokens, readers.tokens))
+
+
+def _with_readers(tokens: Tokens, read: tuple[int, ...]) -> Tokens:
+    """Where nothing is read, as by a head of zeros, the class token stands for it, or else every patch."""
+    others = [token for token in range(tokens.count) if token not in tokens.patches]
+    return replace(tokens, readers=read or tuple(others[:1]) or tuple(range(tokens.count)))
 
 
 def _used(seen: Capture, logits: Tensor) -> list[int]:
@@ -173,20 +214,3 @@ def _assumed(count: int, grids: list[Grid]) -> Patches | None:
     fitting = (grid for grid in grids if 0 <= count - grid[0] * grid[1] <= MOST_OTHER_TOKENS)
     grid = next(fitting, None)
     return None if grid is None else Patches(grid, tuple(range(count - grid[0] * grid[1], count)))
-
-
-def _gradients(logits: Tensor, last: Tensor) -> Tensor | None:
-    # Unequal weights: the logits of a head may sum to a constant.
-    mixed = (logits * torch.arange(1, logits.shape[1] + 1, device=logits.device)).sum()
-    (gradients,) = torch.autograd.grad(mixed, last, allow_unused=True)
-    return gradients
-
-
-def _readers(gradients: Tensor | None, patches: Patches, count: int) -> tuple[int, ...]:
-    if gradients is not None and not gradients.is_meta:
-        read = gradients.abs().sum((0, 1, 3)).nonzero().flatten().tolist()
-        if read:
-            return tuple(read)
-    # Without values, or with a head of zeros, nothing is read: the class token stands for it, or else every patch.
-    others = [token for token in range(count) if token not in patches.tokens]
-    return tuple(others[:1]) or tuple(range(count))

@@ -14,7 +14,7 @@ from heatmill.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.rounding import Change, of_outputs
-from heatmill_workers.engine.tokens import attention_maps, on_the_grid
+from heatmill_workers.engine.tokens import attention_maps, check_readers, on_the_grid
 from heatmill_workers.explainer import Attributions, explains
 from heatmill_workers.models.loaded import LoadedModel
 
@@ -37,6 +37,7 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
             chosen = select(differentiable(logits), targets[batch])
             found = gradients(chosen.sum(), maps)
         with torch.no_grad():
+            check_readers(found[-1], tokens)
             # A model may compute in another precision.
             layers, slopes = ([each.float() for each in kept] for kept in (maps, found))
             values = on_the_grid(_relevance(layers, tuple(slopes)), tokens)

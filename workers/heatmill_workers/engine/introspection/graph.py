@@ -7,6 +7,8 @@ from torch.autograd.graph import Node
 LEAF = "torch::autograd::AccumulateGrad"
 # Operations that take weights, as autograd names them.
 WEIGHTED = ("Convolution", "mmBackward", "MmBackward", "LinearBackward")
+# Operations that multiply or divide, as autograd names them.
+PRODUCTS = ("Mul", "Mm", "mm", "Mv", "Dot", "Div", "Einsum", "Bilinear")
 # Operations that can move a position, in a pass of one image.
 MOVING = (
     "Permute",
@@ -37,6 +39,19 @@ def nodes_below(node: Node | None, without: Node | None = None) -> Iterator[Node
         below = {child for child, _ in current.next_functions if child is not None and child is not without} - visited
         visited |= below
         waiting.extend(below)
+
+
+def uses(node: Node, top: Node | None) -> int:
+    """How often what a node put out is used on the way to the top."""
+    return sum(child is node for each in nodes_below(top) for child, _ in each.next_functions)
+
+
+def multiplies(node: Node | None) -> bool:
+    """Whether two tensors of the image's are multiplied or divided in what it was computed from."""
+    return any(
+        any(name in each.name() for name in PRODUCTS) and sum(child is not None for child, _ in each.next_functions) > 1
+        for each in nodes_below(node)
+    )
 
 
 def separates(node: Node | None, top: Node | None) -> bool:

@@ -18,7 +18,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.engine.attention import Capture
+from heatmill_workers.engine.attention import Capture, to_themselves
 from heatmill_workers.engine.introspection.locality import (
     ABOVE,
     CHANNELS_FIRST,
@@ -151,10 +151,7 @@ class _Keep(Capture):
         self.values: dict[int, Tensor] = {}
 
     def applied(self, attention: Tensor) -> Tensor:
-        if not self.alone or attention.shape[-1] != attention.shape[-2]:
-            return attention
-        each_itself = torch.eye(attention.shape[-1], dtype=attention.dtype, device=attention.device)
-        return each_itself.expand_as(attention).contiguous()
+        return to_themselves(attention) if self.alone else attention
 
     def see(self, attention: Tensor, values: Tensor) -> None:
         call = len(self.maps) - 1
