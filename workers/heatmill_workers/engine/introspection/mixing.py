@@ -9,13 +9,13 @@ not all of it. Among tokens, noise in one cell must not reach a whole row either
 Convolutions and pools reach their neighbours, and those of a small map all of it; what changes by them is not counted.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from heatmill_workers.engine.double import in_double
 from heatmill_workers.engine.introspection.cut import Counted, Cut, tensors
 from heatmill_workers.engine.introspection.locality import noise
 
@@ -40,7 +40,7 @@ def mixer(module: nn.Module, image: Tensor, cut: Cut) -> str | None:
     """
     images = image.expand(ROWS, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     try:
-        with _in_double(module):
+        with in_double(module):
             return _first_mixer(module, images.double(), cut)
     except (RuntimeError, TypeError):
         # A model that makes float32 of something on its way, or a device without float64.
@@ -154,26 +154,6 @@ def _first_mixer(module: nn.Module, images: Tensor, cut: Cut) -> str | None:
         if change.mixer:
             return change.mixer
     return None
-
-
-@contextmanager
-def _in_double(module: nn.Module) -> Iterator[None]:
-    """Parameters and buffers in float64; float32 numbers come back as they were."""
-    kept = {id(tensor): tensor.dtype for tensor in _weights(module)}
-    try:
-        for tensor in _weights(module):
-            if tensor.is_floating_point():
-                tensor.data = tensor.data.double()
-        yield
-    finally:
-        for tensor in _weights(module):
-            if id(tensor) in kept:
-                tensor.data = tensor.data.to(kept[id(tensor)])
-
-
-def _weights(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def _is_filled(rows: Tensor, axes: tuple[int, ...], grid: tuple[int, int]) -> bool:

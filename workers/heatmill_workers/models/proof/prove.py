@@ -20,6 +20,7 @@ from heatmill_workers.models.proof.own_weights import check_unchanged, fingerpri
 from heatmill_workers.models.proof.precision import convert, find_precision
 from heatmill_workers.models.proof.rows import LARGE_BATCH, check_rows
 from heatmill_workers.models.proof.runs import Runs
+from heatmill_workers.models.proof.slopes import slope_fault
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -80,16 +81,20 @@ def prove(subject: Subject, key: str) -> ModelFacts:
 
 
 def prove_gradients(subject: Subject, facts: ModelFacts) -> ModelFacts:
-    """Find out whether a model that is laid out has gradients.
+    """Find out whether a model that is laid out has gradients, and whether they are its own.
 
     Raises:
         ModelRefused: An image's gradient depends on the other images of its batch.
     """
     images, allowed = laid_out(subject.images, facts), tolerance(DTYPES[facts.dtype])
-    check = partial(check_gradients, subject.spec.name, adapted(subject, facts), images, allowed)
+    module = adapted(subject, facts)
     # A device that has no memory for two rows cannot be handed an image twice either.
-    found = unless_out_of_memory(check) or Differentiability()
-    return facts.model_copy(update={"gradient_fault": found.fault, "two_rows": found.two_rows})
+    found = unless_out_of_memory(partial(check_gradients, subject.spec.name, module, images, allowed))
+    found = found or Differentiability()
+    is_precise = facts.dtype == "float32"
+    look = partial(slope_fault, module, images, is_precise=is_precise)
+    fault = found.fault or unless_out_of_memory(look) or ""
+    return facts.model_copy(update={"gradient_fault": fault, "two_rows": found.two_rows})
 
 
 def lay_out(subject: Subject, facts: ModelFacts) -> None:
