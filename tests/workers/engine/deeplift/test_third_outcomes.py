@@ -1,5 +1,8 @@
 """A model gets complete multipliers, or a refusal that names what it computes: there is nothing between."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -191,4 +194,58 @@ def test_a_device_without_memory_is_no_refusal() -> None:
         return maps.flatten(1).repeat(1, 2**40)
 
     with pytest.raises(RuntimeError, match="allocate memory"):
+        multipliers(Net(too_large), batch(0), batch(1), TARGETS)
+
+
+class Gate(nn.Module):
+    """A part that becomes TorchScript."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * maps.sigmoid()
+
+    @torch.jit.export
+    def twice(self, maps: Tensor) -> Tensor:
+        return maps * 2
+
+
+def squashed(maps: Tensor) -> Tensor:
+    return maps * torch.tanh(functional.softplus(maps))
+
+
+def only_plain_tensors(maps: Tensor) -> Tensor:
+    if type(maps) is not Tensor:
+        raise KeyError(type(maps))
+    return maps
+
+
+def traced(body: Any) -> Any:
+    return torch.jit.trace(body, torch.randn(2, 8, 8, 8))  # type: ignore[no-untyped-call]
+
+
+COMPILED: dict[str, Callable[[], Any]] = {
+    "a traced part": lambda: traced(Gate()),
+    "a scripted part": lambda: torch.jit.script(Gate()),
+    "a method of a scripted part": lambda: torch.jit.script(Gate()).twice,
+    "a scripted function": lambda: torch.jit.script(squashed),
+    "a traced function": lambda: traced(squashed),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_part_of_a_model_is_refused_in_words(name: str) -> None:
+    with pytest.raises(UnsupportedOperation, match="compiled by TorchScript, which DeepLIFT cannot follow"):
+        multipliers(Net(COMPILED[name]()), batch(0), batch(1), TARGETS)
+
+
+def test_whatever_else_a_model_raises_on_pairs_is_a_refusal() -> None:
+    with pytest.raises(UnsupportedOperation, match="KeyError"):
+        multipliers(Net(only_plain_tensors), batch(0), batch(1), TARGETS)
+
+
+def test_an_end_of_memory_is_no_refusal() -> None:
+    def too_large(maps: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
         multipliers(Net(too_large), batch(0), batch(1), TARGETS)

@@ -1,9 +1,13 @@
 """Multipliers of a model's logits: what the explainers of the DeepLIFT family call."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from heatmill.errors import UnsupportedOperation
+from heatmill.errors import HeatmillError, UnsupportedOperation
+from heatmill_workers.engine.batching import is_out_of_memory
 
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import (  # noqa: F401
@@ -16,6 +20,7 @@ from heatmill_workers.engine.deeplift import (  # noqa: F401
 )
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
 from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place, rows_once, sides
+from heatmill_workers.engine.deeplift.register import COMPILED
 from heatmill_workers.engine.gradients import differentiable, differentiating, select
 
 
@@ -53,8 +58,10 @@ def multipliers_and_outputs(
         pair.known = known
         if known is not None:
             known.begin()
+        with _refusing():
+            outputs = module(pair)
         # What does not depend on the image is no pair.
-        logits, of_baselines = sides(module(pair))
+        logits, of_baselines = sides(outputs)
         chosen = select(differentiable(logits), targets)
         try:
             (found,) = torch.autograd.grad(chosen.sum(), leaf)
@@ -65,6 +72,29 @@ def multipliers_and_outputs(
                 raise UnsupportedOperation(f"the model computes what torch cannot differentiate: {error}") from error
             raise
     return found, chosen.detach() - select(of_baselines, targets), of_baselines
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """A model that ran on tensors and does not run on pairs: whatever it raises now is about them.
+
+    Raises:
+        UnsupportedOperation: It raised something, and neither has memory ended nor a device failed.
+    """
+    try:
+        yield
+    except (HeatmillError, torch.AcceleratorError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # What a rule raises does not come out of its interpreter.
+        if "TorchScript interpreter" in str(error):
+            raise UnsupportedOperation(COMPILED) from error
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UnsupportedOperation(
+            f"the model does not run on pairs of an image and a baseline, by which DeepLIFT follows it ({reason})"
+        ) from error
 
 
 def _own(baselines: Tensor, images: Tensor) -> Tensor:

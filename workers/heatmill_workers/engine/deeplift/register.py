@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
+
 from heatmill.errors import UnsupportedOperation
 
 Function = Callable[..., Any]
 Rule = Callable[..., Any]
 Conditions = Literal["refused", "followed", "as numbers", "kept"]
+
+COMPILED = "the model calls what was compiled by TorchScript, which DeepLIFT cannot follow"
 
 # They hand values to Python, where nothing can be followed.
 OUT_OF_TORCH = {"__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__", "item", "tolist", "numpy"}
@@ -76,7 +80,13 @@ def rule_of(name: str) -> Rule:
 
 
 def plain_name(func: Function) -> tuple[str, bool]:
-    """A function's name without what marks it as in-place, and whether it was marked."""
+    """A function's name without what marks it as in-place, and whether it was marked.
+
+    Raises:
+        UnsupportedOperation: It is a method of a compiled part, which may have any name, or none.
+    """
+    if isinstance(func, torch.ScriptMethod):
+        raise UnsupportedOperation(COMPILED)
     name: str = func.__name__
     if name == "__get__":
         return str(func.__self__.__name__), False  # type: ignore[attr-defined]
