@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from heatmill_workers.models.digest import digest
 from heatmill_workers.models.fusing import fuse
-from heatmill_workers.models.weights import digest
 from tests.workers.small import architecture, loaded, photos
 
 

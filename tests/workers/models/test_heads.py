@@ -16,9 +16,9 @@ from heatmill.errors import ModelRefused, ModelUnavailable, UnsupportedOperation
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.engine.head import Head
 from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.models.digest import digest
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loading import load, prepare
-from heatmill_workers.models.weights import digest
 from heatmill_workers.prediction import predict, predict_with_features
 from tests.workers.small import CPU, architecture, photos
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing
+from heatmill_workers.models.digest import digest
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loading import load, prepare
-from heatmill_workers.models.weights import digest
 from tests.workers.small import CPU, LABELS, architecture, loaded
 
 SIDE = 64

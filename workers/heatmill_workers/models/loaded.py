@@ -14,6 +14,7 @@ from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.passes import ForwardPass
 from heatmill_workers.engine.spatial import Cut
 from heatmill_workers.engine.tokens import Tokens
+from heatmill_workers.models.digest import dense_parts
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class LoadedModel:
     def nbytes(self) -> int:
         """Memory of parameters and buffers."""
         tensors = (*self.module.parameters(), *self.module.buffers())
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(part.nbytes for tensor in tensors for part in dense_parts(tensor).values())
 
 
 def capabilities(cut: Cut | None, tokens: Tokens | None, *, gradients: bool, operations: bool) -> frozenset[str]:

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heatmill_workers.models.digest import digest
 from heatmill_workers.models.digits import NAME, PREPROCESSING, architecture, weights_path
 from heatmill_workers.models.preprocessing import preprocess
-from heatmill_workers.models.weights import digest
 
 SEED = 0
 HELD_OUT = 0.25

@@ -3,13 +3,9 @@
 import hashlib
 import io
 import pickle
-import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,8 +15,6 @@ from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec
 
 WeightsByName = dict[str, Tensor]
-# Some modules print where in memory a function lies.
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
 
@@ -87,65 +81,6 @@ def are_of_one_output(module: nn.Module, weights: WeightsByName) -> bool:
     pairs = [(own, weights[name]) for name, own in module.state_dict().items() if name in weights]
     unequal = [(own.shape, given.shape) for own, given in pairs if own.shape != given.shape]
     return bool(unequal) and all(own == (2, *given[1:]) and given[:1] == (1,) for own, given in unequal)
-
-
-def digest(module: nn.Module) -> str:
-    """The sha256 over the sorted state dict: names, dtypes, shapes and bytes; the same in every process."""
-    total = hashlib.sha256()
-    for name, value in sorted(_entries(module.state_dict(), ()), key=lambda entry: entry[0]):
-        if isinstance(value, Tensor):
-            total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            content: Any = value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            total.update(memoryview(content))
-        else:
-            total.update(f"{name} {value}\n".encode())
-    return total.hexdigest()
-
-
-def described(value: object) -> str:
-    """How a value prints, without the addresses in memory, which are others in each process."""
-    return ADDRESS.sub("", repr(value))
-
-
-def _entries(state: Mapping[str, Any], around: Sequence[object]) -> Iterator[tuple[str, Tensor | str]]:
-    """Each tensor by its name, and whatever else there is in words; `around` are the objects that hold it."""
-    for name, value in state.items():
-        if isinstance(value, Tensor) and value.is_quantized:
-            # Quantised layers keep integers and their scales.
-            yield name, value.int_repr()
-            yield f"{name}.scale", value.dequantize()
-        elif isinstance(value, Tensor):
-            yield name, value
-        elif any(value is each for each in around):
-            yield name, "itself"
-        else:
-            yield name, _said(value)
-            yield from _entries({f"{name}.{key}": part for key, part in _parts(value).items()}, (*around, value))
-
-
-def _said(value: object) -> str:
-    """What an object is, without its parts."""
-    kind = type(value).__qualname__
-    if isinstance(value, np.ndarray):
-        return f"{kind} {value.dtype} {value.shape} {b'' if value.dtype.hasobject else value.tobytes()!r}"
-    if isinstance(value, io.BytesIO):
-        return f"{kind} {value.getvalue()!r}"
-    if isinstance(value, Set):
-        return f"{kind} {sorted(map(described, value))}"
-    # Parts of an object that has some are told one by one: it may print a few of them only.
-    is_container = isinstance(value, (list, tuple, Mapping)) or bool(_parts(value))
-    return f"{kind} {len(_parts(value))}" if is_container else described(value)
-
-
-def _parts(value: object) -> Mapping[Any, Any]:
-    """What an object holds, by name or by place."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, (list, tuple)):
-        return dict(enumerate(value))
-    if isinstance(value, np.ndarray):
-        return dict(enumerate(value.ravel().tolist())) if value.dtype.hasobject else {}
-    return {} if isinstance(value, (type, ModuleType)) else getattr(value, "__dict__", {})
 
 
 def _read_pickle(path: Path) -> object:

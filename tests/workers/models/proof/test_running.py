@@ -18,9 +18,9 @@ from torch.nn.utils import parametrizations, prune
 from heatmill.errors import UnsupportedOperation
 from heatmill.models import Preprocessing
 from heatmill.schemas import ModelFacts
+from heatmill_workers.models.digest import digest
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loading import Proofs, prepare, proof_key
-from heatmill_workers.models.weights import digest
 from tests.workers.models.proof.subjects import (
     LABELS,
     PARAMS,

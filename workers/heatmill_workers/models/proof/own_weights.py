@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill_workers.models.digest import dense_parts
 
 Fingerprint = dict[str, tuple[float, float]]
 
@@ -12,7 +13,7 @@ Fingerprint = dict[str, tuple[float, float]]
 def fingerprint(module: nn.Module) -> Fingerprint:
     """Two sums of each floating parameter and buffer: enough to see a change, and quick. Counters may change."""
     tensors = (*module.named_parameters(), *module.named_buffers())
-    return {name: _sums(tensor) for name, tensor in tensors if tensor.is_floating_point()}
+    return {name: _sums(tensor) for name, tensor in tensors if tensor.is_floating_point() or tensor.is_complex()}
 
 
 def check_unchanged(name: str, module: nn.Module, before: Fingerprint) -> None:
@@ -46,5 +47,8 @@ def check_values(name: str, module: nn.Module) -> None:
 
 
 def _sums(tensor: Tensor) -> tuple[float, float]:
-    values = torch.nan_to_num(tensor.detach().double())
-    return float(values.sum()), float(values.square().sum())
+    """Of the numbers and, of a sparse tensor, of their places too."""
+    parts = [part.resolve_conj() for part in dense_parts(tensor.detach()).values()]
+    real = [torch.view_as_real(part) if part.is_complex() else part for part in parts]
+    values = [torch.nan_to_num(part.double()) for part in real]
+    return sum(float(part.sum()) for part in values), sum(float(part.square().sum()) for part in values)

@@ -1,0 +1,155 @@
+"""Weights are known by their content, in whatever layout they are stored, and in each process alike."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill_workers.models.digest import digest
+from heatmill_workers.models.loaded import LoadedModel
+from tests.workers.models.proof.subjects import Net, maps, noise, proved, seeded
+
+DENSE = torch.eye(8) * 0.5 + torch.eye(8).roll(1, 0)
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "coo": Tensor.to_sparse,
+    "csr": Tensor.to_sparse_csr,
+    "csc": Tensor.to_sparse_csc,
+    "bsr": lambda dense: dense.to_sparse_bsr((2, 2)),
+    "bsc": lambda dense: dense.to_sparse_bsc((2, 2)),
+    "nested": lambda dense: torch.nested.nested_tensor([dense[0], dense[1, :3]]),
+    "jagged": lambda dense: torch.nested.nested_tensor([dense[0], dense[1, :3]], layout=torch.jagged),
+    "mkldnn": Tensor.to_mkldnn,
+    "complex": lambda dense: dense.to(torch.complex64),
+    "conjugate": lambda dense: (dense * (1 + 1j)).conj(),
+    "quantised": lambda dense: torch.quantize_per_tensor(dense, 0.01, 0, torch.qint8),
+    "float8": lambda dense: dense.to(torch.float8_e4m3fn),
+}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*Sparse:UserWarning", "ignore:.*nested tensors:UserWarning", "ignore:.*quantize:UserWarning"
+)
+
+
+class Holds(nn.Module):
+    """One buffer."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", tensor)
+
+
+class Keeps(nn.Module):
+    """What is no tensor."""
+
+    def __init__(self, extra: object) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def get_extra_state(self) -> object:
+        """Any."""
+        return self.extra
+
+    def set_extra_state(self, state: object) -> None:
+        """Nothing is restored."""
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_tensors_of_every_layout_are_known_by_their_numbers(name: str) -> None:
+    stored = LAYOUTS[name]
+
+    assert digest(Holds(stored(DENSE))) == digest(Holds(stored(DENSE.clone())))
+    assert digest(Holds(stored(DENSE))) != digest(Holds(stored(DENSE * 2)))
+
+
+def test_sparse_tensors_are_known_by_their_places_and_their_size() -> None:
+    others = [DENSE.T, torch.cat([DENSE, torch.zeros(8, 1)], 1)]
+    digests = {digest(Holds(each.to_sparse_csr())) for each in (DENSE, *others)}
+
+    assert len(digests) == 3
+    unsorted = torch.sparse_coo_tensor(torch.tensor([[1, 0, 0], [1, 0, 0]]), torch.tensor([2.0, 0.5, 0.5]), (2, 2))
+    assert digest(Holds(unsorted)) == digest(Holds(torch.diag(torch.tensor([1.0, 2.0])).to_sparse()))
+
+
+class MultipliesSparse(Net):
+    """Its features go through a sparse matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", DENSE)
+
+    def read(self, features: Tensor) -> Tensor:
+        return (self.matrix @ super().read(features).T).T  # type: ignore[operator]
+
+
+def sparse(stored: Callable[[Tensor], Tensor]) -> LoadedModel:
+    module: Any = seeded(MultipliesSparse)
+    module.matrix = stored(module.matrix)
+    return proved(module)
+
+
+@pytest.mark.parametrize("name", ["coo", "csr", "csc"])
+def test_a_model_with_a_sparse_matrix_is_explained_as_with_a_full_one(name: str) -> None:
+    model, full = sparse(LAYOUTS[name]), proved(seeded(MultipliesSparse))
+
+    for method in ("saliency", "deep_lift", "partition_shap"):
+        torch.testing.assert_close(maps(method, model, noise()), maps(method, full, noise()), rtol=1e-3, atol=1e-6)
+    assert model.nbytes > 0
+
+
+def test_what_has_no_numbers_is_named() -> None:
+    with pytest.raises(ModelUnavailable, match="matrix is on the meta device"):
+        sparse(lambda dense: dense.to("meta"))
+
+
+class Unreadable(Tensor):
+    """Its numbers are nowhere."""
+
+    @staticmethod
+    def __new__(cls) -> "Unreadable":
+        return torch.Tensor._make_wrapper_subclass(cls, (2,))  # type: ignore[return-value]
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        if "detach" in str(func):
+            return args[0]
+        raise NotImplementedError("no numbers")
+
+
+def test_a_tensor_that_cannot_be_read_is_refused_by_name() -> None:
+    with pytest.raises(ModelRefused, match=r"numbers in table \(Unreadable, torch.strided\) cannot be read"):
+        digest(Holds(Unreadable()))
+
+
+def test_arrays_and_objects_beside_the_tensors_count_in_full() -> None:
+    long = np.arange(5000)
+    other = long.copy()
+    other[2500] = 0
+    pairs: list[tuple[object, object]] = [
+        (long, other),
+        ({"a": [1, {"b": DENSE}]}, {"a": [1, {"b": DENSE * 2}]}),
+        (SimpleNamespace(level=1), SimpleNamespace(level=2)),
+        ({1: "a", "b": 2}, {1: "a", "b": 3}),
+        (DENSE.to_sparse(), DENSE.T.to_sparse()),
+        (torch.empty(2, device="meta"), torch.empty(3, device="meta")),
+    ]
+
+    for one, two in pairs:
+        assert digest(Keeps(one)) != digest(Keeps(two))
+
+
+class Plain:
+    """Prints where it lies in memory."""
+
+    def __init__(self) -> None:
+        self.level, self.itself, self.function = 1, self, lambda: 0
+
+
+def test_an_object_is_known_by_what_it_holds_and_not_by_where_it_lies() -> None:
+    one, two = Plain(), Plain()
+
+    assert repr(one) != repr(two)
+    assert digest(Keeps({"plain": one, "names": {"a", "b"}})) == digest(Keeps({"plain": two, "names": {"b", "a"}}))
