@@ -28,11 +28,15 @@ DRAWS_IN_TRAINING = (
     functional.rrelu,
 )
 BRANCHES = frozenset({"__bool__", "item", "tolist", "__float__", "__int__", "__index__", "numpy"})
-OVER_DIMENSIONS = frozenset(
+REDUCTIONS = frozenset(
     """
-    mean sum std var amax amin max min softmax log_softmax logsumexp norm roll flip cumsum sort
+    all any mean nanmean sum nansum prod std var std_mean var_mean amax amin max min aminmax argmax argmin median
+    nanmedian mode quantile norm count_nonzero nonzero argwhere unique logsumexp equal allclose
     """.split()  # noqa: SIM905 - as a list each name would take a line
 )
+OVER_DIMENSIONS = REDUCTIONS | {"softmax", "log_softmax", "roll", "flip", "cumsum", "sort"}
+# Without a dimension: whatever follows their first argument, they look at all rows.
+OVER_ALL = frozenset({"nonzero", "argwhere", "unique", "equal", "allclose", "count_nonzero", "quantile"})
 BATCH_STATISTICS = "batch norm with the statistics of the batch"
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -63,7 +67,7 @@ class Calls(TorchFunctionMode):
             self._note(self.draws, name)
         if func is functional.batch_norm:
             self._look_at_norm(args, options)
-        elif name in OVER_DIMENSIONS and _crosses_rows(args, options):
+        elif name in OVER_DIMENSIONS and crosses_rows(name, args, options):
             self._note(self.mixes, name)
         self.branches |= name in BRANCHES
         out = func(*args, **options)
@@ -92,10 +96,21 @@ def _argument(func: Callable[..., Any], name: str, args: tuple[Any, ...], option
     return bound.arguments.get(name)
 
 
-def _crosses_rows(args: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
-    """Whether a reduction goes over the first dimension of a tensor that has several rows."""
-    if not args or (shape := shape_of(args[0])) is None or not shape or shape[0] < 2:
+def crosses_rows(name: str, args: tuple[Any, ...], options: Mapping[str, Any], rows: int | None = None) -> bool:
+    """Whether a call of one of `OVER_DIMENSIONS` goes over the first dimension of a tensor.
+
+    Args:
+        name: Of the function.
+        args: Of the call.
+        options: Of the call.
+        rows: So many of them, or so many groups of as many; None for any number from two.
+    """
+    if not args or (shape := shape_of(args[0])) is None or not shape or shape[0] < (rows or 2):
         return False
+    if rows is not None and shape[0] % rows:
+        return False
+    if name in OVER_ALL:
+        return True
     dim = options.get("dim", options.get("dims", args[-1] if len(args) > 1 else None))
     dims = dim if isinstance(dim, (list, tuple)) else [dim]
     # The larger of two tensors is no reduction: what follows the first is no dimension then.

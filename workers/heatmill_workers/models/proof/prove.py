@@ -12,6 +12,7 @@ from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.fusing import fuse
+from heatmill_workers.models.proof.companions import check_companions, decides_inside
 from heatmill_workers.models.proof.comparison import Reference, tolerance
 from heatmill_workers.models.proof.generators import generators
 from heatmill_workers.models.proof.gradients import Differentiability, check_gradients, quantised_layer
@@ -66,6 +67,7 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     outputs = runs.first(images)
     wanted = Reference(outputs, tolerance(runs.calls.dtype))
     check_rows(runs, images, wanted)
+    check_companions(runs, images, wanted, decides_inside=decides_inside(module))
     check_unchanged(spec.name, module, weights)
     facts = ModelFacts(
         key=key,

@@ -1,10 +1,12 @@
 """One run of a model on proof inputs: what it puts out, and whether it wrote into what it was given."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from heatmill.errors import HeatmillError, ModelRefused, ModelUnavailable
 from heatmill_workers.engine.batching import BatchSizes, in_batches
@@ -38,11 +40,12 @@ class Runs:
     states: Callable[[], States]
     writes: bool = False
     calls: Calls = field(default_factory=Calls)
+    _mode: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Outputs (N, K) float32 of images (N, C, H, W)."""
         before = self.states()
-        with torch.no_grad(), self.calls:
+        with torch.no_grad():
             passes = in_batches(
                 lambda rows: self._pass(images[rows.start : rows.stop]), len(images), self.sizes, "proof"
             )
@@ -50,6 +53,10 @@ class Runs:
         moved = (name for name, state in self.states().items() if state != before[name])
         self.calls.draws += [name for name in moved if name not in self.calls.draws]
         return outputs.detach()
+
+    def under(self, mode: TorchFunctionMode, images: Tensor) -> Tensor:
+        """A run whose calls go through a mode, and not those that look at it."""
+        return replace(self, _mode=mode)(images)
 
     def first(self, images: Tensor) -> Tensor:
         """The first run of all.
@@ -75,7 +82,8 @@ class Runs:
 
     def _pass(self, images: Tensor) -> Tensor:
         given = images.clone(memory_format=torch.preserve_format)
-        outputs = self.forward(given)
+        with self._mode, self.calls:
+            outputs = self.forward(given)
         self.writes |= not torch.equal(given, images)
         return outputs
 
