@@ -14,6 +14,7 @@ from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.fusing import fuse
 from heatmill_workers.models.proof.companions import check_companions, decides_inside
 from heatmill_workers.models.proof.comparison import Reference, tolerance
+from heatmill_workers.models.proof.counters import check_counters, numbers
 from heatmill_workers.models.proof.generators import generators
 from heatmill_workers.models.proof.gradients import Differentiability, check_gradients, quantised_layer
 from heatmill_workers.models.proof.memory_layout import set_layout, try_channels_last
@@ -63,11 +64,12 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     # Its integers are scaled by the range of the whole batch.
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
     runs = _runs(subject, adapt(module, read, needs))
-    weights = fingerprint(module)
+    weights, counted = fingerprint(module), numbers(module)
     outputs = runs.first(images)
     wanted = Reference(outputs, tolerance(runs.calls.dtype))
     check_rows(runs, images, wanted)
     check_companions(runs, images, wanted, decides_inside=decides_inside(module))
+    check_counters(runs, module, images, wanted, counted)
     check_unchanged(spec.name, module, weights)
     facts = ModelFacts(
         key=key,
