@@ -89,16 +89,20 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
         return value
     if isinstance(value, (list, tuple)):
         return dict(enumerate(value))
-    if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__"):
+    if _has_no_text(value) and hasattr(value, "__dict__"):
         return {"type": type(value).__qualname__, **vars(value)}
     return None
 
 
 def _printed(value: Any) -> str:
-    # Otherwise where it lies in memory is printed with it.
-    if type(value).__repr__ is object.__repr__ or isinstance(value, (FunctionType, MethodType)):
+    if _has_no_text(value) or isinstance(value, (FunctionType, MethodType)):
         return str(getattr(value, "__qualname__", type(value).__qualname__))
     return repr(value)
+
+
+def _has_no_text(value: Any) -> bool:
+    inherited: Any = object.__repr__
+    return type(value).__repr__ is inherited
 
 
 def _of_tensor(tensor: Tensor, name: str) -> Iterator[tuple[str, Any]]:
