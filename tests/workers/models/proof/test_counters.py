@@ -28,7 +28,7 @@ class InABuffer(Net):
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def forward(self, images: Tensor) -> Any:
-        self.calls += 1  # type: ignore[operator]
+        self.calls += 1  # type: ignore[operator, assignment]
         return super().forward(images) * (1 + (self.calls > 1000))  # type: ignore[operator]
 
 
@@ -87,7 +87,7 @@ class Logs(Net):
         self.calls += 1
         self.seen += float(images.mean())
         self.size = tuple(images.shape)
-        self.used += 1  # type: ignore[operator]
+        self.used += 1  # type: ignore[operator, assignment]
         return super().forward(images)
 
 

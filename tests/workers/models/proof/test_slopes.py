@@ -30,7 +30,7 @@ class Detached(Net):
         return features.mean((2, 3)) + self.other(features)
 
     def other(self, features: Tensor) -> Tensor:
-        return self.branch(features).relu().mean((2, 3)).detach() * 3
+        return self.branch(features).relu().mean((2, 3)).detach() * 3  # type: ignore[no-any-return]
 
 
 class WithoutGrad(Detached):
@@ -70,7 +70,7 @@ class _Reversed(torch.autograd.Function):
         return values.view_as(values)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return -gradient
 
 
@@ -86,9 +86,9 @@ class _Guided(torch.autograd.Function):
         return values.clamp(min=0)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         (values,) = context.saved_tensors
-        return gradient.clamp(min=0) * (values > 0)
+        return gradient.clamp(min=0) * (values > 0)  # type: ignore[no-any-return]
 
 
 class Guided(Net):
@@ -136,7 +136,7 @@ class _Sign(torch.autograd.Function):
         return values.sign()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
@@ -200,10 +200,10 @@ class _Swish(torch.autograd.Function):
         return values * values.sigmoid()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         (values,) = context.saved_tensors
         share = values.sigmoid()
-        return gradient * share * (1 + values * (1 - share))
+        return gradient * share * (1 + values * (1 - share))  # type: ignore[no-any-return]
 
 
 class WithABackwardThatIsRight(Net):
