@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -48,7 +49,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]
 def install(role: str, folder: Path) -> Path:
     """Run what the stages of an image run, from the first to the last; a layer is kept beside."""
     environment = folder / role
-    shell(f"uv venv --python 3.11 {environment}", folder, environment)
+    shell(f"uv venv --python {sys.executable} {environment}", folder, environment)
     for stage in (*(["torch-cuda"] if role == "explain" else []), f"packages-{role}", f"wheel-{role}"):
         (command,) = stages()[stage].all("RUN")
         layer = folder / f"layer-{stage}"
@@ -167,7 +168,7 @@ def test_the_variant_without_cuda_installs_none(environments: Mapping[str, Path]
     for wanted in versions:
         stub_wheel(tmp_path, *f"{wanted}+cpu".split("=="))
     environment = tmp_path / "environment"
-    shell(f"uv venv --python 3.11 {environment}", folder, environment)
+    shell(f"uv venv --python {sys.executable} {environment}", folder, environment)
     # The index that has these builds is not asked here.
     shell(f"uv pip install --no-deps --no-index --find-links {tmp_path} -r torch-cpu.txt", folder, environment)
     (command,) = stages()["packages-explain"].all("RUN")

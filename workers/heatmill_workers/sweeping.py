@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from itertools import islice
 
 import structlog
@@ -20,8 +19,9 @@ from heatmill.storage import ListedObject, S3Storage
 PART = 3000
 # Jobs that one tick of the timer begins with; the next tick comes in seconds.
 JOBS_PER_TICK = 20
-# That are remembered, so that each is told once.
+# That are told, each once in the life of the process.
 STRAYS = 1000
+_told: set[str] = set()
 
 log = structlog.get_logger()
 
@@ -81,9 +81,11 @@ def markers(storage: S3Storage, prefix: str) -> Iterator[tuple[ListedObject, Job
             yield entry, job
 
 
-@lru_cache(STRAYS)
 def _tell_of_stray(key: str) -> None:
-    log.warning("an object among the markers is none, and is left alone", key=key)
+    # Beyond so many a reader knows, and the log is spared.
+    if key not in _told and len(_told) < STRAYS:
+        _told.add(key)
+        log.warning("an object among the markers is none, and is left alone", key=key)
 
 
 @contextmanager
