@@ -33,10 +33,10 @@ def test_a_group_that_hangs_ends_its_process_and_says_where_it_hung(work: str) -
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr
     assert 'File "<string>", line 7' in ended.stderr
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
 
 
 def test_each_group_has_the_time_anew_and_what_comes_after_has_no_limit() -> None:
-    ended = run(0.6, 5, "time.sleep(0.3)", after=0.8)
+    ended = run(1.5, 3, "time.sleep(0.6)", after=1.6)
 
     assert (ended.returncode, ended.stdout) == (0, "done\n")
