@@ -14,6 +14,7 @@ from werkzeug.datastructures import FileStorage
 
 from heatmill import keys, records
 from heatmill.coordination.throughput import slowest_seconds_per_pass
+from heatmill.coordination.schedule import Window
 from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId
@@ -141,8 +142,8 @@ def _plan(storage: S3Storage, job: JobId, accepted: AcceptedJob) -> Plan | None:
 
 def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
     state, priority = services.state, accepted.priority
-    full = state.waiting(lists(EXPLAIN_QUEUE, priority)) >= services.settings.window_shards
-    if full or state.turns_are_waited_for(priority):
+    window = Window(services.settings.window_shards, lists(EXPLAIN_QUEUE, priority))
+    if not state.schedule.may_go_first(job, window):
         # It takes its turn: else a tenant's thousand small jobs would all lie before everybody else's.
         services.dispatcher.feed()
         return

@@ -2,6 +2,7 @@
 
 from heatmill.catalogue import load_catalogue
 from heatmill.coordination.redis_address import check_server
+from heatmill.coordination.rings import Rings
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.logs import configure_logs
 from heatmill.settings import Settings
@@ -13,11 +14,12 @@ from heatmill_api.services import Services
 configure_logs()
 settings = Settings()
 check_server(settings.redis_url)
+state = open_state(settings.redis_url)
 app = create_app(
     Services(
         storage=open_storage(settings),
-        state=open_state(settings.redis_url),
-        dispatcher=Dispatcher(celery_app(settings, "api")),
+        state=state,
+        dispatcher=Dispatcher(celery_app(settings, "api"), Rings(state.client)),
         catalogue=load_catalogue(settings.models_file, settings.methods_file),
         settings=settings,
     )

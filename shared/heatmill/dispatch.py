@@ -1,7 +1,7 @@
 """Task and queue names, and the sending of messages: Celery is a doorbell, so a message holds ids and nothing else."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -10,6 +10,8 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from heatmill.coordination.redis_address import read_address
+from heatmill.coordination.redis_errors import unavailable
+from heatmill.coordination.rings import Rings
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import Priority
@@ -32,6 +34,7 @@ SEPARATOR = ":"
 PUBLISH_RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 # On Redis 0 is the highest priority; one list per step and queue.
 PRIORITY_STEPS: dict[Priority, int] = {"interactive": 0, "normal": 3, "bulk": 6}
+PRIORITIES = {step: priority for priority, step in PRIORITY_STEPS.items()}
 
 
 def lists(queue: str, *priorities: Priority) -> list[str]:
@@ -44,10 +47,15 @@ class Dispatcher:
     """Rings the doorbell.
 
     Every method raises `QueueUnavailable` when Redis does not answer.
+
+    Args:
+        app: Sends.
+        rings: Keeps a second message to the control worker from being sent while the first waits.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, rings: Rings | None = None) -> None:
         self.app = app
+        self._rings = rings
 
     def explain(self, job: JobId, shard: int, priority: Priority) -> None:
         """Ask an explain worker to process a shard."""
@@ -55,19 +63,30 @@ class Dispatcher:
 
     def plan(self, job: JobId) -> None:
         """Ask a control worker to list a job's source and cut it into shards."""
-        self._send(PLAN, CONTROL_QUEUE, [job.tenant, job.job])
+        self._ring(PLAN, job)
 
     def feed(self) -> None:
         """Ask a control worker to send what may be sent."""
-        self._send(FEED, CONTROL_QUEUE, [])
+        self._ring(FEED)
 
     def finish(self, job: JobId) -> None:
         """Ask a control worker to finish a job that is complete."""
-        self._send(FINISH, CONTROL_QUEUE, [job.tenant, job.job])
+        self._ring(FINISH, job)
 
     def sweep(self, job: JobId) -> None:
         """Ask a control worker to remove what a deleted job has left."""
-        self._send(SWEEP, CONTROL_QUEUE, [job.tenant, job.job])
+        self._ring(SWEEP, job)
+
+    def _ring(self, task: str, job: JobId | None = None) -> None:
+        if self._rings is not None and not self._rings.is_first(task, job):
+            return
+        try:
+            self._send(task, CONTROL_QUEUE, [] if job is None else [job.tenant, job.job])
+        except QueueUnavailable:
+            if self._rings is not None:
+                with suppress(QueueUnavailable):
+                    self._rings.taken(task, job)
+            raise
 
     def probe(self) -> None:
         """Prove that a message can be sent: one goes, by the same way as all, on to a list of its own and off again."""
@@ -86,7 +105,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, redis.RedisError) as error:
-        raise QueueUnavailable(f"Redis does not answer: {error}") from error
+        raise unavailable(error) from error
 
 
 def celery_app(settings: Settings, role: str) -> Celery:

@@ -30,10 +30,10 @@
     │   └── RedisUnsuitable           the setting names no Redis that heatmill can work with
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
+        │   └── QueueFull                 Redis has no memory left; the operator gives it more
         ├── ServiceUnavailable        heatmill itself, seen from the client
         ├── ClaimLost                 another worker holds the shard now
-        ├── ShardUnfinished           a worker gives a shard back, the parts that are done apart
-        └── Overtaken                 somebody else has sent a shard meanwhile
+        └── ShardUnfinished           a worker gives a shard back, the parts that are done apart
 
 `code` is stable and documented: it is the last part of a problem's `type`. HTTP status codes live in the API only.
 """
@@ -214,6 +214,10 @@ class QueueUnavailable(TransientError):
     """Redis does not answer."""
 
 
+class QueueFull(QueueUnavailable):
+    """Redis has no memory left, and takes nothing more."""
+
+
 class ServiceUnavailable(TransientError):
     """The service cannot be reached, or cannot answer now."""
 
@@ -224,7 +228,3 @@ class ClaimLost(TransientError):
 
 class ShardUnfinished(TransientError):
     """A worker gives a shard back before it is done; the parts that are committed stay."""
-
-
-class Overtaken(TransientError):
-    """A shard was sent since the caller counted what is outstanding."""

@@ -10,10 +10,11 @@ from datetime import datetime
 from itertools import islice
 
 from heatmill import records
+from heatmill.coordination.redis_errors import translated
 from heatmill.errors import JobNotFound, QueueUnavailable
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob
-from heatmill.state import RedisJobStore, translated
+from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
 READERS = 16

@@ -1,6 +1,6 @@
 """Cut a job's items into shards and write the plan. Used by the POST for one shard, by the control worker for more."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count, islice
 from typing import Any
 
@@ -20,8 +20,8 @@ MIN_MAP_ITEMS = 3
 # What one worker lays out well within a shard's hard limit, and holds in memory.
 MAX_MAP_ITEMS = 50_000
 
-ListItems = Callable[[Item | None], Iterator[Item]]
-"""Lists a job's items after the given one, or from the start."""
+ListItems = Callable[[Item | None], Iterator[Item | None]]
+"""Lists a job's items after the given one, or from the start; None where it has looked for a while and found none."""
 
 
 def shard_items(seconds_per_item: float, shard_seconds: float) -> int:
@@ -30,7 +30,19 @@ def shard_items(seconds_per_item: float, shard_seconds: float) -> int:
 
 
 def write_plan(storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items: ListItems) -> Plan:
-    """Write the shard files, then the plan.
+    """Write the shard files, then the plan; see `plan_steps`."""
+    steps = plan_steps(storage, job, accepted, list_items)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def plan_steps(
+    storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items: ListItems
+) -> Generator[None, None, Plan]:
+    """Write the shard files, then the plan, with a pause after each shard and where the source gives nothing for long.
 
     Shard files are write-once: a planner that was cut off, or that has company, goes on after what is already written,
     so that a source which changed in between never gives two versions of a shard.
@@ -40,9 +52,11 @@ def write_plan(storage: S3Storage, job: JobId, accepted: AcceptedJob, list_items
     request = accepted.request
     shards = items = results = 0
     for shard in _shards(storage, job, accepted.shard_items, list_items):
-        shards += 1
-        items += len(shard)
-        results += sum(len(expected_rows(item, request)) for item in shard)
+        yield
+        if shard is not None:
+            shards += 1
+            items += len(shard)
+            results += sum(len(expected_rows(item, request)) for item in shard)
     map_error = None if request.map is None else map_fault(items)
     plan = new_plan(request, shards=shards, items=items, results=results, map_error=map_error)
     return store_plan(storage, job, plan)
@@ -91,7 +105,7 @@ def as_problem(error: HeatmillError) -> Problem:
     return Problem(type=problem_type(error.code), title=error.title, detail=str(error))
 
 
-def inline_items(requests: Iterable[ItemRequest]) -> ListItems:
+def inline_items(requests: Iterable[ItemRequest]) -> Callable[[Item | None], Iterator[Item]]:
     """List the items that stand in the request itself; their targets are indices already."""
     items = [listed_item(index, request) for index, request in enumerate(requests)]
     return lambda after: iter(items if after is None else items[after.index + 1 :])
@@ -114,14 +128,15 @@ def lost_items(accepted: AcceptedJob, plan: Plan, number: int) -> tuple[Item, ..
     return tuple(Item(index=index, id=str(index), error=problem) for index in indices)
 
 
-def _shards(storage: S3Storage, job: JobId, size: int, list_items: ListItems) -> Iterator[tuple[Item, ...]]:
+def _shards(storage: S3Storage, job: JobId, size: int, list_items: ListItems) -> Iterator[tuple[Item, ...] | None]:
+    """The shards in order; None where the source gives nothing for a while."""
     last: Item | None = None
-    source: Iterator[Item] | None = None
+    source: Iterator[Item | None] | None = None
     for number in count():
         shard = _stored(storage, job, number) if source is None else None
         if shard is None:
             source = source or list_items(last)
-            shard = tuple(islice(source, size))
+            shard = yield from _next_items(source, size)
             if not shard:
                 return
             try:
@@ -130,6 +145,18 @@ def _shards(storage: S3Storage, job: JobId, size: int, list_items: ListItems) ->
                 shard, source = load_shard(storage, job, number), None
         last = shard[-1]
         yield shard
+
+
+def _next_items(source: Iterator[Item | None], size: int) -> Generator[None, None, tuple[Item, ...]]:
+    items: list[Item] = []
+    for item in source:
+        if item is None:
+            yield
+            continue
+        items.append(item)
+        if len(items) == size:
+            break
+    return tuple(items)
 
 
 def _stored(storage: S3Storage, job: JobId, number: int) -> tuple[Item, ...] | None:

@@ -7,28 +7,23 @@ half done, or done twice, is one Lua script.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, TypeVar
-from uuid import uuid4
 
 import redis
 
 from heatmill.committed import Committed
 from heatmill.coordination.redis_address import open_client
-from heatmill.errors import Overtaken, QueueUnavailable
+from heatmill.coordination.redis_errors import milliseconds, translated
+from heatmill.coordination.schedule import Schedule
+from heatmill.dispatch import PRIORITY_STEPS
 from heatmill.job_progress import JobProgress, read_progress
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Plan
 
 OPEN_JOBS = "heatmill:open"
-TURNS = "heatmill:turns"
-# Among the turns: no tenant's name is empty.
-LAST_TURN = "/"
-# Followed by a priority: jobs of it waited for their turns when the queue was last fed.
-TURNS_WAITED_FOR = "heatmill:turns-waited-for:"
+OUTSTANDING = "heatmill:outstanding"
 CHECKED_RUN_ID = "heatmill:checked-run-id"
 NOTE_SECONDS = 86_400
 OF_JOB = ("job", "committed", "parts", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher")
@@ -53,11 +48,15 @@ class Claim:
 class RedisJobStore:
     """State of open jobs in Redis.
 
+    Attributes:
+        schedule: Who has the next turn.
+
     Every method raises `QueueUnavailable` when Redis does not answer.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
+        self.schedule = Schedule(client)
         self._scripts = {
             entry.name.removesuffix(".lua"): client.register_script(entry.read_text())
             for entry in (files("heatmill") / "lua").iterdir()
@@ -73,26 +72,15 @@ class RedisJobStore:
             committed: What the commit records say; nothing for a new job.
         """
         counts = {"succeeded": committed.succeeded, "failed": committed.failed, "cached": committed.cached}
-        fields = {"summary": json.dumps(summary), **counts}
+        step = PRIORITY_STEPS[summary.get("priority", "normal")]
+        fields = {"summary": json.dumps(summary), "step": step, **counts}
         planned = json.dumps({} if plan is None else planned_fields(plan))
         half_done = json.dumps({str(shard): str(counts) for shard, counts in committed.half_done.items()})
         self._run("register", job, json.dumps(fields), planned, committed.shards.bits, half_done)
 
-    def take(self, job: JobId, patience_seconds: float, seen: int | None = None) -> int | None:
-        """The next shard to send, marked as sent until the patience is over; None where there is none now.
-
-        Args:
-            job: It has had its turn then, and so has its tenant.
-            patience_seconds: Of its message.
-            seen: The last turn before the caller counted what is outstanding; it must still be the last.
-
-        Raises:
-            Overtaken: It is not.
-        """
-        answer = self._run("take", job, milliseconds(patience_seconds), uuid4().hex, "" if seen is None else seen)
-        if answer is None or isinstance(answer, int):
-            return answer
-        raise Overtaken(f"another shard was sent before one of {job}")
+    def take(self, job: JobId, patience_seconds: float) -> int | None:
+        """The next shard of a job to send; see `Schedule.take`."""
+        return self.schedule.take(job, patience_seconds)
 
     def claim(self, job: JobId, shard: int, token: str, seconds: float) -> Claim | Refusal:
         """Take a shard to work on, and count the attempt."""
@@ -130,44 +118,14 @@ class RedisJobStore:
         """Counts of an open job; None where Redis knows no such job."""
         return read_progress(self._run("progress", job))
 
-    def progress_of_all(self) -> dict[JobId, JobProgress]:
-        """Counts of all open jobs, with as many round trips for a thousand as for one."""
-        jobs = self.open_jobs()
-        with translated(), self.client.pipeline(transaction=False) as together:
-            for job in jobs:
-                self._run("progress", job, client=together)
-            found = zip(jobs, map(read_progress, together.execute()), strict=True)
-        return {job: progress for job, progress in found if progress is not None}
-
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
-        with translated(), self.client.pipeline() as together:
-            together.delete(*(key(job, name) for name in OF_JOB))
-            together.srem(OPEN_JOBS, str(job))
-            together.hdel(TURNS, str(job))
-            together.execute()
+        self.schedule.forget(job, (key(job, name) for name in OF_JOB))
 
     def open_jobs(self) -> list[JobId]:
         """Jobs that are known and not terminal."""
         with translated():
             return [JobId.parse(str(name)) for name in self.client.smembers(OPEN_JOBS)]
-
-    def turns(self) -> dict[str, int]:
-        """When each `tenant/` and each job was last served, and at `LAST_TURN` anybody: a higher number is later."""
-        with translated():
-            return {str(name): int(turn) for name, turn in self.client.hgetall(TURNS).items()}
-
-    def note_turns(self, waited_for: Mapping[str, bool], seconds: float) -> None:
-        """Remember for a while, by priority, whether jobs wait for their turns."""
-        with translated(), self.client.pipeline() as together:
-            for priority, waits in waited_for.items():
-                together.set(TURNS_WAITED_FOR + priority, int(waits), px=milliseconds(seconds))
-            together.execute()
-
-    def turns_are_waited_for(self, priority: str) -> bool:
-        """Whether jobs of a priority waited for their turns when the queue was last fed."""
-        with translated():
-            return self.client.get(TURNS_WAITED_FOR + priority) == "1"
 
     def hold(self, job: JobId, role: str, token: str, seconds: float) -> bool:
         """Be, or stay, the one who plans, finishes or sweeps a job; False while somebody else is."""
@@ -236,7 +194,7 @@ class RedisJobStore:
 
     def _run(self, script: str, job: JobId, *arguments: Any, client: redis.Redis | None = None) -> Any:
         names = ("job", "committed", "inflight", "claims", "attempts")
-        keys = [OPEN_JOBS, *(key(job, name) for name in names), TURNS, key(job, "parts")]
+        keys = [OPEN_JOBS, *(key(job, name) for name in names), OUTSTANDING, key(job, "parts")]
         with translated():
             return self._scripts[script](keys=keys, args=[str(job), *arguments], client=client)
 
@@ -254,20 +212,6 @@ def planned_fields(plan: Plan) -> dict[str, int | str]:
     if plan.map_error is not None:
         fields["map_error"] = plan.map_error.model_dump_json()
     return fields
-
-
-def milliseconds(seconds: float) -> int:
-    """Redis' unit of time."""
-    return round(seconds * 1000)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours."""
-    try:
-        yield
-    except redis.RedisError as error:
-        raise QueueUnavailable(f"Redis does not answer: {error}") from error
 
 
 def open_state(url: str) -> RedisJobStore:

@@ -16,6 +16,7 @@ import redis
 from celery import Celery
 
 from heatmill.boto_client import boto_client
+from heatmill.coordination.rings import Rings
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.local.environment import inherited
 from heatmill.local.errors import ProgramMissing
@@ -127,9 +128,9 @@ def sender(redis_url: str) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def dispatcher(settings: Settings, sender: Celery) -> Dispatcher:
+def dispatcher(state: RedisJobStore, sender: Celery) -> Dispatcher:
     """Sends to queues that nobody reads."""
-    return Dispatcher(sender)
+    return Dispatcher(sender, Rings(state.client))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heatmill import keys
 from heatmill.keys import JobId
-from heatmill.planning import MAX_SHARD_ITEMS, ListItems, inline_items, ranks, shard_items, store_plan, write_plan
+from heatmill.planning import MAX_SHARD_ITEMS, inline_items, ranks, shard_items, store_plan, write_plan
 from heatmill.records import load_plan, load_shard
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, Plan
 from heatmill.storage import S3Storage
@@ -181,7 +181,7 @@ def test_items_of_the_request_are_listed_after_any_of_them() -> None:
         ItemRequest(id="one", image="s3://b/1", target=3),
         ItemRequest(image="x"),
     ]
-    list_items: ListItems = inline_items(requests)
+    list_items = inline_items(requests)
     items = list(list_items(None))
     assert [(item.index, item.id, item.target) for item in items] == [(0, "0", None), (1, "one", 3), (2, "2", None)]
     assert [list(list_items(item)) for item in items] == [items[1:], items[2:], []]

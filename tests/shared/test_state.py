@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from heatmill.committed import Committed, Shards
-from heatmill.errors import Overtaken
 from heatmill.schemas import MapRequest
-from heatmill.state import LAST_TURN, Claim, RedisJobStore
+from heatmill.state import Claim, RedisJobStore
 from tests.shared.known_jobs import (
     JOB,
     LONG,
@@ -84,7 +83,7 @@ def test_feeders_at_the_same_time_never_get_the_same_shard(state: RedisJobStore)
 
 def test_a_take_whose_answer_was_lost_gives_the_same_shard_again(state: RedisJobStore) -> None:
     known(state, shards=3)
-    assert [state._run("take", JOB, 10_000, "one call", "") for _ in range(2)] == [0, 0]
+    assert [state.schedule._run("take", JOB, 10_000, "one call") for _ in range(2)] == [0, 0]
     assert taken(state) == [1, 2]
 
 
@@ -234,47 +233,7 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
     state.hold(JOB, "planner", "p", LONG)
     state.forget(JOB)
     assert state.open_jobs() == [OTHER]
-    assert str(JOB) not in state.turns()
     assert [name for name in state.client.scan_iter() if str(JOB) in str(name)] == []
-
-
-def test_turns_tell_who_was_served_last(state: RedisJobStore) -> None:
-    known(state)
-    state.register(OTHER, SUMMARY, plan(1), Committed())
-    assert state.turns() == {}
-    state.take(JOB, LONG)
-    state.take(OTHER, LONG)
-    turns = state.turns()
-    assert turns[str(JOB)] < turns[str(OTHER)]
-    assert turns == {
-        "tenant/": turns[str(OTHER)],
-        LAST_TURN: turns[str(OTHER)],
-        str(JOB): turns[str(JOB)],
-        str(OTHER): turns[str(OTHER)],
-    }
-
-
-def test_nothing_is_taken_after_somebody_elses_turn(state: RedisJobStore) -> None:
-    known(state)
-    state.take(JOB, LONG)
-    seen = state.turns()[LAST_TURN]
-    assert state.take(JOB, LONG, seen) == 1
-    with pytest.raises(Overtaken):
-        state.take(JOB, LONG, seen)
-    assert state.take(JOB, LONG, seen + 1) == 2
-
-
-def test_a_turn_before_a_wipe_is_none_after_it(state: RedisJobStore) -> None:
-    known(state)
-    state.take(JOB, LONG)
-    seen = state.turns()[LAST_TURN]
-    state.client.flushall()
-    known(state)
-    with pytest.raises(Overtaken):
-        state.take(JOB, LONG, seen)
-    time.sleep(0.002)
-    state.take(JOB, LONG)
-    assert state.turns()[LAST_TURN] > seen
 
 
 def test_items_are_blamed_for_the_workers_that_died_over_them(state: RedisJobStore) -> None:

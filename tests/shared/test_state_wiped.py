@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 
 from heatmill.committed import Committed, Shards
+from heatmill.coordination.schedule import Sent, Window
 from heatmill.errors import QueueUnavailable
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.state import Claim, RedisJobStore, open_state
@@ -21,7 +22,10 @@ CALLS: dict[str, Callable[[RedisJobStore], object]] = {
     "is_cancelled": lambda state: state.is_cancelled(JOB),
     "progress": lambda state: state.progress(JOB),
     "forget": lambda state: state.forget(JOB),
-    "progress_of_all": lambda state: state.progress_of_all(),
+    "give_back": lambda state: state.schedule.give_back([Sent(JOB, 0, 3)]),
+    "fill": lambda state: state.schedule.fill(Window(8, ["explain"]), LONG, 16, 16),
+    "mend": lambda state: list(state.schedule.mend([JOB])),
+    "note_planning": lambda state: state.schedule.note_planning(JOB),
     "note_item": lambda state: state.note_item(JOB, 0, 1),
     "blame_noted": lambda state: state.blame_noted(JOB, 0),
     "clear_note": lambda state: state.clear_note(JOB, 0),
@@ -67,6 +71,6 @@ def test_a_shard_committed_while_a_rebuild_was_reading_is_found_in_the_end(state
 def test_a_redis_that_is_away_is_unavailable() -> None:
     away = open_state(f"redis://{LOOPBACK}:{free_ports(1)[0]}/0")
     with closing(away.client):
-        for call in (*CALLS.values(), RedisJobStore.open_jobs, RedisJobStore.turns, RedisJobStore.ping):
+        for call in (*CALLS.values(), RedisJobStore.open_jobs, RedisJobStore.ping):
             with pytest.raises(QueueUnavailable, match="does not answer"):
                 call(away)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from heatmill import keys
+from heatmill.coordination.rings import Rings
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, JobRequest
 from heatmill.state import RedisJobStore
@@ -66,6 +67,8 @@ def rung(state: RedisJobStore, task: str) -> set[JobId]:
     for name in ("control", "control:0", "control:3", "control:6"):
         while (raw := state.client.rpop(name)) is not None:
             message = json.loads(str(raw))
+            about = json.loads(_body(message))[0]
+            Rings(state.client).taken(message["headers"]["task"], JobId(*about) if about else None)
             if message["headers"]["task"] == task:
                 tenant, job = json.loads(_body(message))[0]
                 jobs.add(JobId(tenant, job))

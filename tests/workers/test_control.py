@@ -1,6 +1,7 @@
 """Plan and feed on real storage and a real Redis, with the explaining left out."""
 
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
@@ -9,14 +10,14 @@ from typing import Any
 import pytest
 
 from heatmill import keys, records
-from heatmill.errors import ClaimLost, Overtaken
+from heatmill.coordination.schedule import Window
+from heatmill.errors import ClaimLost
 from heatmill.keys import JobId
-from heatmill.planning import write_plan
+from heatmill.planning import inline_items, plan_steps, write_plan
 from heatmill.progress import read_job
 from heatmill.registering import register
 from heatmill.schemas import Plan
-from heatmill.state import LAST_TURN
-from heatmill_workers import control as controlling
+from heatmill_workers import planner
 from heatmill_workers.control import Control, feed, plan
 from heatmill_workers.finishing import finish
 from tests.workers.controlled import ITEMS, commit, settle
@@ -93,17 +94,19 @@ def test_any_number_of_feeds_at_once_fill_the_window_once(control: Control, feed
                 commit(control, JobId.parse(name), shard)
 
 
-def test_what_was_freed_while_a_feed_counted_is_filled(control: Control) -> None:
+def test_a_shard_that_a_post_has_taken_meanwhile_counts_as_outstanding(control: Control) -> None:
     job = accept(control.storage, items=ITEMS, shard_items=1)
     plan(control, job)
     sent(control.state)
-    seen = control.state.turns()[LAST_TURN]
     commit(control, job, 0)
-    feed(control)
+    assert control.state.take(job, 60) == 3
 
-    with pytest.raises(Overtaken):
-        control.state.take(job, 60, seen)
-    assert control.state.take(job, 60, control.state.turns()[LAST_TURN]) == 4
+    feed(control)
+    assert sent(control.state) == []
+
+    commit(control, job, 1)
+    feed(control)
+    assert sent(control.state) == [(str(job), 4)]
 
 
 def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> None:
@@ -127,17 +130,18 @@ def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> No
 
 
 def test_it_is_known_of_each_priority_whether_jobs_wait_for_their_turns(control: Control) -> None:
-    state = control.state
-    plan(control, accept(control.storage, items=ITEMS[:2], priority="bulk"))
-    assert not state.turns_are_waited_for("bulk")
+    def may_go_first(priority: str) -> bool:
+        job = accept(control.storage, items=ITEMS[:1], priority=priority)
+        request = records.load_request(control.storage, job)
+        write_plan(control.storage, job, request, inline_items(request.request.items or ()))
+        register(control.storage, control.state, job)
+        return control.state.schedule.may_go_first(job, Window(3, ["explain"]))
 
-    state.client.flushall()
     plan(control, accept(control.storage, items=ITEMS[:6], priority="bulk"))
-    assert not state.turns_are_waited_for("bulk"), "all three are sent, which is as many as may be"
-
-    plan(control, accept(control.storage, items=ITEMS[:2], priority="bulk"))
-    assert state.turns_are_waited_for("bulk")
-    assert not state.turns_are_waited_for("normal")
+    assert may_go_first("bulk"), "all three are sent, which is as many as may be"
+    feed(control)
+    assert not may_go_first("bulk")
+    assert may_go_first("normal")
 
 
 def test_a_job_of_higher_priority_is_served_first(control: Control) -> None:
@@ -172,14 +176,14 @@ def test_a_job_that_ends_while_it_is_planned_does_not_come_back(
     job = accept(control.storage, items=ITEMS)
     register(control.storage, control.state, job)
 
-    def ended_meanwhile(*arguments: Any) -> Plan:
-        written = write_plan(*arguments)
+    def ended_meanwhile(*arguments: Any) -> Generator[None, None, Plan]:
+        written = yield from plan_steps(*arguments)
         control.storage.write_once(keys.cancelled(job), b"{}")
         control.state.cancel(job)
         finish(control, job)
         return written
 
-    monkeypatch.setattr(controlling, "write_plan", ended_meanwhile)
+    monkeypatch.setattr(planner, "plan_steps", ended_meanwhile)
     plan(control, job)
 
     assert control.state.open_jobs() == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
-from heatmill.errors import TransientError
+from heatmill.errors import SourceUnreadable, TransientError
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import CommitName, JobId
 from heatmill.lines import cut_lines
@@ -33,7 +33,7 @@ def list_uri(storage: S3Storage, sources: str) -> ListUri:
 
     def listed(path: str, after: Item | None = None) -> list[Item]:
         job: JobId = accept(storage, source={"uri": f"s3://{sources}/{path}"})
-        return list(items_of(listing, load_request(storage, job))(after))
+        return [item for item in items_of(listing, load_request(storage, job))(after) if item is not None]
 
     return listed
 
@@ -150,23 +150,38 @@ def test_a_line_that_repeats_an_id_fails_and_names_the_earlier_line(
         assert list_uri(name, items[cut]) == items[cut + 1 :]
 
 
-def test_a_plan_is_held_while_lines_are_read_again(
+def test_a_listing_pauses_where_it_finds_nothing_for_long(
     storage: S3Storage, sources: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Cancelled(Exception):
-        """Nobody wants the plan any more."""
-
-    def cancelled() -> None:
-        raise Cancelled
-
-    job = accept(storage, source={"uri": f"s3://{sources}/{manifest(storage, sources, *[{'image': UPLOAD}] * 9)}"})
+    """Blank lines, lines that were listed before, and objects that are no images."""
+    monkeypatch.setattr("heatmill_workers.sources.AT_A_TIME", 4)
+    lines = [*[{"image": UPLOAD}] * 9, *[""] * 9]
+    for number in range(9):
+        storage.of_bucket(sources).put(f"texts/{number}.txt", b"x")
     rules = SourceRules("default", (f"s3://{sources}/",), storage.bucket)
-    listed = items_of(Listing(storage, rules, load_catalogue(), cancelled), load_request(storage, job))
-    monkeypatch.setattr("heatmill_workers.sources.SKIPPED_AT_A_TIME", 4)
-    everything = list(listed(None))
-    assert len(everything) == 9
-    with pytest.raises(Cancelled):
-        list(listed(everything[5]))
+    for path, items, pauses in ((manifest(storage, sources, *lines), 9, 4), ("texts/", 0, 2)):
+        job = accept(storage, source={"uri": f"s3://{sources}/{path}"})
+        listed = items_of(Listing(storage, rules, load_catalogue()), load_request(storage, job))
+        everything = list(listed(None))
+        assert (len(everything) - everything.count(None), everything.count(None)) == (items, pauses)
+        if items:
+            assert list(listed(everything[-6])).count(None) == pauses
+
+
+def test_a_manifest_of_bad_lines_is_refused_once_it_is_clear_that_it_is_none(
+    storage: S3Storage, sources: str, list_uri: ListUri, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heatmill_workers.sources.BAD_LINES", 3)
+    good, declared = {"image": UPLOAD}, {"image": UPLOAD, "error": "the file cannot be read"}
+    assert len(list_uri(manifest(storage, sources, *["{"] * 3, *[good] * 5))) == 8, "as many as may be bad in any case"
+    assert len(list_uri(manifest(storage, sources, *[good] * 50, *["{"] * 5))) == 55, "or a tenth"
+    assert len(list_uri(manifest(storage, sources, *[declared] * 9))) == 9, (
+        "what a caller says of a file is no bad line"
+    )
+    with pytest.raises(SourceUnreadable, match=r"4 of the first 6 lines of the manifest are bad, .* line 6: not JSON"):
+        list_uri(manifest(storage, sources, good, good, *["{"] * 100))
+    with pytest.raises(SourceUnreadable, match="ids must differ"):
+        list_uri(manifest(storage, sources, *[{"id": "one", "image": UPLOAD}] * 100))
 
 
 def test_a_repeated_id_names_lines_as_an_editor_counts_them(
@@ -307,14 +322,14 @@ def test_the_failed_items_of_a_job_are_listed_as_they_were(storage: S3Storage, l
     listing = Listing(storage, SourceRules("default", (), storage.bucket), load_catalogue())
     list_items = items_of(listing, load_request(storage, job))
 
-    found = list(list_items(None))
+    found = [item for item in list_items(None) if item is not None]
 
     assert [(item.index, item.id, item.target) for item in found] == [
         (0, "photo-1", 1),
         (1, "photo-4", 4),
         (2, "photo-5", 5),
     ]
-    assert list(list_items(found[0])) == found[1:]
+    assert [item for item in list_items(found[0]) if item is not None] == found[1:]
 
 
 def test_a_job_that_goes_while_its_failed_items_are_listed_is_not_half_listed(

@@ -54,8 +54,12 @@ def control_settings(settings: Settings) -> dict[str, Any]:
     return {
         "task_acks_late": True,
         "worker_pool": "threads",
-        # A plan or a finish of a large job takes minutes; feed must find a free thread beside several of them.
+        # A finish of a large job takes minutes; feed must find a free thread beside several of them.
         "worker_concurrency": 8,
+        # What is not begun stays in the queue: a worker that is killed takes no message with it that nobody began.
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_enable_prefetch_count_reduction": False,
         **_common(),
     }
 

@@ -17,7 +17,8 @@ from heatmill.progress import job_state, map_status, summary
 from heatmill.read_ahead import read_ahead
 from heatmill.schemas import AcceptedJob, CommitHeader, Counts, Job, Plan, Row
 from heatmill.storage import S3Storage, WriteConflict
-from heatmill_workers.control import HOLD_SECONDS, Control, is_complete
+from heatmill_workers.control import Control, is_complete
+from heatmill_workers.planner import HOLD_SECONDS
 from heatmill_workers.tables import write_tables
 
 FINISHER = "finisher"
@@ -51,6 +52,8 @@ def finish(control: Control, job: JobId) -> None:
         control.state.let_go(job, FINISHER, token)
     control.storage.delete([keys.open_marker(job)])
     control.state.forget(job)
+    # Feed tells of some complete jobs at a time.
+    control.dispatcher.feed()
 
 
 @dataclass

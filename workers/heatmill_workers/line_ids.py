@@ -6,7 +6,8 @@ from typing import Self
 
 from heatmill.errors import TransientError
 
-CACHE_KIB = 8192
+# Of each manifest that is being read, of which there may be `planner.MAX_OPEN`.
+CACHE_KIB = 4096
 
 
 class LineIds:

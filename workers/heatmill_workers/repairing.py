@@ -1,20 +1,22 @@
 """What the timer does: rebuild in Redis what it has forgotten, take out what is over, go on with what stands still."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from heatmill import keys, records
 from heatmill.errors import JobNotFound
-from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
 from heatmill.registering import register
 from heatmill.storage import ListedObject, S3Storage
 from heatmill_workers import sweeping
 from heatmill_workers.control import Control, feed
+from heatmill_workers.planner import PLANNERS
 
 ORPHAN_AGE = timedelta(hours=1)
+# Jobs of which one tick sees whether they wait where they belong: 30 to 100 ms.
+MENDED_AT_A_TIME = 1000
 
 log = structlog.get_logger()
 
@@ -23,21 +25,32 @@ def repair(control: Control) -> None:
     """Rebuild what Redis has forgotten about open jobs, plan what was never planned, feed; delete what is to go."""
     state = control.state
     run, known = state.run_id(), set(state.open_jobs())
-    if run != state.checked_run_id():
+    if run_is_new := run != state.checked_run_id():
         _tell_of_cancels(control, known)
         state.note_checked(run)
-    marked = set()
-    for marker, job in sweeping.markers(control.storage, keys.OPEN_PREFIX):
-        marked.add(job)
-        with sweeping.alone(marker.key):
-            _repair_job(control, job, marker, job in known)
+    marked = {job: marker for marker, job in sweeping.markers(control.storage, keys.OPEN_PREFIX)}
+    for job in _forgotten(control, known, marked.keys(), everything=run_is_new):
+        with sweeping.alone(str(job)):
+            _repair_job(control, job, marked[job])
     # What is known has a marker, or had one when the markers were not listed yet.
-    for job in known - marked:
+    for job in known - marked.keys():
         with sweeping.alone(str(job)):
             _repair_unmarked(control, job)
+    for job in state.schedule.to_plan(PLANNERS, 1):
+        control.dispatcher.plan(job)
     feed(control)
     sweeping.expire(control.storage, control.state)
     sweeping.ring_for_trash(control.storage, control.dispatcher)
+
+
+def _forgotten(control: Control, known: set[JobId], marked: Set[JobId], *, everything: bool) -> Iterator[JobId]:
+    """The open jobs that Redis does not know; the others are looked at, some at each tick where there are many."""
+    yield from marked - known
+    looked_at = sorted(marked & known, key=str)
+    schedule = control.state.schedule
+    for job, known_as in schedule.mend(looked_at if everything else schedule.next_part(looked_at, MENDED_AT_A_TIME)):
+        if known_as == "unknown":
+            yield job
 
 
 def _tell_of_cancels(control: Control, known: Iterable[JobId]) -> None:
@@ -47,13 +60,9 @@ def _tell_of_cancels(control: Control, known: Iterable[JobId]) -> None:
             control.state.cancel(job)
 
 
-def _repair_job(control: Control, job: JobId, marker: ListedObject, is_known: bool) -> None:
+def _repair_job(control: Control, job: JobId, marker: ListedObject) -> None:
     try:
-        progress = control.state.progress(job) if is_known else None
-        if progress is None:
-            progress = _rebuild(control, job)
-        if progress is not None and progress.shards is None and not progress.cancelled:
-            control.dispatcher.plan(job)
+        _rebuild(control, job)
     except JobNotFound:
         if datetime.now(UTC) - marker.modified > ORPHAN_AGE:
             control.storage.delete([marker.key])
@@ -72,11 +81,11 @@ def _repair_unmarked(control: Control, job: JobId) -> None:
         control.storage.put(keys.open_marker(job), b"")
 
 
-def _rebuild(control: Control, job: JobId) -> JobProgress | None:
+def _rebuild(control: Control, job: JobId) -> None:
     """Make Redis know the job again; a job that is terminal only lacks the removal of its marker."""
     if control.storage.exists(keys.final(job)):
         control.dispatcher.finish(job)
-        return None
+        return
     try:
         register(control.storage, control.state, job)
     except ValueError:
@@ -84,7 +93,7 @@ def _rebuild(control: Control, job: JobId) -> JobProgress | None:
             raise
         register(control.storage, control.state, job)
     log.info("rebuilt", job=str(job))
-    return control.state.progress(job)
+    list(control.state.schedule.mend([job]))
 
 
 def _drop_damaged_plan(storage: S3Storage, job: JobId) -> bool:

@@ -4,7 +4,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, groupby, islice
+from itertools import chain, count, groupby
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from heatmill import records
 from heatmill.catalogue import Catalogue
-from heatmill.errors import InvalidItem, RequestError
+from heatmill.errors import InvalidItem, RequestError, SourceUnreadable
 from heatmill.image_types import IMAGE_TYPES
 from heatmill.image_uris import SourceRules, UriRefused, address
 from heatmill.item_ids import name_fault, shown_id
@@ -25,8 +25,10 @@ from heatmill.storage import S3Storage
 from heatmill_workers.line_ids import LineIds
 
 MAX_LINE_BYTES = 16 * 1024
-# Lines that are read again between two looks at whether the plan is still ours to write: less than a second's.
-SKIPPED_AT_A_TIME = 4096
+# Lines, or objects, after which a listing pauses, whether it has found an item or not: a fraction of a second's.
+AT_A_TIME = 1000
+# Bad lines that a manifest may have in any case, and the share of its lines up to there that may be bad.
+BAD_LINES, BAD_SHARE = 1000, 0.1
 ITEM_ID: TypeAdapter[str] = TypeAdapter(ItemId)
 
 
@@ -36,10 +38,12 @@ class LineItem:
 
     Args:
         names_id: The line gives the id; else the item is called by its position.
+        is_bad: The line is at fault, not what it says of its item.
     """
 
     item: Item
     names_id: bool
+    is_bad: bool = False
 
 
 CheckLine = Callable[[int, bytes], LineItem]
@@ -47,16 +51,11 @@ CheckLine = Callable[[int, bytes], LineItem]
 
 @dataclass(frozen=True)
 class Listing:
-    """What listing a source takes.
-
-    Args:
-        still_wanted: Called now and then while lines are read that were listed before; what it raises ends the listing.
-    """
+    """What listing a source takes."""
 
     storage: S3Storage
     rules: SourceRules
     catalogue: Catalogue
-    still_wanted: Callable[[], None] = lambda: None
 
 
 def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
@@ -75,38 +74,49 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
     if source.resolved_format == "prefix":
         return partial(_prefix_items, opened, name)
     check = partial(_line_item, listing, accepted.request.model)
-    return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after, listing.still_wanted)
+    return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after)
 
 
-def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterator[Item]:
+def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterator[Item | None]:
     """The items of which a job that is done has a failed row, as they were."""
-    first = 0 if after is None else after.index + 1
-    for index, item in islice(enumerate(_failed(storage, job)), first, None):
-        yield item.model_copy(update={"index": index})
+    first, index = 0 if after is None else after.index + 1, 0
+    for item in _failed(storage, job):
+        if item is None:
+            yield None
+            continue
+        if index >= first:
+            yield item.model_copy(update={"index": index})
+        index += 1
 
 
-def _failed(storage: S3Storage, job: JobId) -> Iterator[Item]:
+def _failed(storage: S3Storage, job: JobId) -> Iterator[Item | None]:
     names = (name for _, found in records.committed_shards(storage, job) for name in found)
     headers = read_ahead(lambda name: (name, records.load_header(storage, job, *name)), names)
-    # One that has gone since it was listed, with its job, is for `load_commit` to complain about.
-    with_failed = (name for name, header in headers if header is None or header.failed)
-    for number, of_shard in groupby(with_failed, lambda name: name.shard):
-        rows = chain.from_iterable(records.load_commit(storage, job, *name)[1] for name in of_shard)
+    for number, of_shard in groupby(headers, lambda found: found[0].shard):
+        yield None
+        # One that has gone since it was listed, with its job, is for `load_commit` to complain about.
+        with_failed = [name for name, header in of_shard if header is None or header.failed]
+        if not with_failed:
+            continue
+        rows = chain.from_iterable(records.load_commit(storage, job, *name)[1] for name in with_failed)
         failed = {row.index for row in rows if row.status == "failed"}
         yield from (item for item in records.load_shard(storage, job, number) if item.index in failed)
 
 
-def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item]:
+def _prefix_items(source: S3Storage, prefix: str, after: Item | None) -> Iterator[Item | None]:
     """Every object with an image's ending; its id is its key below the prefix's last slash.
 
     A prefix need not end with one: `photos` lists `photos/a.jpg` and `photos2/z.jpg`, which are told apart.
     """
     folder = prefix[: prefix.rfind("/") + 1]
     start_after = "" if after is None else after.image.removeprefix(f"s3://{source.bucket}/")
-    listed = (entry.key for entry in source.list(prefix, start_after) if entry.key.lower().endswith(tuple(IMAGE_TYPES)))
-    first = 0 if after is None else after.index + 1
-    for index, key in enumerate(listed, first):
-        yield _key_item(index, key.removeprefix(folder), f"s3://{source.bucket}/{key}")
+    index = 0 if after is None else after.index + 1
+    for number, entry in enumerate(source.list(prefix, start_after), 1):
+        if number % AT_A_TIME == 0:
+            yield None
+        if entry.key.lower().endswith(tuple(IMAGE_TYPES)):
+            yield _key_item(index, entry.key.removeprefix(folder), f"s3://{source.bucket}/{entry.key}")
+            index += 1
 
 
 def _key_item(index: int, name: str, image: str) -> Item:
@@ -118,35 +128,51 @@ def _key_item(index: int, name: str, image: str) -> Item:
     return Item(index=index, id=shown, image=image, error=as_problem(InvalidItem(fault)))
 
 
-def _manifest_items(
-    lines: Iterator[bytes], check: CheckLine, after: Item | None, still_wanted: Callable[[], None]
-) -> Iterator[Item]:
+def _manifest_items(lines: Iterator[bytes], check: CheckLine, after: Item | None) -> Iterator[Item | None]:
     """One item per line that is not blank; a bad line, or one that repeats an id, is an item that has failed already.
 
     All lines are read, whatever was listed before, so that the same line fails each time.
+
+    Raises:
+        SourceUnreadable: Most of it is no manifest.
     """
-    first = 0 if after is None else after.index + 1
-    written = ((number, line) for number, line in enumerate(_without_bom(lines), 1) if line.strip())
+    first, index, bad = 0 if after is None else after.index + 1, 0, 0
     with LineIds() as ids:
-        for index, (number, line) in enumerate(written):
-            item = _claimed(check(index, line), number, ids)
+        for number, line in enumerate(_without_bom(lines), 1):
+            if number % AT_A_TIME == 0:
+                yield None
+            if not line.strip():
+                continue
+            found = _claimed(check(index, line), number, ids)
+            bad += found.is_bad
+            _refuse_if_bad(found.item, bad, index + 1)
             if index >= first:
-                yield item
-            elif index % SKIPPED_AT_A_TIME == 0:
-                still_wanted()
+                yield found.item
+            index += 1
 
 
-def _claimed(line: LineItem, number: int, ids: LineIds) -> Item:
+def _refuse_if_bad(last: Item, bad: int, lines: int) -> None:
+    if bad <= max(BAD_LINES, BAD_SHARE * lines) or last.error is None:
+        return
+    raise SourceUnreadable(
+        f"{bad:,} of the first {lines:,} lines of the manifest are bad, where {BAD_LINES:,} or a tenth of them may be; "
+        f"the last of them is {last.error.detail}"
+    )
+
+
+def _claimed(line: LineItem, number: int, ids: LineIds) -> LineItem:
     """A line's item, if no earlier line has its id."""
-    item, has_id = line.item, line.names_id
+    item, has_id, is_bad = line.item, line.names_id, line.is_bad
     owner = ids.claim(item.id, number) if item.id else number
     if item.error is None and owner != number:
         name = f"the id {item.id!r}" if has_id else f"there is no id, and the position, {item.id!r},"
+        is_bad = True
         item = _failing(item, f"{name} is that of line {owner} already; ids must differ")
     if item.error is None:
-        return item
+        return line
     told = item.error.model_copy(update={"detail": f"line {number}: {item.error.detail}", "line": number})
-    return item.model_copy(update={"id": item.id or _stand_in(number, ids), "error": told})
+    told_item = item.model_copy(update={"id": item.id or _stand_in(number, ids), "error": told})
+    return LineItem(told_item, has_id, is_bad)
 
 
 def _stand_in(number: int, ids: LineIds) -> str:
@@ -178,7 +204,7 @@ def _line_item(listing: Listing, model: str, index: int, line: bytes) -> LineIte
         fault = "; ".join(_in_words(fault) for fault in error.errors())
     except (InvalidItem, UriRefused, RequestError) as error:
         fault = str(error)
-    return LineItem(_failing(Item(index=index, id=name), fault), bool(name))
+    return LineItem(_failing(Item(index=index, id=name), fault), bool(name), is_bad=True)
 
 
 def _fields(line: bytes) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The Celery tasks: shells that hand over ids. Everything else is plain functions that run without Celery."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -10,6 +11,7 @@ from celery.signals import worker_init, worker_process_init, worker_ready, worke
 
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
+from heatmill.coordination.rings import Rings
 from heatmill.errors import TransientError
 from heatmill.keys import JobId
 from heatmill.logs import configure_logs
@@ -22,6 +24,8 @@ from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, 
 from heatmill_workers.celery_app.time_limit import restart_time_limit, time_limited
 from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.finishing import finish
+from heatmill_workers.living import live
+from heatmill_workers.planner import Planner
 from heatmill_workers.repairing import repair
 from heatmill_workers.timer import every
 from heatmill_workers.watchdog import end_with_parent, watch
@@ -51,40 +55,55 @@ def explain_shard(tenant: str, job: str, shard: int) -> None:
 
 @control.task(name=dispatch.PLAN, shared=False)
 def plan_job(tenant: str, job: str) -> None:
-    """List a job's source and cut it into shards."""
-    _controlled(lambda: controlling.plan(control_services(), JobId(tenant, job)))
+    """Plan for a while whoever has the next turn: there are as many messages as jobs to plan, or fewer."""
+    _controlled(plan_turn, dispatch.PLAN, JobId(tenant, job))
 
 
 @control.task(name=dispatch.FINISH, shared=False)
 def finish_job(tenant: str, job: str) -> None:
     """Make a complete job terminal."""
-    _controlled(lambda: finish(control_services(), JobId(tenant, job)))
+    _controlled(lambda: finish(control_services(), JobId(tenant, job)), dispatch.FINISH, JobId(tenant, job))
 
 
 @control.task(name=dispatch.FEED, shared=False)
 def feed_queue() -> None:
     """Send what may be sent."""
-    _controlled(feed_once)
+    _controlled(feed_once, dispatch.FEED)
 
 
 @control.task(name=dispatch.SWEEP, shared=False)
 def sweep_job(tenant: str, job: str) -> None:
     """Remove what a deleted job has left."""
-    _controlled(lambda: controlling.sweep(control_services(), JobId(tenant, job)))
+    _controlled(lambda: controlling.sweep(control_services(), JobId(tenant, job)), dispatch.SWEEP, JobId(tenant, job))
 
 
 def repair_jobs() -> None:
     """The timer: rebuild what Redis has forgotten, then feed."""
-    _controlled(lambda: repair(control_services()))
+    _put_off(lambda: repair(control_services()))
+
+
+def plan_turn() -> None:
+    """One slice of planning; what is left is rung for again, behind what came meanwhile."""
+    left = planner().turn()
+    controlling.feed(control_services())
+    if left is not None:
+        control_services().dispatcher.plan(left)
+
+
+@cache
+def planner() -> Planner:
+    """What this process reads of sources stays open between two slices."""
+    return Planner(control_services())
 
 
 @cache
 def control_services() -> controlling.Control:
     """This process' connections, opened on first use."""
+    state = open_state(SETTINGS.redis_url)
     return controlling.Control(
         storage=open_storage(SETTINGS),
-        state=open_state(SETTINGS.redis_url),
-        dispatcher=dispatch.Dispatcher(control),
+        state=state,
+        dispatcher=dispatch.Dispatcher(control, Rings(state.client)),
         catalogue=load_catalogue(SETTINGS.models_file, SETTINGS.methods_file),
         settings=SETTINGS,
     )
@@ -106,7 +125,10 @@ def check_start(sender: Any, **_: object) -> None:
 def start_threads(sender: Any, **_: object) -> None:
     """What runs beside the tasks, in the process that takes them off the queue: the timer, and a watch over both."""
     queue = dispatch.CONTROL_QUEUE if sender.app is control else dispatch.EXPLAIN_QUEUE
-    watch(open_state(SETTINGS.redis_url), queue, SETTINGS.consumer_patience_seconds)
+    state = open_state(SETTINGS.redis_url)
+    watch(state, queue, SETTINGS.consumer_patience_seconds)
+    if sender.app is explain:
+        live(state, f"{sender.hostname} {os.getpid()}")
     if sender.app is control:
         every("repair", SETTINGS.timer_seconds, repair_jobs)
 
@@ -130,7 +152,8 @@ def explain_worker() -> "Worker":
     """This child's connections and models; torch is imported here, not in the parent."""
     from heatmill_workers.worker import open_worker
 
-    worker = open_worker(SETTINGS, dispatch.Dispatcher(explain))
+    rings = Rings(open_state(SETTINGS.redis_url).client)
+    worker = open_worker(SETTINGS, dispatch.Dispatcher(explain, rings))
     restart = partial(restart_time_limit, SETTINGS.shard_limit_seconds)
     return replace(worker, is_stopping=is_stopping, restart_time_limit=restart)
 
@@ -140,7 +163,17 @@ def _names_a_shard(tenant: object, job: object, shard: object) -> bool:
     return isinstance(tenant, str) and isinstance(job, str) and type(shard) is int and shard >= 0
 
 
-def _controlled(run: Callable[[], None]) -> None:
+def _controlled(run: Callable[[], None], task: str, job: JobId | None = None) -> None:
+    """Run what a message asks for; the next message of its kind is sent from now on."""
+
+    def answered() -> None:
+        Rings(control_services().state.client).taken(task, job)
+        run()
+
+    _put_off(answered)
+
+
+def _put_off(run: Callable[[], None]) -> None:
     try:
         run()
     except TransientError as error:

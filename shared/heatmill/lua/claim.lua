@@ -23,5 +23,6 @@ if holder then
 end
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[3] .. ' ' .. (now + ARGV[4]))
 redis.call('ZADD', KEYS[4], now + ARGV[4], ARGV[2])
+redis.call('ZADD', KEYS[7], now + ARGV[4], ARGV[1] .. ':' .. ARGV[2])
 redis.call('HSETNX', KEYS[2], 'started_at', time[1] .. '.' .. string.format('%06d', time[2]))
 return redis.call('HINCRBY', KEYS[6], ARGV[2], 1)

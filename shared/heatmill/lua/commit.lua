@@ -32,6 +32,8 @@ if redis.call('GETBIT', KEYS[3], ARGV[2]) == 0 then
   redis.call('HDEL', KEYS[8], ARGV[2])
 end
 redis.call('ZREM', KEYS[4], ARGV[2])
+redis.call('ZREM', KEYS[7], ARGV[1] .. ':' .. ARGV[2])
+redis.call('ZADD', 'heatmill:changed', 0, ARGV[1])
 redis.call('HDEL', KEYS[5], ARGV[2])
 redis.call('HDEL', KEYS[6], ARGV[2])
 return 1

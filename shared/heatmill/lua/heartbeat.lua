@@ -11,4 +11,5 @@ local time = redis.call('TIME')
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4]
 redis.call('HSET', KEYS[5], ARGV[2], ARGV[3] .. ' ' .. deadline)
 redis.call('ZADD', KEYS[4], deadline, ARGV[2])
+redis.call('ZADD', KEYS[7], deadline, ARGV[1] .. ':' .. ARGV[2])
 return 1

@@ -12,3 +12,4 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
 end
 for field, value in pairs(cjson.decode(ARGV[3])) do redis.call('HSETNX', KEYS[2], field, value) end
 redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('ZADD', 'heatmill:changed', 0, ARGV[1])

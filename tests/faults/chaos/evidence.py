@@ -153,7 +153,6 @@ def memory(state: RedisJobStore) -> Iterator[str]:
         if state.client.ttl(name) == -1:
             yield str(name)
     yield from (f"open: {job}" for job in state.open_jobs())
-    yield from (f"turn: {name}" for name in state.turns() if not name.endswith("/"))
 
 
 def _record(storage: S3Storage, job: JobId, name: CommitName, written: float) -> Record:

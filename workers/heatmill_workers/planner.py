@@ -1,0 +1,265 @@
+"""Plan jobs in slices, by turns between tenants: a source of any length delays nobody for longer than a slice.
+
+What has been read of a source stays open between its slices, in this process; the hold on the job says so to others.
+Whoever goes on after a process that died reads from the start: shard files that are written stand.
+"""
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from threading import BoundedSemaphore, Lock
+from uuid import uuid4
+
+import structlog
+
+from heatmill import keys, records
+from heatmill.errors import ClaimLost, JobNotFound, SourceUnreadable
+from heatmill.image_types import IMAGE_TYPES, NO_TABLES
+from heatmill.image_uris import SourceRules, UriRefused
+from heatmill.keys import JobId
+from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, plan_steps, store_plan
+from heatmill.registering import register
+from heatmill.schemas import AcceptedJob, Item, Plan
+from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing
+from heatmill_workers.control_context import Control
+from heatmill_workers.sources import Listing, items_of
+
+PLANNER = "planner"
+HOLD_SECONDS = 30.0
+SLICE_SECONDS = 1.0
+# Slices at a time in one process: they keep Python's lock for most of their time, and feed and finish need it too.
+PLANNERS = 2
+# Sources that stay open; each holds a connection, a shard, and its ids on disk with some MiB of them in memory. Beyond
+# them a source that is not done after its slice is closed, and begun again: what is open makes room when it is done.
+MAX_OPEN = 16
+# Jobs that are looked at to find one that nobody else plans.
+TENANTS, JOBS_OF_TENANT = 16, 4
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Planning:
+    """A job whose source is being listed.
+
+    Args:
+        token: Of the hold on the job.
+        steps: Writes one shard file at each step, and returns the plan.
+    """
+
+    job: JobId
+    token: str
+    steps: Generator[None, None, Plan]
+
+
+class Planner:
+    """Plans whoever has the next turn, for as long as a slice."""
+
+    def __init__(self, control: Control, slice_seconds: float = SLICE_SECONDS) -> None:
+        self._control, self._slice_seconds = control, slice_seconds
+        self._slots = BoundedSemaphore(PLANNERS)
+        self._lock = Lock()
+        self._open: dict[JobId, Planning] = {}
+        self._busy: set[JobId] = set()
+
+    def turn(self) -> JobId | None:
+        """Plan the next job for about a second.
+
+        Returns:
+            A job that is left to plan; None where there is none, or where enough others plan here.
+
+        Raises:
+            TransientError: The job is put off.
+        """
+        if not self._slots.acquire(blocking=False):
+            return None
+        try:
+            self._close_ended()
+            if (planning := self._next()) is not None:
+                self._advance(planning)
+            return next(iter(self._control.state.schedule.to_plan(1, 1)), None)
+        finally:
+            self._slots.release()
+
+    def _next(self) -> Planning | None:
+        for job in self._control.state.schedule.to_plan(TENANTS, JOBS_OF_TENANT):
+            with self._lock:
+                if job in self._busy:
+                    continue
+                self._busy.add(job)
+                planning = self._open.pop(job, None)
+            try:
+                if (planning := _held(self._control, planning) if planning else begin(self._control, job)) is not None:
+                    return planning
+            finally:
+                if planning is None:
+                    self._busy.discard(job)
+        return None
+
+    def _advance(self, planning: Planning) -> None:
+        try:
+            if not plan_for(self._control, planning, self._slice_seconds):
+                self._keep(planning)
+        except ClaimLost as error:
+            log.info("not planned", job=str(planning.job), reason=str(error))
+        finally:
+            self._busy.discard(planning.job)
+
+    def _keep(self, planning: Planning) -> None:
+        with self._lock:
+            if len(self._open) < MAX_OPEN:
+                self._open[planning.job] = planning
+                return
+        _end(self._control, planning)
+
+    def _close_ended(self) -> None:
+        """Close the sources of jobs that were cancelled, deleted, or planned by others."""
+        with self._lock:
+            waiting = list(self._open)
+        ended = [job for job, known in self._control.state.schedule.mend(waiting) if known != "unplanned"]
+        with self._lock:
+            closed = [planning for job in ended if (planning := self._open.pop(job, None)) is not None]
+        for planning in closed:
+            _end(self._control, planning)
+
+
+def begin(control: Control, job: JobId) -> Planning | None:
+    """Hold a job that is to be planned; None where somebody else does, or where it is over."""
+    if (accepted := _still_open(control, job)) is None:
+        # The message comes late, or again. Where the POST came late itself, it has made the job look as if it ran.
+        control.state.forget(job)
+        return None
+    token = uuid4().hex
+    if not control.state.hold(job, PLANNER, token, HOLD_SECONDS):
+        return None
+    return Planning(job, token, _steps(control, job, accepted))
+
+
+def plan_for(control: Control, planning: Planning, seconds: float) -> bool:
+    """Plan a job for a while; whether its plan is written. Whatever fails ends the planning.
+
+    Raises:
+        ClaimLost: The job was cancelled, or somebody else plans it.
+        TransientError: Storage or Redis does not answer.
+    """
+    written: Plan | None = None
+    try:
+        _check(control, planning)
+        control.state.schedule.note_planning(planning.job)
+        written = _advanced(planning.steps, seconds)
+    except BaseException:
+        _end(control, planning)
+        control.state.schedule.note_planning(planning.job, put_off=True)
+        raise
+    if written is None:
+        return False
+    _end(control, planning)
+    log.info("planned", job=str(planning.job), shards=written.shards, items=written.items, error=written.error)
+    _tell(control, planning.job)
+    return True
+
+
+def _advanced(steps: Generator[None, None, Plan], seconds: float) -> Plan | None:
+    """The plan, where it is complete within the time; one step is made in any case."""
+    until = time.monotonic() + seconds
+    try:
+        next(steps)
+        while time.monotonic() < until:
+            next(steps)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    return None
+
+
+def _tell(control: Control, job: JobId) -> None:
+    """Make Redis know the plan, and let the job wait for its turns to be sent."""
+    register(control.storage, control.state, job)
+    if control.storage.exists(keys.final(job)):
+        # It was cancelled, finished and forgotten while it was planned.
+        control.state.forget(job)
+    list(control.state.schedule.mend([job]))
+
+
+def _still_open(control: Control, job: JobId) -> AcceptedJob | None:
+    if control.storage.exists(keys.final(job)):
+        return None
+    try:
+        return records.load_request(control.storage, job)
+    except JobNotFound:
+        return None
+
+
+def _held(control: Control, planning: Planning) -> Planning | None:
+    if control.state.hold(planning.job, PLANNER, planning.token, HOLD_SECONDS):
+        return planning
+    planning.steps.close()
+    return None
+
+
+def _end(control: Control, planning: Planning) -> None:
+    planning.steps.close()
+    control.state.let_go(planning.job, PLANNER, planning.token)
+
+
+def _check(control: Control, planning: Planning) -> None:
+    if control.state.is_cancelled(planning.job):
+        raise ClaimLost(f"{planning.job} was cancelled while its source was listed")
+    if not control.state.hold(planning.job, PLANNER, planning.token, HOLD_SECONDS):
+        raise ClaimLost(f"another worker plans {planning.job}")
+
+
+def _steps(control: Control, job: JobId, accepted: AcceptedJob) -> Generator[None, None, Plan]:
+    """Write the shard files, one at each step, then the plan, which says why where the source cannot be listed."""
+    settings = control.settings
+    rules = SourceRules(job.tenant, settings.source_prefixes, settings.bucket)
+    try:
+        list_items = items_of(Listing(control.storage, rules, control.catalogue), accepted)
+        return (yield from plan_steps(control.storage, job, accepted, _readable(_counted(list_items, accepted))))
+    except (UriRefused, SourceUnreadable) as error:
+        return store_plan(control.storage, job, _failed_plan(accepted, error))
+
+
+def _counted(list_items: ListItems, accepted: AcceptedJob) -> ListItems:
+    """Refuse a source of too many items, or of none."""
+
+    def listed(after: Item | None) -> Iterator[Item | None]:
+        is_empty = after is None
+        for item in list_items(after):
+            if item is not None:
+                is_empty = False
+                if item.index >= MAX_JOB_ITEMS:
+                    raise SourceUnreadable(f"the source lists more than {MAX_JOB_ITEMS:,} items")
+            yield item
+        if is_empty:
+            raise SourceUnreadable(f"the source lists no images{_what_is_listed(accepted)}")
+
+    return listed
+
+
+def _what_is_listed(accepted: AcceptedJob) -> str:
+    source = accepted.request.source
+    if source is None or source.failed_of is not None or source.resolved_format != "prefix":
+        return ""
+    return f": no key below {source.uri[:200]} ends in {', '.join(sorted(IMAGE_TYPES))}; read are {NO_TABLES}"
+
+
+def _readable(list_items: ListItems) -> ListItems:
+    """Name the source where it cannot be read; what cannot be written is another matter."""
+
+    def listed(after: Item | None) -> Iterator[Item | None]:
+        try:
+            yield from list_items(after)
+        except BucketMissing as error:
+            raise SourceUnreadable("the source cannot be read: there is no such bucket") from error
+        except ObjectMissing as error:
+            raise SourceUnreadable(f"the source cannot be read: there is no such object: {error}") from error
+        except AccessRefused as error:
+            raise SourceUnreadable(f"the source cannot be read: {error}") from error
+
+    return listed
+
+
+def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
+    """The plan of a job whose source cannot be listed: no shards, and the reason."""
+    reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(str(error))
+    return new_plan(accepted.request, shards=0, items=0, results=0, error=as_problem(reason))
