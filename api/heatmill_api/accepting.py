@@ -13,8 +13,8 @@ import structlog
 from werkzeug.datastructures import FileStorage
 
 from heatmill import keys, records
-from heatmill.coordination.throughput import slowest_seconds_per_pass
 from heatmill.coordination.schedule import Window
+from heatmill.coordination.throughput import slowest_seconds_per_pass
 from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
 from heatmill.keys import JobId

@@ -20,6 +20,7 @@ from heatmill.errors import (
     JobUnfinished,
     MalformedRequest,
     MethodNotSupported,
+    QueueFull,
     QueueUnavailable,
     ResultNotFound,
     StorageUnavailable,
@@ -56,6 +57,7 @@ HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
 UNAVAILABLE: Mapping[type[TransientError], str] = {
     StorageUnavailable: "the object store does not answer as it should",
     QueueUnavailable: "Redis does not answer",
+    QueueFull: "Redis is full and takes nothing more; whoever runs heatmill must give it memory",
     TransientError: "heatmill cannot answer now",
 }
 PLAIN_WORDS = {"extra_forbidden": "unknown field", "missing": "required"}

@@ -73,6 +73,8 @@ def _accept(submission: Submission, key: str | None) -> Acceptance:
     # Looked up first, since a replay must leave no marker and must hold even when the catalogue has changed.
     if key is not None and (found := earlier(here.storage, job, asked)):
         return found
+    # What is accepted would wait unseen until somebody gives Redis memory, and so would what comes after it.
+    here.state.refuse_if_full()
     spelt_out = resolved(submission.request)
     store_files(here.storage, tenant(), submission.files)
     acceptance = accept(here, job, spelt_out, asked, request_id())

@@ -1,13 +1,15 @@
 """A tenant's jobs, newest first. Job ids have no order, so Redis keeps one; it is a cache, rebuilt from the store.
 
 An entry is `<created_at in microseconds, 17 digits>:<job>`: entries sort by time, and an entry is where a next page
-starts. The key `complete` says that the jobs from before Redis was last wiped are among the entries.
+starts. Redis keeps the newest `CACHED` of a tenant. From the entry on that the key `floor` names the list is complete;
+what is older is read from the store, and so is everything after Redis was wiped, once.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from itertools import islice
+from functools import lru_cache
+from itertools import islice, takewhile
 
 from heatmill import records
 from heatmill.coordination.redis_errors import translated
@@ -20,6 +22,12 @@ from heatmill.storage import S3Storage
 READERS = 16
 PAGE = 100
 PART = 1000
+# Entries of a tenant in Redis, a tenth more before it is trimmed: 100 bytes each.
+CACHED = 10_000
+# The floor of a list that holds all jobs: less than every entry.
+NOTHING_OLDER = "0"
+# Lists of older jobs in one process; each is read again when the floor has risen, a thousand jobs later.
+OLDER_LISTS = 4
 
 
 def add(state: RedisJobStore, accepted: AcceptedJob) -> None:
@@ -30,6 +38,7 @@ def add(state: RedisJobStore, accepted: AcceptedJob) -> None:
     """
     with translated():
         state.client.zadd(_entries(accepted.tenant), {entry(accepted): 0})
+    state.schedule.trim_jobs(_entries(accepted.tenant), _floor(accepted.tenant), CACHED)
 
 
 def remove(state: RedisJobStore, accepted: AcceptedJob) -> None:
@@ -49,10 +58,12 @@ def newest_first(storage: S3Storage, state: RedisJobStore, tenant: str, before: 
         StorageUnavailable: The entries have to be rebuilt and the store does not answer.
     """
     try:
-        _complete(storage, state, tenant)
-        for text in _cached(state, tenant, before):
+        floor = _complete(storage, state, tenant)
+        for text in takewhile(floor.__le__, _cached(state, tenant, before)):
             yield text
             before = text
+        if floor != NOTHING_OLDER:
+            yield from (text for text in _older(storage, tenant, floor) if not before or text < before)
     except QueueUnavailable:
         # Goes on where Redis fell silent: the entries are the same wherever they are read.
         yield from _stored(storage, tenant, before)
@@ -80,19 +91,30 @@ def _cached(state: RedisJobStore, tenant: str, before: str) -> Iterator[str]:
         before = str(found[-1])
 
 
-def _complete(storage: S3Storage, state: RedisJobStore, tenant: str) -> None:
-    """Rebuild what a wiped Redis has forgotten."""
+def _complete(storage: S3Storage, state: RedisJobStore, tenant: str) -> str:
+    """The entry from which on Redis has all; what a wiped Redis has forgotten is rebuilt."""
     with translated():
-        if state.client.exists(f"{_entries(tenant)}:complete"):
-            return
-    entries = dict.fromkeys(_read_entries(storage, tenant), 0)
+        if (floor := state.client.get(_floor(tenant))) is not None:
+            return str(floor)
+    found = sorted(_read_entries(storage, tenant))
+    newest = found[-CACHED:]
+    floor = newest[0] if len(found) > CACHED else NOTHING_OLDER
     with translated():
-        # Both or neither: `complete` without the entries would hide jobs for good.
+        # All or nothing: a floor without the entries would hide jobs for good.
         pipeline = state.client.pipeline(transaction=True)
-        if entries:
-            pipeline.zadd(_entries(tenant), entries)
-        pipeline.set(f"{_entries(tenant)}:complete", 1)
+        if newest:
+            pipeline.zadd(_entries(tenant), dict.fromkeys(newest, 0))
+        pipeline.set(_floor(tenant), floor)
+        # As an earlier version named it.
+        pipeline.delete(f"{_entries(tenant)}:complete")
         pipeline.execute()
+    return floor
+
+
+@lru_cache(OLDER_LISTS)
+def _older(storage: S3Storage, tenant: str, floor: str) -> tuple[str, ...]:
+    """The entries below a floor, newest first: no job begins there any more."""
+    return tuple(sorted((text for text in _read_entries(storage, tenant) if text < floor), reverse=True))
 
 
 def _stored(storage: S3Storage, tenant: str, before: str) -> Iterator[str]:
@@ -120,3 +142,7 @@ def _entry(created_at: datetime, job: str) -> str:
 
 def _entries(tenant: str) -> str:
     return f"heatmill:{{{tenant}}}:jobs"
+
+
+def _floor(tenant: str) -> str:
+    return f"{_entries(tenant)}:floor"

@@ -18,6 +18,7 @@ from heatmill.coordination.redis_address import open_client
 from heatmill.coordination.redis_errors import milliseconds, translated
 from heatmill.coordination.schedule import Schedule
 from heatmill.dispatch import PRIORITY_STEPS
+from heatmill.errors import QueueFull, QueueUnavailable
 from heatmill.job_progress import JobProgress, read_progress
 from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Plan
@@ -27,6 +28,8 @@ OUTSTANDING = "heatmill:outstanding"
 CHECKED_RUN_ID = "heatmill:checked-run-id"
 NOTE_SECONDS = 86_400
 OF_JOB = ("job", "committed", "parts", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher")
+# Written to see whether there is room.
+ROOM = "heatmill:room"
 
 T = TypeVar("T")
 Refusal = Literal["unknown", "committed", "cancelled", "claimed"]
@@ -186,6 +189,20 @@ class RedisJobStore:
         """Remember that it was."""
         with translated():
             self.client.set(CHECKED_RUN_ID, run_id)
+
+    def refuse_if_full(self) -> None:
+        """Raise if Redis takes nothing more; one that does not answer is no reason, since a job waits for that.
+
+        Raises:
+            QueueFull: It has reached its `maxmemory`.
+        """
+        try:
+            with translated():
+                self.client.set(ROOM, 1, px=1000)
+        except QueueFull:
+            raise
+        except QueueUnavailable:
+            return
 
     def ping(self) -> None:
         """Raise unless Redis answers."""

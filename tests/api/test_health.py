@@ -11,6 +11,7 @@ from heatmill.state import RedisJobStore, open_state
 from heatmill.storage import S3Storage, open_storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
+from tests.api.requests import body
 
 
 def test_a_living_process_says_so(client: FlaskClient) -> None:
@@ -90,3 +91,21 @@ def assert_says_little(message: str) -> None:
     """Something for a stranger, and no name from inside."""
     assert message
     assert not any(inside in message for inside in ("127.0.0.1", "http:", "not-made-yet", "Errno"))
+
+
+def test_a_full_redis_is_told_in_words_and_refuses_jobs_until_it_has_room(
+    client: FlaskClient, services: Services, state: RedisJobStore
+) -> None:
+    state.client.config_set("maxmemory", "1")
+    try:
+        answer = client.get("/readyz").get_json()
+        refused = client.post("/v1/jobs", json=body(1))
+    finally:
+        state.client.config_set("maxmemory", "0")
+    assert answer["redis"]["status"] == "down"
+    assert "Redis is full" in answer["redis"]["message"]
+    assert refused.status_code == 503
+    assert refused.get_json()["type"].endswith("queue_full")
+    assert "Redis is full" in refused.get_json()["detail"]
+    assert list(services.storage.list("open/")) == [], "nothing is accepted"
+    assert client.post("/v1/jobs", json=body(1)).status_code == 202

@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from heatmill import keys, records
-from heatmill.coordination.throughput import record_throughput
 from heatmill.coordination.schedule import Window
+from heatmill.coordination.throughput import record_throughput
 from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId

@@ -121,3 +121,29 @@ def test_tenants_do_not_see_each_other(storage: S3Storage, state: RedisJobStore)
     job_index.add(state, job("ann", 0))
     assert listed(storage, state, "an") == []
     assert listed(storage, state, "bob") == []
+
+
+def test_redis_keeps_the_newest_and_older_ones_are_read_from_the_store(
+    storage: S3Storage, state: RedisJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_index, "CACHED", 20)
+    jobs = [job("capped", number) for number in range(60)]
+    newest_first = [one.id for one in reversed(jobs)]
+    store(storage, jobs[:30])
+    for one in jobs[:30]:
+        job_index.add(state, one)
+    assert listed(storage, state, "capped") == newest_first[30:]
+    store(storage, jobs[30:])
+    for one in jobs[30:]:
+        job_index.add(state, one)
+    # As repair does with a job that stays open for long.
+    job_index.add(state, jobs[3])
+
+    assert state.client.zcard("heatmill:{capped}:jobs") <= 22
+    assert listed(storage, state, "capped") == newest_first
+    for place in (0, 10, 25, 50, 59):
+        before = job_index.entry(next(one for one in jobs if one.id == newest_first[place]))
+        assert listed(storage, state, "capped", before) == newest_first[place + 1 :]
+    state.client.flushall()
+    assert listed(storage, state, "capped") == newest_first
+    assert state.client.zcard("heatmill:{capped}:jobs") == 20

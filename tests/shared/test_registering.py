@@ -43,5 +43,5 @@ def test_a_new_job_is_known_and_listed(storage: S3Storage, state: RedisJobStore)
 
 def listed(storage: S3Storage, state: RedisJobStore) -> list[JobId]:
     """The tenant's jobs, from Redis."""
-    state.client.set("heatmill:{tenant}:jobs:complete", 1)
+    state.client.set("heatmill:{tenant}:jobs:floor", "0")
     return [JobId("tenant", job_index.job_of(entry)) for entry in job_index.newest_first(storage, state, "tenant")]

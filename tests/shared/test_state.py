@@ -3,8 +3,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from heatmill.committed import Committed, Shards
 from heatmill.schemas import MapRequest
 from heatmill.state import Claim, RedisJobStore

@@ -7,8 +7,8 @@ import redis
 
 from heatmill.errors import QueueFull, QueueUnavailable
 
-# How Redis begins the answer when `maxmemory` is reached; inside a script something stands before it.
-OUT_OF_MEMORY = "OOM command not allowed"
+# In the answer when `maxmemory` is reached; redis-py takes the code before it off, and of a script more stands there.
+OUT_OF_MEMORY = "command not allowed when used memory"
 
 
 @contextmanager

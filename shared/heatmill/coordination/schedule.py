@@ -115,6 +115,10 @@ class Schedule:
         while some := list(islice(names, AT_A_TIME)):
             yield from zip(some, self._run("mend", *some), strict=True)
 
+    def trim_jobs(self, entries: str, floor: str, most: int) -> None:
+        """Keep the newest entries of a tenant's list of jobs, under these keys; see `job_index`."""
+        self._run("trim_jobs", most, keys=[entries, floor])
+
     def next_part(self, jobs: Sequence[JobId], most: int) -> Sequence[JobId]:
         """All jobs where they are few, else so many of them: all have come after some calls, whoever calls."""
         if len(jobs) <= most:
