@@ -68,7 +68,7 @@ def sweep(control: Control, job: JobId) -> None:
 def _fill(control: Control) -> Filled:
     state, settings = control.state, control.settings
     return state.schedule.fill(
-        Window(settings.window_shards, lists(EXPLAIN_QUEUE)),
+        Window(settings.window_shards, lists(EXPLAIN_QUEUE), settings.timer_seconds),
         settings.queue_patience_seconds,
         AT_A_TIME,
         CONTROL_MESSAGES - state.waiting(lists(CONTROL_QUEUE)),

@@ -60,10 +60,12 @@ class Window:
     Args:
         shards: At least so many; more where more than half as many workers live.
         lists: Those of the queue that shards lie in.
+        period_seconds: Between two fills, at the most; where none comes for twice as long, nobody waits for a turn.
     """
 
     shards: int
     lists: Sequence[str]
+    period_seconds: float = 3.0
 
 
 class Schedule:
@@ -89,7 +91,8 @@ class Schedule:
             most_complete: Jobs of one call that are complete; each is told again after a while.
         """
         limits = (window.shards, milliseconds(patience_seconds), most, max(0, most_complete), COMPLETE_AGAIN_MS)
-        answer = json.loads(self._run("fill", uuid4().hex, *limits, *window.lists))
+        fed_for = milliseconds(2 * window.period_seconds)
+        answer = json.loads(self._run("fill", uuid4().hex, *limits, fed_for, *window.lists))
         shards = (Sent(JobId.parse(job), int(shard), int(step)) for job, shard, step in answer.get("shards", ()))
         return Filled(tuple(shards), tuple(map(JobId.parse, answer.get("complete", ()))))
 

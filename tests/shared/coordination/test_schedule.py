@@ -75,7 +75,7 @@ def test_the_window_is_filled_once_whoever_fills_it(state: RedisJobStore) -> Non
 
 def test_an_answer_that_was_lost_is_given_again(state: RedisJobStore) -> None:
     known(state, "a/1", 3)
-    answers = [state.schedule._run("fill", "one call", 2, 60_000, 16, 16, 5000, "explain") for _ in range(2)]
+    answers = [state.schedule._run("fill", "one call", 2, 60_000, 16, 16, 5000, 6000, "explain") for _ in range(2)]
     assert answers[0] == answers[1]
     assert fill(state, 3) == ["a/1:2"]
 

@@ -2,7 +2,7 @@
 -- turn. One script: nobody else can count, or take, at the same time. Answers JSON: shards, and jobs that are complete.
 -- KEYS: -
 -- ARGV: token of this call, least window, patience in ms, most shards, most complete jobs, how long those are not told
---       again in ms, lists of the queue
+--       again in ms, how long this call counts as feeding in ms, lists of the queue
 local LOOKS = 1000
 
 -- This call, sent again since its answer was lost: the same shards, which nobody has been asked to explain yet.
@@ -32,7 +32,7 @@ end
 
 -- What was sent again while no worker took anything lies in the queue twice.
 local queued = 0
-for list = 7, #ARGV do queued = queued + redis.call('LLEN', ARGV[list]) end
+for list = 8, #ARGV do queued = queued + redis.call('LLEN', ARGV[list]) end
 local outstanding = math.max(redis.call('ZCOUNT', 'heatmill:outstanding', '(' .. now, '+inf'), queued)
 local capacity = math.min(window(ARGV[2]) - outstanding, tonumber(ARGV[4]))
 
@@ -50,8 +50,8 @@ for _, step in ipairs(STEPS) do
   end
 end
 
-redis.call('SET', 'heatmill:fed', 1, 'PX', ARGV[6])
+redis.call('SET', 'heatmill:fed', 1, 'PX', ARGV[7])
 -- Empty tables are objects to cjson; an absent field is none.
 local answer = cjson.encode({shards = #shards > 0 and shards or nil, complete = #complete > 0 and complete or nil})
-if #shards > 0 then redis.call('SET', answer_key, answer, 'PX', 60000) end
+if #shards > 0 then redis.call('SET', answer_key, answer, 'PX', 20000) end
 return answer
