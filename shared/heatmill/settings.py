@@ -61,7 +61,9 @@ class Settings(BaseSettings):
 
     shard_seconds: Annotated[float, Field(gt=0, description="Work per shard; a priority cannot cut in sooner.")] = 15.0
     seconds_per_pass: Annotated[float, Field(gt=0, description="Until a worker has measured it.")] = 0.03
-    window_shards: Annotated[int, Field(gt=0, description="Shards in the queue or at work, over all jobs.")] = 8
+    window_shards: Annotated[
+        int, Field(gt=0, description="Shards in the queue or at work; two for each living worker where that is more.")
+    ] = 8
     queue_patience_seconds: Annotated[float, Field(gt=0, description="A shard sent and not claimed is sent again.")] = (
         120.0
     )

@@ -73,6 +73,21 @@ def test_the_window_is_filled_once_whoever_fills_it(state: RedisJobStore) -> Non
     assert len(set(sent)) == len(sent) == 20
 
 
+def test_bulk_shards_flow_beside_a_stream_of_posts(state: RedisJobStore) -> None:
+    for number in range(300):
+        known(state, f"t{number % 7}/bulk-{number}", 10, "bulk")
+    bulk = Counter[bool]()
+    for number in range(40):
+        post = known(state, f"a/post-{number}", 1, "interactive")
+        assert state.schedule.may_go_first(post, Window(8, ["explain"]))
+        assert state.take(post, LONG) == 0
+        for sent in filled(state, 8).shards:
+            bulk[sent.job != post] += 1
+            state.commit(sent.job, told(sent.shard, 1, 0))
+        state.commit(post, told(0, 1, 0))
+    assert bulk == {True: 40 * 7}, "each POST takes one place of eight"
+
+
 def test_an_answer_that_was_lost_is_given_again(state: RedisJobStore) -> None:
     known(state, "a/1", 3)
     answers = [state.schedule._run("fill", "one call", 2, 60_000, 16, 16, 5000, 6000, "explain") for _ in range(2)]
