@@ -51,7 +51,11 @@ for _, step in ipairs(STEPS) do
 end
 
 redis.call('SET', 'heatmill:fed', 1, 'PX', ARGV[7])
--- Empty tables are objects to cjson; an absent field is none.
-local answer = cjson.encode({shards = #shards > 0 and shards or nil, complete = #complete > 0 and complete or nil})
+-- An empty table may be a list or an object to cjson, so an empty list is left out, and one field is always there.
+local answer = cjson.encode({
+  outstanding = outstanding,
+  shards = #shards > 0 and shards or nil,
+  complete = #complete > 0 and complete or nil,
+})
 if #shards > 0 then redis.call('SET', answer_key, answer, 'PX', 20000) end
 return answer
