@@ -24,16 +24,21 @@
     │   ├── MapUnavailable            no map can be made of the job's items
     │   ├── InternalError             heatmill, or code that an operator added, failed on this item
     │   └── WorkerCrashed             the worker died while it processed this item
-    ├── MachineError          the operator acts: the shard goes back, and fails when no machine can do it
-    │   ├── DeviceUnusable            the worker's device is not there, or computes nothing
+    ├── MachineError          the operator acts: the shard goes back, the worker stops taking and says why
+    │   ├── DeviceUnusable            the worker's device is not there, or computes nothing any more
+    │   ├── DiskFull                  the machine has no room for a file that the work needs
+    │   ├── MemoryExhausted           the machine has not enough memory, for a model say
     │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
+    │   ├── ModelNotOnThisWorker      the worker's models.toml does not name the model
+    │   ├── MethodNotOnThisWorker     the method's package is not installed on the worker
     │   └── RedisUnsuitable           the setting names no Redis that heatmill can work with
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
         │   └── QueueFull                 Redis has no memory left; the operator gives it more
         ├── ServiceUnavailable        heatmill itself, seen from the client
         ├── ClaimLost                 another worker holds the shard now
-        └── ShardUnfinished           a worker gives a shard back, the parts that are done apart
+        ├── ShardUnfinished           a worker gives a shard back, the parts that are done apart
+        └── Unconfirmed               work failed in a way that nobody foresaw, and no second worker agrees yet
 
 `code` is stable and documented: it is the last part of a problem's `type`. HTTP status codes live in the API only.
 """
@@ -187,15 +192,40 @@ class WorkerCrashed(ItemError):
 
 
 class MachineError(HeatmillError):
-    """The operator acts: this machine cannot do the work, another one may."""
+    """The operator acts: this machine cannot do the work, another one may.
+
+    Args:
+        message: Names the thing, and what is wrong with it.
+        lacks: The model or the method that this machine cannot serve, where it can do other work.
+    """
+
+    def __init__(self, message: str, *, lacks: str | None = None) -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 class DeviceUnusable(MachineError):
-    """The worker's device is not there, or computes nothing."""
+    """The worker's device is not there, or computes nothing any more."""
+
+
+class DiskFull(MachineError):
+    """The machine has no room for a file that the work needs."""
+
+
+class MemoryExhausted(MachineError):
+    """The machine has not enough memory for something that is not one image's own."""
 
 
 class WeightsUnavailable(MachineError):
     """The model's weights cannot be had on this machine now."""
+
+
+class ModelNotOnThisWorker(MachineError):
+    """The worker's models.toml does not name the model: it is older than the API's, or another."""
+
+
+class MethodNotOnThisWorker(MachineError):
+    """The package that brings the method is not installed on the worker."""
 
 
 class RedisUnsuitable(MachineError):
@@ -228,3 +258,7 @@ class ClaimLost(TransientError):
 
 class ShardUnfinished(TransientError):
     """A worker gives a shard back before it is done; the parts that are committed stay."""
+
+
+class Unconfirmed(TransientError):
+    """Work failed in a way that nobody foresaw; it fails for good when a second worker agrees."""

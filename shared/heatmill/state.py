@@ -27,7 +27,10 @@ OPEN_JOBS = "heatmill:open"
 OUTSTANDING = "heatmill:outstanding"
 CHECKED_RUN_ID = "heatmill:checked-run-id"
 NOTE_SECONDS = 86_400
-OF_JOB = ("job", "committed", "parts", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher")
+OF_JOB = (
+    *("job", "committed", "parts", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher"),
+    "condition",
+)
 # Written to see whether there is room.
 ROOM = "heatmill:room"
 

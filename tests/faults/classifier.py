@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 SIDE = 32
 CLASSES = ("round", "square", "star")
 ORDER = 255
-NAP, KILL, HANG, HOARD, EXHAUST = range(1, 6)
+NAP, KILL, HANG, HOARD, EXHAUST, FAIL = range(1, 7)
 # A unit of the measure of `NAP`.
 NAP_SECONDS = 0.01
 # Left to the process before its memory is exhausted.
@@ -43,19 +44,8 @@ class Obedient(nn.Module):
 
 def obey(act: int, measure: int, order: int) -> None:
     """Do what an image says."""
-    if order != ORDER:
-        return
-    if act == NAP:
-        time.sleep(measure * NAP_SECONDS)
-    if act == KILL:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if act == HANG:
-        time.sleep(3600)
-    if act == HOARD:
-        # More than any machine has: torch says so before a byte is touched.
-        torch.empty(2**60)
-    if act == EXHAUST:
-        exhaust()
+    if order == ORDER and act in ACTS:
+        ACTS[act](measure)
 
 
 def exhaust() -> None:
@@ -75,3 +65,19 @@ def build() -> nn.Module:
     """The same weights every time."""
     torch.manual_seed(0)
     return Obedient()
+
+
+def fail() -> None:
+    """Have a bug."""
+    raise ZeroDivisionError("as an operator's own code may")
+
+
+ACTS: dict[int, Callable[[int], object]] = {
+    NAP: lambda measure: time.sleep(measure * NAP_SECONDS),
+    KILL: lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    HANG: lambda _: time.sleep(3600),
+    # More than any machine has: torch says so before a byte is touched.
+    HOARD: lambda _: torch.empty(2**60),
+    EXHAUST: lambda _: exhaust(),
+    FAIL: lambda _: fail(),
+}

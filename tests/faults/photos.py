@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tests.faults.classifier import EXHAUST, HANG, HOARD, KILL, NAP, ORDER, SIDE
+from tests.faults.classifier import EXHAUST, FAIL, HANG, HOARD, KILL, NAP, ORDER, SIDE
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,4 @@ KILLER = ordering("killer", KILL)
 HANGING = ordering("hanging", HANG)
 HOARDING = ordering("hoarding", HOARD)
 EXHAUSTING = ordering("exhausting", EXHAUST)
+BUGGY = ordering("buggy", FAIL)

@@ -1,7 +1,8 @@
 """The store has lost a plan or a shard's file, or what it gives cannot be read: the job still ends."""
 
 import json
-from contextlib import suppress
+from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -9,7 +10,6 @@ from heatmill import keys
 from heatmill.dispatch import FINISH, PLAN
 from heatmill.keys import JobId
 from heatmill.progress import read_job
-from heatmill.storage import ObjectMissing
 from heatmill_workers.control import feed, plan
 from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard
@@ -72,7 +72,7 @@ def _lose(worker: Worker, key: str, *, damaged: bool) -> None:
 
 
 def _to_the_end(worker: Worker, job: JobId) -> None:
-    """What the timer, feed and a worker do, until the job is done; each attempt that dies is an attempt."""
+    """What the timer, feed and a worker do, until the job is done; each attempt is another process'."""
     control = control_of(worker)
     for _ in range(20):
         repair(control)
@@ -82,8 +82,7 @@ def _to_the_end(worker: Worker, job: JobId) -> None:
         for named in rung(worker.state, FINISH):
             finish(control, named)
         for _, shard in sent(worker.state):
-            with suppress(ObjectMissing, ValueError):
-                process_shard(worker, job, shard)
+            process_shard(replace(worker, process=uuid4().hex), job, shard)
         pass_time(worker.state, job)
         if worker.storage.exists(keys.final(job)):
             return

@@ -1,20 +1,16 @@
 """A shard that meets death, fencing, a broken model or a store that is away: nothing is lost, nothing done twice."""
 
-import io
 import time
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from PIL import Image
-from torch import Tensor
 
 from heatmill import keys, records, registering
 from heatmill.errors import StorageUnavailable
 from heatmill.progress import read_job
 from heatmill.storage import S3Storage
 from heatmill_workers.control import feed
-from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.finishing import finish
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
@@ -72,22 +68,6 @@ def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
     assert progress.working == 0
 
 
-def test_a_model_that_breaks_in_an_unforeseen_way_fails_the_items_and_not_the_worker(worker: Worker) -> None:
-    class Broken:
-        """Fails like nothing that is foreseen."""
-
-        def get(self, name: str) -> LoadedModel:
-            raise ZeroDivisionError(name)
-
-    job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
-
-    process_shard(replace(worker, models=cast("ModelStore", Broken())), job, 0)
-
-    errors = [row.error for row in rows_of(worker, job)]
-    assert all(error and error.type.endswith("internal_error") for error in errors)
-    assert "ZeroDivisionError" in str(errors[0])
-
-
 def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     for attempt in ("first", "second", "third"):
@@ -97,30 +77,6 @@ def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> Non
     process_shard(worker, job, 0)
 
     assert all(row.error and row.error.type.endswith("worker_crashed") for row in rows_of(worker, job))
-
-
-def test_an_explainer_that_breaks_on_one_image_fails_that_image_alone(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grad_cam = register()["grad_cam"]
-
-    def breaks_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
-        if (images > 2).all((1, 2, 3)).any():
-            raise ZeroDivisionError("white")
-        return grad_cam.function(model, images, targets, params)
-
-    monkeypatch.setitem(
-        cast("dict[str, Explainer]", register()), "grad_cam", replace(grad_cam, function=breaks_on_white)
-    )
-    white = io.BytesIO()
-    Image.new("RGB", (64, 64), "white").save(white, "PNG")
-    items = [{"id": "noise", "image": upload(worker.storage, noise(1))}]
-    items.append({"id": "white", "image": upload(worker.storage, white.getvalue())})
-    job = planned_fresh(worker, items=items, methods=[{"name": "grad_cam"}])
-
-    process_shard(worker, job, 0)
-
-    assert {row.item: row.status for row in rows_of(worker, job)} == {"noise": "succeeded", "white": "failed"}
 
 
 def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:

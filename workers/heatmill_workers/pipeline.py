@@ -10,13 +10,12 @@ import structlog
 from heatmill import records
 from heatmill.errors import (
     ClaimLost,
-    HeatmillError,
-    InternalError,
     ItemError,
     MachineError,
     QueueUnavailable,
     ShardUnfinished,
     TransientError,
+    Unconfirmed,
 )
 from heatmill.image_uris import SourceRules
 from heatmill.images import ImageLimits
@@ -30,61 +29,83 @@ from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.committing import ShardCommits
 from heatmill_workers.crashes import CrashWatch
+from heatmill_workers.engine.machine_faults import machine_fault, raise_machine_fault
 from heatmill_workers.mapping import MapWork, give_up, make_map
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.outputs import Layout
 from heatmill_workers.prepare import Photos
 from heatmill_workers.result_cache.key import ResultFingerprint
 from heatmill_workers.rows import failed_rows
+from heatmill_workers.shard.giving_back import (
+    RETRY_SECONDS,
+    Ending,
+    give_back,
+    give_back_for_machine,
+    give_back_for_second_opinion,
+    note_done,
+    note_reason,
+)
+from heatmill_workers.shard.model_at_hand import load_model
 from heatmill_workers.shard.run import explain_parts
+from heatmill_workers.shard.second_opinion import SecondOpinion, confirm_map, confirm_shard, opinion_on_shard
 from heatmill_workers.shard.work import ShardWork
 from heatmill_workers.worker import Worker
-
-RETRY_SECONDS = 5.0
 
 log = structlog.get_logger()
 
 
-def process_shard(worker: Worker, job: JobId, number: int) -> None:
+def process_shard(worker: Worker, job: JobId, number: int) -> Ending | None:
     """Process a shard once, however often it is delivered.
 
     A shard that is committed, held by another worker, cancelled or unknown is left alone. Parts of it that are
-    committed are not done again. A fault of the infrastructure gives the shard back uncounted.
+    committed are not done again. A fault of the infrastructure, or of this machine, gives the shard back uncounted.
+
+    Returns:
+        What is to end now, if anything: this process, or the worker.
     """
     claim = worker.state.claim(job, number, uuid4().hex, worker.settings.claim_seconds)
     if not isinstance(claim, Claim):
         log.info("left alone", reason=claim)
-        return
+        return None
     shard = ClaimedShard(job, number, claim)
     try:
-        with held(worker.state, shard, worker.settings.claim_seconds) as ours:
-            commits = ShardCommits(worker, shard, ours)
-            commits.find()
-            if not commits.is_whole:
-                _explain(worker, shard, ours, commits)
-                commits.tell()
-    except (ClaimLost, ShardUnfinished) as error:
+        _process(worker, shard)
+    except Exception as error:  # noqa: BLE001 - the boundary: it tells whose fault it is, and commits nothing
+        return _given_back(worker, shard, error)
+    _ring_feed(worker)
+    return None
+
+
+def _process(worker: Worker, shard: ClaimedShard) -> None:
+    with held(worker.state, shard, worker.settings.claim_seconds) as ours:
+        commits = ShardCommits(worker, shard, ours)
+        commits.find()
+        if not commits.is_whole:
+            opinion = opinion_on_shard(worker, shard)
+            opinion.leave_it_to_another()
+            _explain(worker, shard, ours, commits, opinion)
+            commits.tell()
+            note_done(worker, shard.job, opinion)
+
+
+def _given_back(worker: Worker, shard: ClaimedShard, error: Exception) -> Ending | None:
+    """The one boundary: whatever ended the attempt, nothing is committed here."""
+    if isinstance(error, (ClaimLost, ShardUnfinished)):
         log.info("given back", reason=str(error))
-        _give_back(worker, shard, 0.0)
-    except TransientError as error:
+        give_back(worker, shard, 0.0)
+        return None
+    if isinstance(error, Unconfirmed):
+        return give_back_for_second_opinion(worker, shard, error)
+    if isinstance(error, TransientError):
         log.warning("put off", error=str(error))
-        _give_back(worker, shard, RETRY_SECONDS)
-    except MachineError as error:
-        log.error("this machine cannot do it", error=str(error), attempt=shard.claim.attempt)  # noqa: TRY400 - no trace
-        _give_back(worker, shard, RETRY_SECONDS, counts=True)
-    else:
-        _ring_feed(worker)
-
-
-def _give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, counts: bool = False) -> None:
-    """End the claim, where it is still ours; where Redis is away, it runs out."""
-    try:
-        worker.state.clear_note(shard.job, shard.number)
-        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds, counts=counts)
-        # A cancelled job waits for its last claim to end.
-        worker.dispatcher.feed()
-    except QueueUnavailable as error:
-        log.warning("not given back", error=str(error))
+        give_back(worker, shard, RETRY_SECONDS)
+        return None
+    if (fault := machine_fault(error)) is not None:
+        return give_back_for_machine(worker, shard, fault)
+    log.error("given back after a failure that nobody foresaw", exc_info=error)
+    note_reason(worker, shard.job, f"{worker.witness.worker}: {type(error).__name__}; the worker's log has the trace")
+    give_back(worker, shard, RETRY_SECONDS)
+    return None
 
 
 def _ring_feed(worker: Worker) -> None:
@@ -94,23 +115,26 @@ def _ring_feed(worker: Worker) -> None:
         log.warning("feed not rung", error=str(error))
 
 
-def _explain(worker: Worker, shard: ClaimedShard, ours: HeldShard, commits: ShardCommits) -> None:
-    plan = _plan(worker, shard)
+def _explain(
+    worker: Worker, shard: ClaimedShard, ours: HeldShard, commits: ShardCommits, opinion: SecondOpinion
+) -> None:
+    plan = _plan(worker, shard, opinion)
     if plan.makes_map and shard.number == plan.shards:
-        _map(worker, shard, ours, plan)
+        _map(worker, shard, ours, plan, opinion)
         commits.tell(commits.write([(None, [])]))
         return
-    _rows_or_errors(worker, ShardWork(shard, plan, _items(worker, shard, plan), ours, commits))
+    _rows_or_errors(worker, ShardWork(shard, plan, _items(worker, shard, plan, opinion), ours, commits, opinion))
 
 
-def _plan(worker: Worker, shard: ClaimedShard) -> Plan:
+def _plan(worker: Worker, shard: ClaimedShard, opinion: SecondOpinion) -> Plan:
     """The job's plan.
 
     Raises:
         ClaimLost: It is gone or damaged. Redis forgets the job, and what is not deleted is planned again by repair.
+        Unconfirmed: It cannot be read here, and no second worker agrees yet.
     """
     plan = None
-    with _for_the_last_time(worker, shard, "plan"):
+    with _lost_where_confirmed(opinion, "plan"):
         plan = records.load_plan(worker.storage, shard.job)
     if plan is None:
         worker.state.forget(shard.job)
@@ -118,71 +142,79 @@ def _plan(worker: Worker, shard: ClaimedShard) -> Plan:
     return plan
 
 
-def _items(worker: Worker, shard: ClaimedShard, plan: Plan) -> tuple[Item, ...]:
+def _items(worker: Worker, shard: ClaimedShard, plan: Plan, opinion: SecondOpinion) -> tuple[Item, ...]:
     """The shard's items; where their file is lost, what else is known of them."""
-    with _for_the_last_time(worker, shard, "shard"):
+    with _lost_where_confirmed(opinion, "shard"):
         return records.load_shard(worker.storage, shard.job, shard.number)
     return lost_items(records.load_request(worker.storage, shard.job), plan, shard.number)
 
 
 @contextmanager
-def _for_the_last_time(worker: Worker, shard: ClaimedShard, record: str) -> Iterator[None]:
-    """Take a record for lost once it was neither there nor readable on as many attempts as may die.
+def _lost_where_confirmed(opinion: SecondOpinion, record: str) -> Iterator[None]:
+    """Take a record for lost once two workers have found it missing or unreadable: it may be of a newer heatmill.
 
-    Before, the attempt dies of it: the record may be of a newer heatmill, which another worker is.
+    Raises:
+        Unconfirmed: This one is the first.
     """
     try:
         yield
-    except (ObjectMissing, ValueError):
-        if shard.claim.attempt < worker.settings.max_attempts:
-            raise
+    except TransientError:
+        # A bucket that is missing, say.
+        raise
+    except (ObjectMissing, ValueError) as error:
+        if not opinion.confirms([f"record {record}"]):
+            raise Unconfirmed(f"the {record} cannot be read ({error}); a second worker is to try it") from error
         log.exception("a record is lost", record=record)
 
 
 def _rows_or_errors(worker: Worker, work: ShardWork) -> None:
-    """Commit all parts of a shard. What stops all of its items, say the model, is the error of each that is left."""
-    reason: HeatmillError
+    """Commit all parts of a shard. What stops all of its items, say the model, is the error of each that is left.
+
+    Raises:
+        TransientError: Nobody's fault, or nobody has confirmed whose.
+        MachineError: The machine's.
+    """
     try:
         with work.open_layout(worker.storage) as layout:
             explain_parts(worker, work, _photos(worker, work, layout), layout)
             return
     except ItemError as error:
         reason = error
-    except TransientError:
+    except (TransientError, MachineError):
         raise
-    except MachineError as error:
-        # Another machine may be able to, until as many attempts have failed as may die.
-        if work.shard.claim.attempt < worker.settings.max_attempts:
-            raise
-        reason = error
-    except Exception as error:
-        log.exception("shard failed")
-        reason = InternalError(f"heatmill failed on this shard: {type(error).__name__}; the worker's log has the trace")
+    except Exception as error:  # noqa: BLE001 - raised again unless a second worker agrees
+        raise_machine_fault(error)
+        reason = confirm_shard(work.opinion, error)
     _fail_what_is_left(worker, work, reason)
 
 
-def _fail_what_is_left(worker: Worker, work: ShardWork, reason: HeatmillError) -> None:
+def _fail_what_is_left(worker: Worker, work: ShardWork, reason: ItemError) -> None:
     with work.open_layout(worker.storage) as layout:
         for part in work.parts_left():
             rows = [row for item in work.items_of(part) for row in failed_rows(item, work.plan, reason)]
             work.commits.tell(work.commits.write([(part, layout.finish(part, layout.placed(rows)))]))
 
 
-def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan) -> None:
+def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan, opinion: SecondOpinion) -> None:
     """The unit after the last shard: all features become one map. Its commit record has no rows."""
     work = MapWork(worker.storage, shard.job, plan, ours.check)
     if shard.claim.attempt > worker.settings.max_attempts:
         give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
-    else:
+        return
+    try:
         make_map(work)
+    except (TransientError, MachineError):
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again unless a second worker agrees
+        give_up(work, confirm_map(opinion, error))
 
 
 def _photos(worker: Worker, work: ShardWork, layout: Layout) -> Photos:
     """Where the shard's photos come from; loads the model."""
     settings, model_name = worker.settings, work.plan.model
     # Before the model is loaded: that may be what kills the worker.
-    watch = CrashWatch(worker.state, work.shard, settings.max_attempts)
-    model = worker.models.get(model_name)
+    watch = CrashWatch(worker.state, work.shard, settings.max_attempts, work.opinion)
+    model = load_model(worker, model_name)
     operators = worker.catalogue.model(model_name).operators
     return Photos(
         storage=worker.storage,

@@ -9,19 +9,23 @@ from dataclasses import dataclass, field
 from itertools import chain
 from threading import Semaphore
 
+import structlog
 from torch import Tensor
 
-from heatmill.errors import InvalidItem, ItemError
+from heatmill.errors import InternalError, InvalidItem, ItemError
 from heatmill.image_uris import UPLOAD, SourceRules
 from heatmill.images import Box, ImageLimits, Photo, decode_reduced
 from heatmill.schemas import ImageRead, Item, Row
 from heatmill.storage import S3Storage
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.crashes import CrashWatch
+from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.fetching import fetch
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.preprocessing import least_side, preprocess_photo
 from heatmill_workers.strict_jpeg import decode_jpeg
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,17 @@ class Photos:
 
         Raises:
             TransientError: The store does not answer.
+            MachineError: The machine fails.
         """
+        if item.error is not None:
+            return Unprepared(item, InvalidItem(item.error.detail))
         try:
-            if item.error is not None:
-                raise InvalidItem(item.error.detail)
             self.watch.enter(item)
             return self._prepared(item)
         except ItemError as error:
             return Unprepared(item, error)
+        except Exception as error:  # noqa: BLE001 - raised again if it is not the image
+            return Unprepared(item, _unforeseen(error, item.id))
 
     def picture(self, uri: str) -> Tensor | ItemError:
         """An image that a method's params name: (3, H, W) as in `Prepared`, or why there is none.
@@ -100,6 +107,8 @@ class Photos:
                 return preprocess_photo(self._photo(self._fetched(uri)), self.model.preprocessing)[0]
         except ItemError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - raised again if it is not the image
+            return _unforeseen(error, uri)
 
     def _prepared(self, item: Item) -> Prepared | Recalled:
         data = None
@@ -128,6 +137,17 @@ class Photos:
 
     def _photo(self, data: bytes) -> Photo:
         return decode_reduced(data, self.limits, least_side(self.model.preprocessing), decode_jpeg)
+
+
+def _unforeseen(error: Exception, what: str) -> InternalError:
+    """The error of an image that cannot be prepared, and nobody knows why.
+
+    Raises:
+        TransientError, MachineError: It is not the image.
+    """
+    raise_lasting_fault(error)
+    log.error("preparing failed", what=what, exc_info=error)
+    return InternalError(f"the image cannot be prepared: {type(error).__name__}; the worker's log has the trace")
 
 
 def _read(photo: Photo, data: bytes) -> ImageRead:

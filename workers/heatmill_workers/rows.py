@@ -14,13 +14,16 @@ from heatmill.errors import (
     InternalError,
     ItemError,
     MapUnavailable,
+    MethodNotOnThisWorker,
     RequestError,
     TargetUnknown,
+    UnknownMethod,
     UnsupportedOperation,
 )
 from heatmill.planning import as_problem, expected_rows
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.engine.batching import BatchSizes, in_batches
+from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.explainer import Explained, explain, explainer, register
 from heatmill_workers.features import Placed, place
@@ -108,7 +111,25 @@ def _looked_at(
         else:
             yield look(range(len(photos)))
     except ItemError as error:
-        yield _Looked([], [row for photo in photos for row in failed_rows(photo.item, plan, error)])
+        yield _nothing_seen(photos, plan, error)
+    except Exception as error:  # noqa: BLE001 - raised again if it is not the images
+        raise_lasting_fault(error)
+        yield from _looked_at_alone(photos, plan, model, error)
+
+
+def _looked_at_alone(photos: Sequence[Prepared], plan: Plan, model: LoadedModel, error: Exception) -> Iterator[_Looked]:
+    """Predict each photo by itself, to find those that the model fails on."""
+    if len(photos) > 1:
+        for photo in photos:
+            yield from _looked_at([photo], plan, model, _served_by_prediction(plan, model))
+        return
+    log.error("prediction failed", item=photos[0].item.id, exc_info=error)
+    reason = f"the model failed on this image: {type(error).__name__}; the worker's log has the trace"
+    yield _nothing_seen(photos, plan, InternalError(reason))
+
+
+def _nothing_seen(photos: Sequence[Prepared], plan: Plan, error: ItemError) -> _Looked:
+    return _Looked([], [row for photo in photos for row in failed_rows(photo.item, plan, error)])
 
 
 def _look(photos: Sequence[Prepared], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]) -> _Looked:
@@ -198,9 +219,12 @@ def _answers(
     targets = torch.tensor([each.target.index for each in asked])
     try:
         return explain(method.name, model, images, targets, method.params)
+    except UnknownMethod as error:
+        raise MethodNotOnThisWorker(f"{error}; install the package that brings it", lacks=method.name) from error
     except (ItemError, RequestError) as error:
         return [error] * len(asked)
     except Exception as error:
+        raise_lasting_fault(error)
         if len(asked) > 1:
             return [answer for each in asked for answer in _answers(method, [each], model)]
         log.exception("explainer failed", method=method.name, item=asked[0].photo.item.id)

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
@@ -19,6 +20,15 @@ from heatmill.state import open_state
 from heatmill.storage import open_storage
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
+from heatmill_workers.celery_app.ending import (
+    end_unless_it_opens,
+    end_worker,
+    listen_to_children,
+    rest,
+    say_that_it_ends,
+    say_that_it_lives,
+    tell_unfit,
+)
 from heatmill_workers.celery_app.starting import start
 from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, tell_children
 from heatmill_workers.celery_app.time_limit import restart_time_limit, time_limited
@@ -31,6 +41,7 @@ from heatmill_workers.timer import every
 from heatmill_workers.watchdog import end_with_parent, watch
 
 if TYPE_CHECKING:
+    from heatmill_workers.shard.giving_back import Ending
     from heatmill_workers.worker import Worker
 
 log = structlog.get_logger()
@@ -47,10 +58,13 @@ def explain_shard(tenant: str, job: str, shard: int) -> None:
     with structlog.contextvars.bound_contextvars(job=f"{tenant}/{job}", shard=shard):
         try:
             with time_limited(SETTINGS.shard_limit_seconds):
-                process_shard(explain_worker(), JobId(tenant, job), shard)
+                worker = replace(explain_worker(), place=place(explain_shard.request.hostname))
+                ending = process_shard(worker, JobId(tenant, job), shard)
         except MemoryError:
             # Celery's parent process takes a MemoryError as its own and dies; the shard's claim runs out instead.
             log.exception("out of memory")
+            return
+    _end(ending)
 
 
 @control.task(name=dispatch.PLAN, shared=False)
@@ -118,7 +132,11 @@ def check_start(sender: Any, **_: object) -> None:
     """In the parent, before it connects to the queue and starts a child."""
     # Celery asks for logs later.
     configure_logs()
-    start(SETTINGS, computes=sender.app is explain)
+    here = place(sender.hostname)
+    if sender.app is explain:
+        rest(SETTINGS.redis_url, here)
+        listen_to_children()
+    start(SETTINGS, computes=sender.app is explain, refused=partial(tell_unfit, SETTINGS.redis_url, here))
 
 
 @worker_ready.connect
@@ -129,16 +147,24 @@ def start_threads(sender: Any, **_: object) -> None:
     watch(state, queue, SETTINGS.consumer_patience_seconds)
     if sender.app is explain:
         live(state, f"{sender.hostname} {os.getpid()}")
-    if sender.app is control:
+        say_that_it_lives(state, place(sender.hostname))
+    else:
         every("repair", SETTINGS.timer_seconds, repair_jobs)
 
 
 @worker_process_init.connect
-def warm_up(**_: object) -> None:
+def warm_up(sender: str, **_: object) -> None:
     """Import torch and open connections before the first shard comes, not while it waits."""
     end_with_parent()
     listen_to_parent()
-    explain_worker()
+    end_unless_it_opens(open_state(SETTINGS.redis_url), place(sender), explain_worker)
+
+
+@worker_shutdown.connect
+def say_goodbye(sender: Any, **_: object) -> None:
+    """In the parent, whatever it ends for."""
+    if sender.app is explain:
+        say_that_it_ends(open_state(SETTINGS.redis_url), place(sender.hostname))
 
 
 @worker_shutting_down.connect
@@ -156,6 +182,23 @@ def explain_worker() -> "Worker":
     worker = open_worker(SETTINGS, dispatch.Dispatcher(explain, rings))
     restart = partial(restart_time_limit, SETTINGS.shard_limit_seconds)
     return replace(worker, is_stopping=is_stopping, restart_time_limit=restart)
+
+
+def place(hostname: str) -> str:
+    """What a worker is called, the same after it was started again: its machine, and Celery's name of it."""
+    return f"{gethostname()}/{hostname}"
+
+
+def _end(ending: "Ending | None") -> None:
+    """End what is to end."""
+    from heatmill_workers.shard.giving_back import ProcessEnds, WorkerEnds
+
+    if isinstance(ending, WorkerEnds):
+        end_worker(ending.reason)
+    elif isinstance(ending, ProcessEnds):
+        log.warning("this process ends, for a fresh one to try again", reason=ending.reason)
+        # Its parent starts another one.
+        raise SystemExit(0)
 
 
 def _names_a_shard(tenant: object, job: object, shard: object) -> bool:
@@ -179,3 +222,6 @@ def _put_off(run: Callable[[], None]) -> None:
     except TransientError as error:
         # The timer comes back in seconds.
         log.warning("put off", error=str(error))
+    except MemoryError:
+        # Celery takes a MemoryError as its own, and the worker would die with all that its other threads do.
+        log.exception("out of memory")

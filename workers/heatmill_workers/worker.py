@@ -4,11 +4,13 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import uuid4
 
 import structlog
 import torch
 
 from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.coordination.doubts import Witness
 from heatmill.dispatch import Dispatcher
 from heatmill.errors import StorageUnavailable
 from heatmill.model_records import load_facts, store_facts
@@ -34,6 +36,8 @@ class Worker:
         code: Which code made the results in the cache; see `code_version`.
         is_stopping: Whether the process is asked to stop.
         restart_time_limit: Called for each group of images, which has `shard_limit_seconds` from then on.
+        place: What the worker is called, the same after it was started again; `name` where empty.
+        process: Differs from each other process; `name` where empty.
     """
 
     storage: S3Storage
@@ -46,6 +50,13 @@ class Worker:
     code: str
     is_stopping: Callable[[], bool] = lambda: False
     restart_time_limit: Callable[[], None] = lambda: None
+    place: str = ""
+    process: str = ""
+
+    @property
+    def witness(self) -> Witness:
+        """Who this is, in the eyes of other workers."""
+        return Witness(self.place or self.name, self.process or self.name)
 
 
 def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
@@ -69,6 +80,7 @@ def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
         settings=settings,
         name=f"{socket.gethostname()}-{os.getpid()}",
         code=code,
+        process=uuid4().hex,
     )
 
 

@@ -6,12 +6,16 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
+from heatmill.errors import InternalError, ItemError
 from heatmill.jobs.parts import Part
+from heatmill.planning import as_problem
 from heatmill.schemas import Row, StoredArray, StoredPicture
 from heatmill.storage import S3Storage
 from heatmill_workers.engine.head import Quantity
+from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.explainer import explainer
 from heatmill_workers.features import Placed, store_features
 from heatmill_workers.heatmaps import encode_array, render
@@ -21,6 +25,8 @@ from heatmill_workers.rows import Answer, Outcome
 
 # What the pixels of a heatmap depend on.
 LIBRARIES = ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,10 @@ class ResultWriter:
 
         Raises:
             StorageUnavailable: The store does not answer.
+            MachineError: The machine fails.
         """
         if isinstance(answer, Outcome):
-            return self._explained(answer)
+            return self._explained_or_failed(answer)
         return self._placed(answer) if isinstance(answer, Placed) else answer
 
     def store_features(self, part: Part) -> None:
@@ -57,6 +64,19 @@ class ResultWriter:
         kept = {index: self.features.pop(index) for index in indices if index in self.features}
         if kept:
             store_features(self.storage, outputs.job, outputs.number, part.number, kept)
+
+    def _explained_or_failed(self, outcome: Outcome) -> Row:
+        try:
+            return self._explained(outcome)
+        except ItemError as error:
+            return _failed(outcome, error)
+        except Exception as error:
+            raise_lasting_fault(error)
+            log.exception("not stored", item=outcome.asked.photo.item.id, method=outcome.method.name)
+            return _failed(
+                outcome,
+                InternalError(f"the result cannot be stored: {type(error).__name__}; the worker's log has the trace"),
+            )
 
     def _explained(self, outcome: Outcome) -> Row:
         asked, method, explained = outcome.asked, outcome.method, outcome.explained
@@ -113,3 +133,16 @@ class ResultWriter:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "versions": {name: version(name) for name in LIBRARIES},
         }
+
+
+def _failed(outcome: Outcome, error: ItemError) -> Row:
+    asked = outcome.asked
+    return Row(
+        item=asked.photo.item.id,
+        index=asked.photo.item.index,
+        method=outcome.method.name,
+        rank=asked.rank,
+        status="failed",
+        target=asked.target,
+        error=as_problem(error),
+    )

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from heatmill.catalogue import load_catalogue
-from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill.errors import ModelNotOnThisWorker, ModelRefused
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.preprocessing import preprocess
@@ -93,7 +93,7 @@ def test_one_model_may_exceed_the_budget_alone(specs: list[ModelSpec]) -> None:
 
 
 def test_a_model_that_the_worker_does_not_know_is_named(specs: list[ModelSpec]) -> None:
-    with pytest.raises(ModelUnavailable, match=r"no model 'four'.*models\.toml"):
+    with pytest.raises(ModelNotOnThisWorker, match=r"no model 'four'.*models\.toml"):
         ModelStore(specs).get("four")
 
 

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
+from heatmill.catalogue import load_catalogue
 from heatmill.coordination.redis_address import check_server
-from heatmill.errors import DeviceUnusable, RedisUnsuitable
+from heatmill.errors import DeviceUnusable, MachineError
 from heatmill.settings import Settings
 from heatmill_workers.celery_app.alive import keep_touched
 
@@ -19,18 +20,26 @@ GPUS = ("nvidia[0-9]*", "dxg", "kfd")
 log = structlog.get_logger()
 
 
-def start(settings: Settings, *, computes: bool) -> None:
-    """Check Redis and, where the worker `computes`, its device; then show that the worker lives.
+def start(settings: Settings, *, computes: bool, refused: Callable[[str], None] = lambda reason: None) -> None:
+    """Check Redis, the files of models and methods and, where the worker `computes`, its device; then show its life.
+
+    Args:
+        settings: Of the worker.
+        computes: Whether it explains.
+        refused: Called with the reason, where the worker can do no work.
 
     Raises:
         SystemExit: The worker can do no work here; the reason is logged.
     """
     try:
         check_server(settings.redis_url)
+        _check_files(settings)
         if computes:
             prove_device(settings.device)
-    except (DeviceUnusable, RedisUnsuitable) as error:
-        _refuse(error)
+    except MachineError as error:
+        log.critical("the worker cannot start", reason=str(error))
+        refused(str(error))
+        raise SystemExit(1) from error
     if settings.alive_file is not None:
         keep_touched(settings.alive_file)
 
@@ -62,6 +71,8 @@ def prove_device(asked: str | None, devices: Path = Path("/dev")) -> None:
         log.warning("a GPU is present and not used", reason=told)
 
 
-def _refuse(error: Exception) -> NoReturn:
-    log.critical("the worker cannot start", reason=str(error))
-    raise SystemExit(1) from error
+def _check_files(settings: Settings) -> None:
+    try:
+        load_catalogue(settings.models_file, settings.methods_file)
+    except (OSError, ValueError) as error:
+        raise MachineError(str(error)) from error

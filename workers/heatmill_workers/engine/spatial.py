@@ -49,6 +49,7 @@ from heatmill_workers.engine.introspection.observed import (
     unseen,
     why_none,
 )
+from heatmill_workers.engine.machine_faults import raise_machine_fault
 
 __all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
 
@@ -135,6 +136,7 @@ def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Se
     try:
         seen, logits = observed(module, image, cam_layer)
     except RuntimeError as error:
+        raise_machine_fault(error)
         return Search(None, f"the model cannot be differentiated: {error}")
     calls = [named(seen, cam_layer)] if cam_layer else list(islice(bottlenecks(seen, logits), TRIED))
     read = _read(module, image, seen, calls)

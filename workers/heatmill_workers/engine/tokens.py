@@ -34,6 +34,7 @@ from heatmill_workers.engine.introspection.patches import (
     stand_still,
 )
 from heatmill_workers.engine.introspection.readers import find_readers, read_tokens
+from heatmill_workers.engine.machine_faults import raise_machine_fault
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def search_tokens(module: nn.Module, image: Tensor) -> TokenSearch:
                 logits = module(copy)
             return _laid_out(module, image, logits, seen)
     except RuntimeError as error:
+        raise_machine_fault(error)
         return TokenSearch(None, f"the model cannot be differentiated: {error}")
 
 

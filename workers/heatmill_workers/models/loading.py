@@ -17,6 +17,7 @@ from heatmill.models import Activation, ModelSpec, spec_labels
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.engine.head import Head
+from heatmill_workers.engine.machine_faults import check_device, raise_machine_fault
 from heatmill_workers.engine.spatial import Search, search
 from heatmill_workers.engine.tokens import TokenSearch, search_tokens
 from heatmill_workers.models.adapted import prefix
@@ -59,6 +60,7 @@ def load(spec: ModelSpec, device: torch.device, proofs: Proofs = NO_PROOFS) -> L
         ModelUnavailable: models.toml is wrong; the message names the model and the setting that cures it.
         ModelRefused: No method can be right on the model.
         WeightsUnavailable: The weights cannot be had on this machine now.
+        DeviceUnusable: The device fails.
     """
     _check_names(spec)
     return prepare(spec, _loader(spec)(spec), device, proofs)
@@ -91,7 +93,7 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     labels = spec_labels(spec) or built.labels
     key = proof_key(spec, built, weights_digest, device, proofs.code)
     # A model may draw from torch's random numbers, which are the process'.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _keeping_refusals(spec, key, proofs):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _keeping_refusals(spec, key, proofs, device):
         facts = _facts(subject, key, proofs)
         run, head = _with_head(subject, facts, labels, built.activation)
         found, attention = _looked_into(subject, run, facts)
@@ -113,15 +115,19 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
     )
     seen = {"activation": head.activation, "outputs": head.outputs, "supports": tuple(sorted(model.supports))}
     model = replace(model, facts=facts.model_copy(update=seen))
+    check_device(device)
     proofs.keep(spec, model.facts)
     return model
 
 
 @contextmanager
-def _keeping_refusals(spec: ModelSpec, key: str, proofs: Proofs) -> Iterator[None]:
+def _keeping_refusals(spec: ModelSpec, key: str, proofs: Proofs, device: torch.device) -> Iterator[None]:
     try:
         yield
     except ModelRefused as error:
+        # What a device that fails, or memory that has ended, makes of a model says nothing about it.
+        raise_machine_fault(error)
+        check_device(device)
         proofs.keep(spec, ModelFacts(key=key, refused=str(error)))
         raise
 

@@ -10,6 +10,7 @@ import structlog
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec
 from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+from heatmill_workers.engine.machine_faults import raise_machine_fault
 
 Localise = Callable[[ModelSpec], ModelSpec]
 
@@ -24,7 +25,8 @@ def localiser(storage: S3Storage, folder: Path) -> Localise:
         folder: Made where it is not there. A file in it was checked when it was put there.
 
     Raises (what it returns):
-        WeightsUnavailable: Nothing lies there, or it may not be read.
+        WeightsUnavailable: Nothing lies there, it may not be read, or it cannot be written on this machine.
+        DiskFull: It cannot be written for want of room.
         ModelUnavailable: It has another sha256.
         StorageUnavailable: The store does not answer.
     """
@@ -35,10 +37,18 @@ def localiser(storage: S3Storage, folder: Path) -> Localise:
             return spec
         path = folder / f"{spec.sha256}{PurePosixPath(spec.weights_uri).suffix}"
         if not path.exists():
-            _fetch(spec, storage, path)
+            _fetch_here(spec, storage, path)
         return spec.model_copy(update={"weights": path})
 
     return localise
+
+
+def _fetch_here(spec: ModelSpec, storage: S3Storage, path: Path) -> None:
+    try:
+        _fetch(spec, storage, path)
+    except OSError as error:
+        raise_machine_fault(error)
+        raise WeightsUnavailable(f"model {spec.name}: its weights cannot be kept in {path.parent}: {error}") from error
 
 
 def _fetch(spec: ModelSpec, storage: S3Storage, path: Path) -> None:

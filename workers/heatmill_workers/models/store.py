@@ -1,16 +1,29 @@
 """The models of one worker process."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
 import torch
 
-from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill.errors import (
+    DeviceUnusable,
+    ItemTooLargeForDevice,
+    MachineError,
+    MemoryExhausted,
+    ModelNotOnThisWorker,
+    ModelRefused,
+    TransientError,
+)
 from heatmill.models import ModelSpec
+from heatmill_workers.engine.machine_faults import machine_fault
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loading import NO_PROOFS, Proofs, load, pick_device
 from heatmill_workers.models.remote import Localise
+
+# A model that this machine could not load is not tried again before: its shards come round every few seconds.
+AGAIN_SECONDS = 30.0
 
 
 class ModelStore:
@@ -38,6 +51,7 @@ class ModelStore:
         self._localise = localise
         self._proofs = proofs
         self._refused: dict[str, str] = {}
+        self._failed: dict[str, tuple[type[MachineError], str, float]] = {}
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
         # One lock over loading as well: two models that load at once would both count on the same free memory.
         self._lock = threading.Lock()
@@ -46,15 +60,18 @@ class ModelStore:
         """The model, ready. Safe in threads; a model that is evicted lives on until its last user lets go.
 
         Raises:
-            ModelUnavailable: This worker does not know it, or cannot load it.
+            ModelUnavailable: It cannot be built as models.toml has it.
             ModelRefused: No method can be right on it. That is found out once.
+            ModelNotOnThisWorker: This worker does not know it.
             WeightsUnavailable: Its weights cannot be had on this machine now.
+            MachineError: The machine's device, disk or memory does not suffice for it now.
             StorageUnavailable: Its weights lie in the object store, which does not answer.
         """
         with self._lock:
             if name in self._refused:
                 raise ModelRefused(self._refused[name])
             if name not in self._loaded:
+                self._raise_known_failure(name)
                 self._loaded[name] = self._load(name)
             self._loaded.move_to_end(name)
             self._evict()
@@ -63,14 +80,37 @@ class ModelStore:
     def _load(self, name: str) -> LoadedModel:
         try:
             return load(self._localise(self._spec(name)), self.device, self._proofs)
+        except ItemTooLargeForDevice as error:
+            raise self._failure(name, MemoryExhausted(f"model {name}: {error}")) from error
+        except MachineError as error:
+            raise self._failure(name, error) from error
         except ModelRefused as error:
             # In words: an error has the frames of its traceback, and they have the model.
             self._refused[name] = str(error)
             raise
+        except TransientError:
+            raise
+        except Exception as error:
+            if (fault := machine_fault(error)) is None:
+                raise
+            raise self._failure(name, type(fault)(f"model {name}: {fault}")) from error
+
+    def _raise_known_failure(self, name: str) -> None:
+        kind, reason, again_at = self._failed.get(name, (MachineError, "", 0.0))
+        if time.monotonic() < again_at:
+            raise kind(reason, lacks=name)
+
+    def _failure(self, name: str, error: MachineError) -> MachineError:
+        """The error, which tells of one model only unless it is the device's; remembered for a while."""
+        if isinstance(error, DeviceUnusable):
+            return error
+        # In words, as above.
+        self._failed[name] = type(error), str(error), time.monotonic() + AGAIN_SECONDS
+        return type(error)(str(error), lacks=name)
 
     def _spec(self, name: str) -> ModelSpec:
         if name not in self._specs:
-            raise ModelUnavailable(f"this worker has no model {name!r}; give it the same models.toml as the API")
+            raise ModelNotOnThisWorker(f"this worker has no model {name!r}; give it the same models.toml as the API")
         return self._specs[name]
 
     def _evict(self) -> None:

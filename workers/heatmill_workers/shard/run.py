@@ -3,20 +3,23 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import structlog
 
 from heatmill.coordination.throughput import lower_throughput, record_throughput
-from heatmill.errors import QueueUnavailable, ShardUnfinished
+from heatmill.errors import QueueUnavailable, ShardUnfinished, Unconfirmed, UnknownMethod
 from heatmill.image_uris import uris_in
+from heatmill.jobs.parts import Part
 from heatmill.schemas import Plan, Row
+from heatmill_workers.engine.machine_faults import check_device
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.outputs import Layout
 from heatmill_workers.prepare import Photos
 from heatmill_workers.rows import Answer, Outcome, explain_items
 from heatmill_workers.shard.arriving import ArrivingRows
+from heatmill_workers.shard.second_opinion import blaming, confirm_rows
 from heatmill_workers.shard.time_budget import TimeBudget
 from heatmill_workers.shard.work import ShardWork
 from heatmill_workers.stages import Behind, ahead, groups
@@ -43,6 +46,8 @@ def explain_parts(worker: Worker, work: ShardWork, photos: Photos, layout: Layou
     Raises:
         ShardUnfinished: It ends before the last of them: its time is over, or the worker stops.
         ClaimLost: The shard is not ours any more.
+        Unconfirmed: Items failed in a way that nobody foresaw, and no second worker agrees yet.
+        MachineError: The machine fails.
     """
     writer = ResultWriter(worker.storage, layout, photos.model)
     arriving = _Arriving(worker, work, photos, writer, ArrivingRows(work.parts_left(), work.items[0].index))
@@ -59,6 +64,7 @@ def explain_parts(worker: Worker, work: ShardWork, photos: Photos, layout: Layou
             raise
         arriving.add(stored.finish())
     arriving.commit()
+    arriving.check_confirmed()
 
 
 def _answers(worker: Worker, work: ShardWork, photos: Photos, preparers: ThreadPoolExecutor) -> Iterator[list[Answer]]:
@@ -80,38 +86,70 @@ def _answers(worker: Worker, work: ShardWork, photos: Photos, preparers: ThreadP
         work.ours.check()
         worker.restart_time_limit()
         started = time.monotonic()
-        answers = list(explain_items(group, work.plan, model))
+        with blaming(work.opinion, items):
+            answers = list(explain_items(group, work.plan, model))
         _note_pace(worker, model, answers, time.monotonic() - started)
         yield answers
 
 
 @dataclass(frozen=True)
 class _Arriving:
-    """What is stored of a shard, on its way into commit records."""
+    """What is stored of a shard, on its way into commit records.
+
+    Args:
+        unconfirmed: Why parts are not committed.
+    """
 
     worker: Worker
     work: ShardWork
     photos: Photos
     writer: ResultWriter
     rows: ArrivingRows
+    unconfirmed: list[Unconfirmed] = field(default_factory=list)
 
     def add(self, rows: list[Row]) -> None:
         """Take rows of whole items."""
         self.rows.add(self.writer.layout.placed(_in_order(rows, self.work.plan)))
 
     def commit(self) -> None:
-        """Commit the parts of which all rows have arrived."""
+        """Commit the parts of which all rows have arrived, but for those whose failures nobody has confirmed."""
+        # Rows of a device that has failed say nothing.
+        check_device(self.photos.model.device)
         results = []
         for part, rows in self.rows.take_whole():
+            if not self._is_confirmed(part, rows):
+                continue
             self.writer.store_features(part)
             results.append((part, self.writer.layout.finish(part, rows)))
         headers = self.work.commits.write(results)
         # Before the job can end: whoever waits for that may submit the same images again. Rows of another worker are
         # its own to keep.
         for header, (_, rows) in zip(headers, results, strict=True):
-            if self.photos.cache is not None and header.worker == self.worker.name:
-                self.photos.cache.keep(rows)
+            if header.worker == self.worker.name:
+                self._keep(rows)
         self.work.commits.tell(headers)
+
+    def _keep(self, rows: list[Row]) -> None:
+        if self.photos.cache is None:
+            return
+        try:
+            self.photos.cache.keep(rows)
+        except Exception:
+            # What is committed stands, and the cache may be lost at any moment.
+            log.exception("results not kept for later jobs")
+
+    def check_confirmed(self) -> None:
+        """Raise what keeps parts from being committed."""
+        if self.unconfirmed:
+            raise self.unconfirmed[0]
+
+    def _is_confirmed(self, part: Part, rows: list[Row]) -> bool:
+        try:
+            confirm_rows(self.work.opinion, rows, self.work.items_of(part))
+        except Unconfirmed as error:
+            self.unconfirmed.append(error)
+            return False
+        return True
 
 
 def _in_order(rows: list[Row], plan: Plan) -> list[Row]:
@@ -131,9 +169,8 @@ def _note_pace(worker: Worker, model: LoadedModel, answers: list[Answer], second
 
     A short time may be the machine's mood, but that makes nothing faster: it counts where it is below what is known.
     """
-    done = [(worker.catalogue.method(each.method.name).passes, each) for each in answers if isinstance(each, Outcome)]
-    passes = sum(cost.of(each.method.params) for cost, each in done)
-    if not passes or not all(cost.are_known(each.method.params) for cost, each in done):
+    passes = _passes(worker, answers)
+    if not passes:
         return
     device = model.device.type
     try:
@@ -144,3 +181,15 @@ def _note_pace(worker: Worker, model: LoadedModel, answers: list[Answer], second
             lower_throughput(worker.state, model.name, device, seconds / passes, assumed)
     except QueueUnavailable as error:
         log.warning("pace not noted", error=str(error))
+
+
+def _passes(worker: Worker, answers: list[Answer]) -> float:
+    """What the answers cost, in forward passes; 0 where that is not the same for every image, or not known here."""
+    done = [each.method for each in answers if isinstance(each, Outcome)]
+    try:
+        costs = [(worker.catalogue.method(method.name).passes, method.params) for method in done]
+        return sum(cost.of(params) for cost, params in costs) if all(cost.are_known(of) for cost, of in costs) else 0.0
+    except (UnknownMethod, LookupError, TypeError, ValueError) as error:
+        # This worker's catalogue lacks the method, or has another version of it. That says nothing of the results.
+        log.warning("pace not known", error=str(error))
+        return 0.0

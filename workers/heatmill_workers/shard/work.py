@@ -8,6 +8,7 @@ from heatmill.storage import S3Storage
 from heatmill_workers.claims import ClaimedShard, HeldShard
 from heatmill_workers.committing import ShardCommits
 from heatmill_workers.outputs import Layout, ShardOutputs, SingleObjects
+from heatmill_workers.shard.second_opinion import SecondOpinion
 from heatmill_workers.shard_tar import ShardTars
 
 
@@ -19,6 +20,7 @@ class ShardWork:
         items: All of the shard.
         ours: The claim.
         commits: What is committed of it.
+        opinion: What workers have seen of its failures.
     """
 
     shard: ClaimedShard
@@ -26,6 +28,7 @@ class ShardWork:
     items: tuple[Item, ...]
     ours: HeldShard
     commits: ShardCommits
+    opinion: SecondOpinion
 
     def open_layout(self, storage: S3Storage) -> Layout:
         """Takes its results."""

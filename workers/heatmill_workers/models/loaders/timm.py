@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from heatmill.errors import ModelUnavailable, WeightsUnavailable
+from heatmill.errors import ModelNotOnThisWorker, ModelUnavailable, WeightsUnavailable
 from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.oracle import require_agreement
@@ -18,14 +18,14 @@ def build(spec: ModelSpec) -> Built:
     """The architecture with the operator's weights, or else with timm's, which it downloads.
 
     Raises:
-        ModelUnavailable: timm is not installed, has no such model or prepares photos as heatmill cannot, or the weights
-            do not fit.
+        ModelNotOnThisWorker: timm is not installed.
+        ModelUnavailable: It has no such model or prepares photos as heatmill cannot, or the weights do not fit.
         WeightsUnavailable: They cannot be had on this machine now.
     """
     try:
         timm: Any = import_module("timm")
     except ImportError as error:
-        raise ModelUnavailable(f"model {spec.name}: this worker has no timm; install heatmill[zoo]") from error
+        raise ModelNotOnThisWorker(f"model {spec.name}: this worker has no timm; install heatmill[zoo]") from error
     if not timm.is_model(spec.builds):
         raise ModelUnavailable(f"model {spec.name}: timm has no model {spec.builds!r}; see `architecture`")
     labels = spec_labels(spec) or ()

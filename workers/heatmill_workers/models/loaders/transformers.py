@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from heatmill.errors import ModelUnavailable, WeightsUnavailable
+from heatmill.errors import ModelNotOnThisWorker, ModelUnavailable, WeightsUnavailable
 from heatmill.models import PROBLEM_TYPES, Interpolation, ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loaders.timm import of_config
@@ -58,14 +58,16 @@ def build(spec: ModelSpec) -> Built:
     """The classifier with its own weights, or with the operator's file.
 
     Raises:
-        ModelUnavailable: transformers is not installed, the folder holds no whole image classifier, or its image
-            processor does what heatmill cannot.
+        ModelNotOnThisWorker: transformers is not installed.
+        ModelUnavailable: The folder holds no whole image classifier, or its image processor does what heatmill cannot.
         WeightsUnavailable: The hub does not give the model to this machine now, or the operator's file is not there.
     """
     try:
         library: Any = import_module("transformers")
     except ImportError as error:
-        raise ModelUnavailable(f"model {spec.name}: this worker has no transformers; install heatmill[zoo]") from error
+        raise ModelNotOnThisWorker(
+            f"model {spec.name}: this worker has no transformers; install heatmill[zoo]"
+        ) from error
     inner = _loaded(spec, library)
     _check_channels(spec, inner)
     if spec.weights:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import ModelRefused, UnsupportedOperation
-from heatmill_workers.engine.batching import is_out_of_memory
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients
+from heatmill_workers.engine.machine_faults import machine_fault
 from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.proof.comparison import Tolerance
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE
@@ -52,9 +52,9 @@ def check_gradients(name: str, module: nn.Module, images: Tensor, allowed: Toler
         twice = _gradients(adapt(module, None, Needs(two_rows=True)), image)
     except UnsupportedOperation as error:
         return Differentiability(_quantised(module) or str(error))
-    # It runs without gradients: whatever it raises now is about them, unless memory has ended.
+    # It runs without gradients: whatever it raises now is about them, unless it is the machine's.
     except Exception as error:
-        if is_out_of_memory(error):
+        if machine_fault(error) is not None:
             raise
         fault = f"torch cannot take its gradients ({type(error).__name__}: {reason(error)})"
         return Differentiability(_quantised(module) or fault)

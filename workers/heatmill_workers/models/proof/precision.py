@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heatmill_workers.engine.machine_faults import raise_machine_fault
 from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.own_weights import check_unchanged, fingerprint
 from heatmill_workers.models.proof.runs import FAILED
@@ -68,7 +69,8 @@ def _runs(name: str, module: nn.Module, image: Tensor) -> bool:
     try:
         with torch.no_grad():
             module(image.clone())
-    except FAILED:
+    except FAILED as error:
+        raise_machine_fault(error)
         return False
     # Some do so when they run for the first time, which this is.
     check_unchanged(name, module, weights)

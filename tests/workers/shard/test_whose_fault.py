@@ -1,0 +1,287 @@
+"""Whose fault a failure is: the machine's, or an item's or a model's once a second worker agrees."""
+
+import errno
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from heatmill import keys
+from heatmill.catalogue import Catalogue
+from heatmill.coordination.live_workers import beat
+from heatmill.errors import ItemTooLargeForDevice, ModelRefused, ModelUnavailable
+from heatmill.keys import JobId
+from heatmill.state import key
+from heatmill_workers import prepare, rows
+from heatmill_workers.explainer import Attributions, Explainer, register
+from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.models.store import ModelStore
+from heatmill_workers.pipeline import process_shard
+from heatmill_workers.shard.giving_back import ProcessEnds, WorkerEnds
+from heatmill_workers.worker import Worker
+from heatmill_workers.writing import ResultWriter
+from tests.workers.jobs import upload
+from tests.workers.photos import noise
+from tests.workers.processed import planned_fresh, rows_of
+
+GRAD_CAM = [{"name": "grad_cam"}]
+FULL = OSError(errno.ENOSPC, "No space left on device")
+WRAPPED = ModelUnavailable("model x: m:make cannot be called (OSError)")
+WRAPPED.__cause__ = FULL
+MACHINE_FAULTS = {
+    "device": RuntimeError("CUDA error: device-side assert triggered"),
+    "driver": RuntimeError("Found no NVIDIA driver on your system."),
+    "memory": MemoryError(),
+    "disk": FULL,
+    "wrapped": WRAPPED,
+    "too large": ItemTooLargeForDevice("proof: one image does not fit the device"),
+}
+
+
+@pytest.fixture
+def white() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(file, "PNG")
+    return file.getvalue()
+
+
+def job_of(worker: Worker, *images: bytes, **request: object) -> JobId:
+    items = [{"id": f"image {number}", "image": upload(worker.storage, data)} for number, data in enumerate(images)]
+    return planned_fresh(worker, items=items, **{"methods": GRAD_CAM, **request})
+
+
+def failing_to_load(worker: Worker, error: Exception, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker of another process, that loads no model; until the patch is undone."""
+
+    def fail(*_: object) -> LoadedModel:
+        raise error
+
+    monkeypatch.setattr("heatmill_workers.models.store.load", fail)
+    return replace(worker, models=ModelStore(model.spec for model in worker.catalogue.models))
+
+
+def committed(worker: Worker, job: JobId) -> list[str]:
+    return [entry.key for entry in worker.storage.list(keys.commits(job))]
+
+
+def failures(worker: Worker, job: JobId) -> dict[str, str]:
+    return {row.item: row.error.type.rpartition("/")[2] for row in rows_of(worker, job) if row.error}
+
+
+@pytest.mark.parametrize("fault", MACHINE_FAULTS)
+def test_a_model_that_this_machine_cannot_load_costs_no_attempt_and_ends_the_worker(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    job = job_of(worker, noise(1))
+
+    with monkeypatch.context() as patch:
+        sick = failing_to_load(worker, MACHINE_FAULTS[fault], patch)
+        assert isinstance(process_shard(sick, job, 0), WorkerEnds)
+
+    assert not committed(worker, job)
+    assert worker.state.client.hget(key(job, "attempts"), "0") == "0"
+    assert process_shard(worker, job, 0) is None
+    assert not failures(worker, job)
+
+
+def test_a_model_that_this_worker_does_not_know_goes_to_others(worker: Worker) -> None:
+    job = job_of(worker, noise(1))
+
+    older = process_shard(replace(worker, catalogue=Catalogue(worker.catalogue.methods, ())), job, 0)
+
+    assert isinstance(older, WorkerEnds)
+    assert "same models.toml as the API" in older.reason
+    assert process_shard(worker, job, 0) is None
+    assert not failures(worker, job)
+
+
+def test_a_method_whose_package_this_worker_lacks_goes_to_others(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(worker, noise(1))
+
+    with monkeypatch.context() as patch:
+        patch.delitem(cast("dict[str, Explainer]", register()), "grad_cam")
+        older = process_shard(worker, job, 0)
+
+    assert isinstance(older, WorkerEnds)
+    assert "no method 'grad_cam'" in older.reason
+    assert process_shard(worker, job, 0) is None
+    assert not failures(worker, job)
+
+
+def test_a_catalogue_without_the_method_only_leaves_the_throughput_unknown(worker: Worker) -> None:
+    job = job_of(worker, noise(1))
+
+    assert process_shard(replace(worker, catalogue=Catalogue((), worker.catalogue.models)), job, 0) is None
+
+    assert not failures(worker, job)
+
+
+def test_a_model_that_is_refused_fails_at_once(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(worker, noise(1))
+
+    assert process_shard(failing_to_load(worker, ModelRefused("it is random"), monkeypatch), job, 0) is None
+
+    assert failures(worker, job) == {"image 0": "model_refused"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ZeroDivisionError("x"), "internal_error"), (ModelUnavailable("no such architecture"), "model_unavailable")],
+)
+def test_a_model_that_cannot_be_built_fails_in_a_fresh_process_of_the_only_worker(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    job, later = job_of(worker, noise(1)), job_of(worker, noise(2))
+    broken = failing_to_load(replace(worker, place="here"), error, monkeypatch)
+
+    for _ in range(2):
+        assert isinstance(process_shard(replace(broken, process="1"), job, 0), ProcessEnds), "no other can confirm it"
+    assert not committed(worker, job)
+    assert process_shard(replace(broken, process="2"), job, 0) is None
+    assert process_shard(replace(broken, process="2"), later, 0) is None, "known of the model now"
+
+    assert failures(worker, job) == failures(worker, later) == {"image 0": code}
+
+
+def test_a_model_that_only_one_of_two_workers_cannot_build_fails_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heatmill_workers.shard.giving_back.LACK_PAUSE_SECONDS", 0.0)
+    beat(worker.state, "good")
+    job = job_of(worker, noise(1))
+
+    with monkeypatch.context() as patch:
+        broken = failing_to_load(replace(worker, place="bad"), ZeroDivisionError("x"), patch)
+        endings = [process_shard(broken, job, 0) for _ in range(4)]
+    assert not committed(worker, job)
+
+    # It waits for the other one, is started again once, and then goes on with other models.
+    assert [type(ending) for ending in endings] == [type(None), WorkerEnds, type(None), type(None)]
+    assert process_shard(replace(worker, place="good"), job, 0) is None
+    assert not failures(worker, job)
+
+
+def explainer_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
+    grad_cam = register()["grad_cam"]
+
+    def fails_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
+        if (images > 2).all((1, 2, 3)).any():
+            raise error
+        return grad_cam.function(model, images, targets, params)
+
+    broken = replace(grad_cam, function=fails_on_white, gradient_of=None)
+    monkeypatch.setitem(cast("dict[str, Explainer]", register()), "grad_cam", broken)
+
+
+def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
+    whole = rows.predict
+    explainer_fails(monkeypatch, ZeroDivisionError("not reached"), data)
+
+    def fails_on_white(model: LoadedModel, images: Tensor) -> Tensor:
+        if (images > 2).all((1, 2, 3)).any():
+            raise error
+        return whole(model, images)
+
+    monkeypatch.setattr(rows, "predict", fails_on_white)
+
+
+def decoding_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
+    whole = prepare.decode_reduced
+
+    def fails_on_white(given: bytes, *arguments: Any) -> Any:
+        if given == data:
+            raise error
+        return whole(given, *arguments)
+
+    monkeypatch.setattr(prepare, "decode_reduced", fails_on_white)
+
+
+def rendering_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
+    whole = ResultWriter._encoded
+
+    def fails_on_the_second(writer: ResultWriter, outcome: Any) -> Any:
+        if outcome.asked.photo.item.index == 1:
+            raise error
+        return whole(writer, outcome)
+
+    monkeypatch.setattr(ResultWriter, "_encoded", fails_on_the_second)
+
+
+Break = Callable[[pytest.MonkeyPatch, Exception, bytes], None]
+everywhere = pytest.mark.parametrize("breaks", [explainer_fails, prediction_fails, decoding_fails, rendering_fails])
+
+
+@everywhere
+def test_a_bug_that_one_image_meets_fails_that_image_alone_once_another_worker_agrees(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break
+) -> None:
+    beat(worker.state, "other")
+    job = job_of(worker, noise(1), white, noise(2), layout="webdataset")
+    breaks(monkeypatch, ZeroDivisionError("a bug"), white)
+
+    assert process_shard(worker, job, 0) is None
+    assert keys.commit(job, 0, 1) not in committed(worker, job)
+    assert process_shard(worker, job, 0) is None, "it leaves it to the other"
+    assert keys.commit(job, 0, 1) not in committed(worker, job)
+    assert process_shard(replace(worker, name="other"), job, 0) is None
+
+    assert failures(worker, job) == {"image 1": "internal_error"}
+
+
+@everywhere
+def test_what_only_one_worker_sees_fails_nothing(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break
+) -> None:
+    job = job_of(worker, noise(1), white, noise(2))
+
+    with monkeypatch.context() as patch:
+        breaks(patch, ZeroDivisionError("a broken library"), white)
+        process_shard(worker, job, 0)
+    process_shard(replace(worker, name="other"), job, 0)
+
+    assert not failures(worker, job)
+    assert not [name for name in worker.state.client.scan_iter("*doubts*") if str(job) in str(name)]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "fault"),
+    [
+        (explainer_fails, "device"),
+        (prediction_fails, "device"),
+        (decoding_fails, "disk"),
+        (rendering_fails, "disk"),
+        (rendering_fails, "device"),
+    ],
+)
+def test_a_machine_that_fails_in_the_middle_of_a_shard_commits_no_failure_and_ends(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break, fault: str
+) -> None:
+    job = job_of(worker, noise(1), white, noise(2))
+
+    with monkeypatch.context() as patch:
+        breaks(patch, MACHINE_FAULTS[fault], white)
+        assert isinstance(process_shard(worker, job, 0), WorkerEnds)
+    assert worker.state.client.hget(key(job, "attempts"), "0") in {"0", "1"}
+    process_shard(replace(worker, name="other"), job, 0)
+
+    assert not failures(worker, job)
+
+
+def test_an_image_over_which_every_device_fails_is_found_and_fails_alone(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes
+) -> None:
+    job = job_of(worker, *map(noise, range(3)), white, *map(noise, range(3, 17)), shard_items=18)
+    explainer_fails(monkeypatch, MACHINE_FAULTS["device"], white)
+
+    endings = 0
+    while isinstance(process_shard(replace(worker, name=f"worker {endings}"), job, 0), WorkerEnds):
+        endings += 1
+
+    assert endings <= 3
+    assert failures(worker, job) == {"image 3": "worker_crashed"}

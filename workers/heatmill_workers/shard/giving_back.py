@@ -1,0 +1,114 @@
+"""What a worker does with a shard that it cannot finish: whose fault that is decides who tries next, and when."""
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from heatmill.coordination.conditions import clear_condition, note_condition, note_fit, note_unfit
+from heatmill.coordination.live_workers import others_live
+from heatmill.coordination.rests import count_end, end_rests, is_first_lack
+from heatmill.errors import MachineError, QueueUnavailable, Unconfirmed
+from heatmill.keys import JobId
+from heatmill_workers.claims import ClaimedShard
+from heatmill_workers.shard.second_opinion import SecondOpinion
+from heatmill_workers.worker import Worker
+
+RETRY_SECONDS = 5.0
+# A worker that has just failed on a shard is idle first: time for another one to take it.
+SECOND_TRY_SECONDS = 2.0
+# For the same reason, where a worker goes on that lacks a model.
+LACK_PAUSE_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class WorkerEnds:
+    """The worker is to take nothing more, and to end: its machine cannot do the work."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ProcessEnds:
+    """A fresh process of this worker is to try again."""
+
+    reason: str
+
+
+Ending = WorkerEnds | ProcessEnds
+
+
+def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float) -> None:
+    """End the claim, where it is still ours, uncounted; where Redis is away, it runs out."""
+    try:
+        worker.state.clear_note(shard.job, shard.number)
+        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds)
+        # A cancelled job waits for its last claim to end.
+        worker.dispatcher.feed()
+    except QueueUnavailable as error:
+        log.warning("not given back", error=str(error))
+
+
+def give_back_for_machine(worker: Worker, shard: ClaimedShard, error: MachineError) -> WorkerEnds | None:
+    """The machine is at fault: another one may do it at once, and this worker ends.
+
+    A worker that lacks one model, and was started again for it before, goes on with others.
+    """
+    note_reason(worker, shard.job, f"{worker.witness.worker}: {error}")
+    ends = _has_to_end(worker, error)
+    give_back(worker, shard, 0.0 if ends else RETRY_SECONDS)
+    if ends:
+        return WorkerEnds(str(error))
+    log.warning("left to other workers", lacks=error.lacks, reason=str(error))
+    time.sleep(LACK_PAUSE_SECONDS)
+    return None
+
+
+def give_back_for_second_opinion(worker: Worker, shard: ClaimedShard, error: Unconfirmed) -> ProcessEnds | None:
+    """A failure that another worker is to confirm, or a fresh process where there is no other."""
+    log.warning("a second opinion is asked for", reason=str(error))
+    note_reason(worker, shard.job, f"{worker.witness.worker}: {error}")
+    others_live = _others_live(worker)
+    give_back(worker, shard, SECOND_TRY_SECONDS if others_live else 0.0)
+    return None if others_live else ProcessEnds(str(error))
+
+
+def note_reason(worker: Worker, job: JobId, detail: str) -> None:
+    """Let whoever asks for the job know why it stands still."""
+    try:
+        note_condition(worker.state, job, detail)
+    except QueueUnavailable as error:
+        log.warning("the reason is not noted", error=str(error))
+
+
+def note_done(worker: Worker, job: JobId, opinion: SecondOpinion) -> None:
+    """Forget what stood in the way of a shard that is done."""
+    try:
+        opinion.drop()
+        clear_condition(worker.state, job)
+        note_fit(worker.state, worker.witness.worker)
+        end_rests(worker.state, worker.witness.worker)
+    except QueueUnavailable as error:
+        log.warning("the reasons are not forgotten", error=str(error))
+
+
+def _has_to_end(worker: Worker, error: MachineError) -> bool:
+    place = worker.witness.worker
+    try:
+        if error.lacks is not None:
+            return is_first_lack(worker.state, place, error.lacks)
+        note_unfit(worker.state, place, str(error))
+        count_end(worker.state, place)
+    except QueueUnavailable as unavailable:
+        log.warning("the reason is not noted", error=str(unavailable))
+    return True
+
+
+def _others_live(worker: Worker) -> bool:
+    try:
+        return others_live(worker.state, worker.witness.worker)
+    except QueueUnavailable:
+        # Who lives is not known: nobody is asked to end.
+        return True
