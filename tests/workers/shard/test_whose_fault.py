@@ -14,13 +14,14 @@ from heatmill import keys
 from heatmill.catalogue import Catalogue
 from heatmill.coordination.live_workers import beat
 from heatmill.errors import ItemTooLargeForDevice, ModelRefused, ModelUnavailable
+from heatmill.images import decode_reduced
 from heatmill.keys import JobId
 from heatmill.state import key
-from heatmill_workers import prepare, rows
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import process_shard
+from heatmill_workers.prediction import predict
 from heatmill_workers.shard.giving_back import ProcessEnds, WorkerEnds
 from heatmill_workers.worker import Worker
 from heatmill_workers.writing import ResultWriter
@@ -180,7 +181,7 @@ def explainer_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: byt
 
 
 def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
-    whole = rows.predict
+    whole = predict
     explainer_fails(monkeypatch, ZeroDivisionError("not reached"), data)
 
     def fails_on_white(model: LoadedModel, images: Tensor) -> Tensor:
@@ -188,18 +189,18 @@ def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: by
             raise error
         return whole(model, images)
 
-    monkeypatch.setattr(rows, "predict", fails_on_white)
+    monkeypatch.setattr("heatmill_workers.rows.predict", fails_on_white)
 
 
 def decoding_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
-    whole = prepare.decode_reduced
+    whole = decode_reduced
 
     def fails_on_white(given: bytes, *arguments: Any) -> Any:
         if given == data:
             raise error
         return whole(given, *arguments)
 
-    monkeypatch.setattr(prepare, "decode_reduced", fails_on_white)
+    monkeypatch.setattr("heatmill_workers.prepare.decode_reduced", fails_on_white)
 
 
 def rendering_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
