@@ -126,7 +126,7 @@ def test_a_worker_that_was_sick_rests_when_it_is_started_again(frozen: Service, 
 
     # As whoever keeps it up would do.
     start_sick(frozen, tmp_path, {}, MODELS)
-    wait_until(lambda: "the worker rests" in log_of(frozen), 30, "it rests")
+    wait_until(lambda: "the worker rests" in log_of(frozen), 60, "it rests")
     frozen.wait(job).check(batch()[:8], frozen.reference(batch()))
     assert not unfit_workers(frozen.state)
 
@@ -137,7 +137,7 @@ def test_a_worker_without_the_model_ends_once_and_then_goes_on_with_other_work(f
     start_sick(frozen, tmp_path, {}, OLDER)
     ended(frozen)
     start_sick(frozen, tmp_path, {}, OLDER)
-    wait_until(lambda: "left to other workers" in log_of(frozen), 30, "it gives the work back, and lives")
+    wait_until(lambda: "left to other workers" in log_of(frozen), 60, "it gives the work back, and lives")
     assert not frozen.stack.processes[SICK].has_ended()
 
     frozen.stack.signal("explain-1", signal.SIGCONT)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.errors import SourceUnreadable, TransientError
+from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.errors import ModelNotOnThisWorker, SourceUnreadable, TransientError
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import CommitName, JobId
 from heatmill.lines import cut_lines
@@ -42,6 +42,15 @@ def manifest(storage: S3Storage, sources: str, *lines: object) -> str:
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     storage.of_bucket(sources).put("list.jsonl", text.encode())
     return "list.jsonl"
+
+
+def test_a_worker_that_does_not_know_the_job_s_model_blames_no_line(storage: S3Storage, sources: str) -> None:
+    name = manifest(storage, sources, {"image": UPLOAD, "target": "espresso"})
+    accepted = load_request(storage, accept(storage, source={"uri": f"s3://{sources}/{name}"}))
+    rules = SourceRules("default", (f"s3://{sources}/",), storage.bucket)
+
+    with pytest.raises(ModelNotOnThisWorker, match=r"same models\.toml as the API"):
+        list(items_of(Listing(storage, rules, Catalogue((), ())), accepted)(None))
 
 
 def test_a_prefix_lists_images_only_and_names_them_by_their_path(

@@ -13,7 +13,8 @@ from uuid import uuid4
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import ClaimLost, JobNotFound, SourceUnreadable
+from heatmill.coordination.conditions import note_condition
+from heatmill.errors import ClaimLost, JobNotFound, MachineError, SourceUnreadable, TransientError
 from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
@@ -102,6 +103,13 @@ class Planner:
                 self._keep(planning)
         except ClaimLost as error:
             log.info("not planned", job=str(planning.job), reason=str(error))
+        except TransientError:
+            raise
+        except Exception as error:
+            # A worker that cannot plan this job, which the timer comes back to, still plans others.
+            log.exception("not planned", job=str(planning.job))
+            told = str(error) if isinstance(error, MachineError) else f"{type(error).__name__}; the log has the trace"
+            note_condition(self._control.state, planning.job, f"its items cannot be listed now: {told}")
         finally:
             self._busy.discard(planning.job)
 

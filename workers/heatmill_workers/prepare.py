@@ -92,6 +92,8 @@ class Photos:
             self.watch.enter(item)
             return self._prepared(item)
         except ItemError as error:
+            # Such as a disk that is full, which a decoder has taken for a damaged image.
+            raise_lasting_fault(error)
             return Unprepared(item, error)
         except Exception as error:  # noqa: BLE001 - raised again if it is not the image
             return Unprepared(item, _unforeseen(error, item.id))

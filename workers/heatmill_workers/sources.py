@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from heatmill import records
 from heatmill.catalogue import Catalogue
-from heatmill.errors import InvalidItem, RequestError, SourceUnreadable
+from heatmill.errors import InvalidItem, ModelNotOnThisWorker, RequestError, SourceUnreadable, UnknownModel
 from heatmill.image_types import IMAGE_TYPES
 from heatmill.image_uris import SourceRules, UriRefused, address
 from heatmill.item_ids import name_fault, shown_id
@@ -202,6 +202,9 @@ def _line_item(listing: Listing, model: str, index: int, line: bytes) -> LineIte
         return LineItem(listed_item(index, request.model_copy(update={"target": target})), bool(name))
     except ValidationError as error:
         fault = "; ".join(_in_words(fault) for fault in error.errors())
+    except UnknownModel as error:
+        # The API knows it: the line is not at fault.
+        raise ModelNotOnThisWorker(f"{error}; give this worker the same models.toml as the API") from error
     except (InvalidItem, UriRefused, RequestError) as error:
         fault = str(error)
     return LineItem(_failing(Item(index=index, id=name), fault), bool(name), is_bad=True)

@@ -30,6 +30,8 @@ LEAST_SHARE = 0.001
 # Pillow's own pixel check warns through the process-wide warning filters, from any thread, before ours can run. Ours is
 # made on every image that is opened here, before its pixels are decoded, and is an error.
 Image.MAX_IMAGE_PIXELS = None
+# Said of an image that another machine may be able to decode.
+NEEDS_MORE_MEMORY = "decoding needs more memory than there is"
 
 
 def decode(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -74,7 +76,7 @@ def decode_reduced(
         reason = f"; it is {known}" if known else ""
         raise ImageUnreadable(f"not an image in one of the formats {', '.join(readable_formats())}{reason}") from error
     except MemoryError as error:
-        raise ImageTooLarge("decoding needs more memory than there is") from error
+        raise ImageTooLarge(NEEDS_MORE_MEMORY) from error
     except DAMAGE as error:
         raise ImageUnreadable(f"the image is damaged: {in_short(error)}") from error
 

@@ -2,12 +2,13 @@
 
 import errno
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from PIL import Image
+from structlog.testing import capture_logs
 from torch import Tensor
 
 from heatmill import keys
@@ -27,9 +28,9 @@ from heatmill_workers.worker import Worker
 from heatmill_workers.writing import ResultWriter
 from tests.workers.jobs import upload
 from tests.workers.photos import noise
-from tests.workers.processed import planned_fresh, rows_of
+from tests.workers.processed import MODEL, planned_fresh, rows_of
 
-GRAD_CAM = [{"name": "grad_cam"}]
+METHODS = [{"name": "saliency"}]
 FULL = OSError(errno.ENOSPC, "No space left on device")
 WRAPPED = ModelUnavailable("model x: m:make cannot be called (OSError)")
 WRAPPED.__cause__ = FULL
@@ -43,6 +44,13 @@ MACHINE_FAULTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[Any]]:
+    """Not on the terminal, where a trace shows the values of all variables, and takes seconds."""
+    with capture_logs() as entries:
+        yield entries
+
+
 @pytest.fixture
 def white() -> bytes:
     file = io.BytesIO()
@@ -52,7 +60,7 @@ def white() -> bytes:
 
 def job_of(worker: Worker, *images: bytes, **request: object) -> JobId:
     items = [{"id": f"image {number}", "image": upload(worker.storage, data)} for number, data in enumerate(images)]
-    return planned_fresh(worker, items=items, **{"methods": GRAD_CAM, **request})
+    return planned_fresh(worker, items=items, **{"model": MODEL, "methods": METHODS, **request})
 
 
 def failing_to_load(worker: Worker, error: Exception, monkeypatch: pytest.MonkeyPatch) -> Worker:
@@ -106,11 +114,11 @@ def test_a_method_whose_package_this_worker_lacks_goes_to_others(
     job = job_of(worker, noise(1))
 
     with monkeypatch.context() as patch:
-        patch.delitem(cast("dict[str, Explainer]", register()), "grad_cam")
+        patch.delitem(cast("dict[str, Explainer]", register()), "saliency")
         older = process_shard(worker, job, 0)
 
     assert isinstance(older, WorkerEnds)
-    assert "no method 'grad_cam'" in older.reason
+    assert "no method 'saliency'" in older.reason
     assert process_shard(worker, job, 0) is None
     assert not failures(worker, job)
 
@@ -169,15 +177,15 @@ def test_a_model_that_only_one_of_two_workers_cannot_build_fails_nothing(
 
 
 def explainer_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
-    grad_cam = register()["grad_cam"]
+    saliency = register()["saliency"]
 
     def fails_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
-        if (images > 2).all((1, 2, 3)).any():
+        if (images.flatten(1).std(1) == 0).any():
             raise error
-        return grad_cam.function(model, images, targets, params)
+        return saliency.function(model, images, targets, params)
 
-    broken = replace(grad_cam, function=fails_on_white, gradient_of=None)
-    monkeypatch.setitem(cast("dict[str, Explainer]", register()), "grad_cam", broken)
+    broken = replace(saliency, function=fails_on_white, gradient_of=None)
+    monkeypatch.setitem(cast("dict[str, Explainer]", register()), "saliency", broken)
 
 
 def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
@@ -185,7 +193,7 @@ def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: by
     explainer_fails(monkeypatch, ZeroDivisionError("not reached"), data)
 
     def fails_on_white(model: LoadedModel, images: Tensor) -> Tensor:
-        if (images > 2).all((1, 2, 3)).any():
+        if (images.flatten(1).std(1) == 0).any():
             raise error
         return whole(model, images)
 
@@ -272,6 +280,27 @@ def test_a_machine_that_fails_in_the_middle_of_a_shard_commits_no_failure_and_en
     process_shard(replace(worker, name="other"), job, 0)
 
     assert not failures(worker, job)
+
+
+@pytest.mark.parametrize(("error", "code"), [(MemoryError(), "image_too_large"), (FULL, None)])
+def test_an_image_that_cannot_be_decoded_for_want_of_room_is_tried_elsewhere(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str | None
+) -> None:
+    job = job_of(worker, noise(1))
+
+    worker.models.get(MODEL)
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", fails)
+        ending = process_shard(worker, job, 0)
+        assert not committed(worker, job)
+        assert isinstance(ending, ProcessEnds if code else WorkerEnds)
+        process_shard(replace(worker, name="other"), job, 0)
+
+    assert (failures(worker, job) if code else committed(worker, job)) == ({"image 0": code} if code else [])
 
 
 def test_an_image_over_which_every_device_fails_is_found_and_fails_alone(

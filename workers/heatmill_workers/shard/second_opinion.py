@@ -22,7 +22,8 @@ from heatmill.coordination.doubts import (
 )
 from heatmill.coordination.live_workers import others_live
 from heatmill.errors import DeviceUnusable, InternalError, MemoryExhausted, Unconfirmed, WorkerCrashed
-from heatmill.schemas import Item, Row
+from heatmill.images.decode import NEEDS_MORE_MEMORY
+from heatmill.schemas import Item, Problem, Row
 from heatmill.state import RedisJobStore
 from heatmill_workers.claims import ClaimedShard
 from heatmill_workers.engine.machine_faults import machine_fault
@@ -138,7 +139,7 @@ def confirm_rows(opinion: SecondOpinion, rows: Sequence[Row], items: Sequence[It
     doubtful = {
         f"item {row.index}"
         for row in rows
-        if row.error is not None and row.error.type.endswith(DOUBTFUL) and row.index not in failed_before
+        if row.error is not None and _is_doubtful(row.error) and row.index not in failed_before
     }
     if left := doubtful - opinion.confirms(doubtful):
         raise Unconfirmed(f"{len(left)} of {len(items)} items failed unforeseen; a second worker is to try them")
@@ -183,6 +184,10 @@ def blaming(opinion: SecondOpinion, items: Sequence[Item]) -> Iterator[None]:
         if isinstance(machine_fault(error), (DeviceUnusable, MemoryExhausted)):
             opinion.confirms([_ended_over(items[0]) if len(items) == 1 else ENDED])
         raise
+
+
+def _is_doubtful(error: Problem) -> bool:
+    return error.type.endswith(DOUBTFUL) or error.detail == NEEDS_MORE_MEMORY
 
 
 def _ended_over(item: Item) -> str:
