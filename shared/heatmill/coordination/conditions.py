@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 
 from heatmill.coordination.live_workers import live_workers
+from heatmill.coordination.redis_errors import translated
 from heatmill.keys import JobId
-from heatmill.state import RedisJobStore, key, translated
+from heatmill.state import RedisJobStore, key
 
 WAITING_FOR_WORKER = "waiting_for_worker"
 UNFIT_WORKERS = "heatmill:unfit-workers"

@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from heatmill.coordination.redis_errors import translated
 from heatmill.keys import JobId
-from heatmill.state import RedisJobStore, key, translated
+from heatmill.state import RedisJobStore, key
 
 # Of the doubts about a shard; a commit removes them before.
 SHARD_SECONDS = 86_400

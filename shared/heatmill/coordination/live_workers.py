@@ -1,6 +1,7 @@
 """Which explain workers live: each says so every few seconds, and is forgotten soon after it ceases to."""
 
-from heatmill.state import RedisJobStore, translated
+from heatmill.coordination.redis_errors import translated
+from heatmill.state import RedisJobStore
 
 LIVE_WORKERS = "heatmill:live-workers"
 BEAT_SECONDS = 5.0

@@ -1,6 +1,7 @@
 """How long a worker rests that was started again after its machine could do no work, and what it lacks."""
 
-from heatmill.state import RedisJobStore, translated
+from heatmill.coordination.redis_errors import translated
+from heatmill.state import RedisJobStore
 
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 60.0
