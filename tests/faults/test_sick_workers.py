@@ -8,7 +8,8 @@ import pytest
 
 from heatmill import keys
 from heatmill.coordination.conditions import UNFIT_WORKERS, read_condition, unfit_workers
-from heatmill.coordination.live_workers import LIVE_WORKERS, live_workers
+from heatmill.coordination.live_workers import live_workers
+from heatmill.coordination.schedule import WORKERS
 from heatmill.state import key
 from tests.faults.photos import BUGGY
 from tests.faults.service import EXPLAIN, Service, batch
@@ -33,7 +34,7 @@ def frozen(service: Service) -> Iterator[Service]:
     """The stack, whose two explain workers are frozen and do not count as alive; both go on afterwards."""
     for name in EXPLAIN:
         service.stack.signal(name, signal.SIGSTOP)
-    service.state.client.delete(LIVE_WORKERS)
+    service.state.client.delete(WORKERS)
     yield service
     service.stack.kill(SICK)
     noted = [name for kind in ("lack", "ends") for name in service.state.client.scan_iter(f"heatmill:{kind}:*")]

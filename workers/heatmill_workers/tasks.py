@@ -1,6 +1,5 @@
 """The Celery tasks: shells that hand over ids. Everything else is plain functions that run without Celery."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -34,7 +33,6 @@ from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, 
 from heatmill_workers.celery_app.time_limit import restart_time_limit, time_limited
 from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.finishing import finish
-from heatmill_workers.living import live
 from heatmill_workers.planner import Planner
 from heatmill_workers.repairing import repair
 from heatmill_workers.timer import every
@@ -146,7 +144,6 @@ def start_threads(sender: Any, **_: object) -> None:
     state = open_state(SETTINGS.redis_url)
     watch(state, queue, SETTINGS.consumer_patience_seconds)
     if sender.app is explain:
-        live(state, f"{sender.hostname} {os.getpid()}")
         say_that_it_lives(state, place(sender.hostname))
     else:
         every("repair", SETTINGS.timer_seconds, repair_jobs)

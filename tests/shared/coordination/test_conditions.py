@@ -13,8 +13,9 @@ from heatmill.coordination.conditions import (
     read_condition,
     unfit_workers,
 )
-from heatmill.coordination.live_workers import LIFE_SECONDS, LIVE_WORKERS, beat, leave, live_workers, others_live
+from heatmill.coordination.live_workers import LIFE_SECONDS, beat, leave, live_workers, others_live
 from heatmill.coordination.rests import LONGEST_REST_SECONDS, count_end, end_rests, is_first_lack, rest_seconds
+from heatmill.coordination.schedule import WORKERS
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore, key
 
@@ -57,7 +58,7 @@ def test_a_worker_that_has_ceased_to_say_so_is_dead(state: RedisJobStore) -> Non
     beat(state, "two/a")
     assert live_workers(state) == {"one/a", "two/a"}
     assert others_live(state, "one/a")
-    state.client.zincrby(LIVE_WORKERS, -LIFE_SECONDS, "two/a")
+    state.client.zincrby(WORKERS, -1000 * LIFE_SECONDS, "two/a")
     assert live_workers(state) == {"one/a"}
     assert not others_live(state, "one/a")
 
@@ -89,6 +90,6 @@ def test_everything_of_this_passes_by_itself(state: RedisJobStore) -> None:
 
     found = {str(name): state.client.ttl(str(name)) for name in state.client.scan_iter("*")}
 
-    assert {UNFIT_WORKERS, LIVE_WORKERS, key(JOB, "condition")} < found.keys()
+    assert {UNFIT_WORKERS, WORKERS, key(JOB, "condition")} < found.keys()
     assert len(found) == 5
     assert all(seconds > 0 for seconds in found.values())
