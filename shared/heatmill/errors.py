@@ -257,7 +257,16 @@ class ClaimLost(TransientError):
 
 
 class ShardUnfinished(TransientError):
-    """A worker gives a shard back before it is done; the parts that are committed stay."""
+    """A worker gives a shard back before it is done; the parts that are committed stay.
+
+    Args:
+        message: Why.
+        goes_alone: The next attempt must take its items one by one, as this one did.
+    """
+
+    def __init__(self, message: str, *, goes_alone: bool = False) -> None:
+        super().__init__(message)
+        self.goes_alone = goes_alone
 
 
 class Unconfirmed(TransientError):

@@ -97,9 +97,9 @@ class RedisJobStore:
         """Prolong a claim; False when another worker holds the shard or the job was cancelled."""
         return bool(self._run("heartbeat", job, shard, token, milliseconds(seconds)))
 
-    def release(self, job: JobId, shard: int, token: str, retry_seconds: float) -> None:
-        """Give a shard back, to be sent again later; the attempt does not count."""
-        self._run("release", job, shard, token, milliseconds(retry_seconds))
+    def release(self, job: JobId, shard: int, token: str, retry_seconds: float, *, counts: bool = False) -> None:
+        """Give a shard back, to be sent again later; `counts` where the next attempt has to take each item alone."""
+        self._run("release", job, shard, token, milliseconds(retry_seconds), int(counts))
 
     def commit(self, job: JobId, header: CommitHeader) -> None:
         """Count a part of a shard, or a whole one, whose commit record is stored; counting it again changes nothing.

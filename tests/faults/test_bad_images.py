@@ -19,7 +19,7 @@ def test_an_image_kills_the_worker(service: Service) -> None:
 
     history = service.healed("image that kills the worker, from submission", job, submitted)
     history.check(photos, service.reference(GOOD), {KILLER.id: "worker_crashed"})
-    assert service.most_attempts(job) == 3
+    assert service.most_attempts(job) in {2, 3}, "a part that is committed on the way begins anew"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_an_image_hangs(service: Service) -> None:
 
         history = service.healed(f"image that hangs, limit {LIMIT_SECONDS} s, from submission", job, submitted)
         history.check(photos, service.reference(GOOD), {HANGING.id: "worker_crashed"})
-        assert service.most_attempts(job) == 3
+        assert service.most_attempts(job) in {2, 3}, "a part that is committed on the way begins anew"
     finally:
         service.stack.kill("explain-3")

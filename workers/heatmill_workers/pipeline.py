@@ -92,7 +92,8 @@ def _given_back(worker: Worker, shard: ClaimedShard, error: Exception) -> Ending
     """The one boundary: whatever ended the attempt, nothing is committed here."""
     if isinstance(error, (ClaimLost, ShardUnfinished)):
         log.info("given back", reason=str(error))
-        give_back(worker, shard, 0.0)
+        # An attempt that committed parts is the first at what is left. As one that died it makes the next one careful.
+        give_back(worker, shard, 0.0, counts=isinstance(error, ShardUnfinished) and error.goes_alone)
         return None
     if isinstance(error, Unconfirmed):
         return give_back_for_second_opinion(worker, shard, error)

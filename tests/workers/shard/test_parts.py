@@ -76,10 +76,10 @@ def dies_at(group: int) -> Callable[[int], None]:
     return act
 
 
-def stops_after(parts: int) -> Callable[[], bool]:
-    """A worker is asked to stop before it begins with another part. A part here is one group."""
+def stops_after(groups: int) -> Callable[[], bool]:
+    """A worker is asked to stop before it begins with another group."""
     asked = iter(range(1000))
-    return lambda: next(asked) >= parts
+    return lambda: next(asked) >= groups
 
 
 def parts_there(worker: Worker, job: JobId, shard: int = 0) -> list[int | None]:
@@ -221,6 +221,21 @@ def test_images_that_take_longer_together_than_the_time_limit_are_not_taken_for_
 
     assert {len(group) for group in groups[1:]} == {1}
     assert [row.status for row in rows_of(worker, job)] == ["succeeded"] * 64
+
+
+def test_what_goes_alone_goes_on_alone_after_it_was_given_back(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = planned(worker, 24)
+    groups = before_group(monkeypatch, dies_at(1))
+    with pytest.raises(Died):
+        process_shard(worker, job, 0)
+    for _ in range(4):
+        pass_time(worker.state, job)
+        # After six images, each by itself: two parts of three.
+        process_shard(replace(worker, is_stopping=stops_after(6)), job, 0)
+
+    assert {len(group) for group in groups[1:]} == {1}
+    assert [group[0] for group in groups[1:]] == list(range(24))
+    assert [row.status for row in rows_of(worker, job)] == ["succeeded"] * 24
 
 
 def test_deaths_between_which_parts_are_committed_do_not_add_up(

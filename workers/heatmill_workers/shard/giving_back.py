@@ -40,11 +40,11 @@ class ProcessEnds:
 Ending = WorkerEnds | ProcessEnds
 
 
-def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float) -> None:
-    """End the claim, where it is still ours, uncounted; where Redis is away, it runs out."""
+def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, counts: bool = False) -> None:
+    """End the claim, where it is still ours; where Redis is away, it runs out. `counts` is rare: see `release`."""
     try:
         worker.state.clear_note(shard.job, shard.number)
-        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds)
+        worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds, counts=counts)
         # A cancelled job waits for its last claim to end.
         worker.dispatcher.feed()
     except QueueUnavailable as error:

@@ -82,7 +82,7 @@ def _answers(worker: Worker, work: ShardWork, photos: Photos, preparers: ThreadP
     for items, group in zip(grouped, ahead(preparers, photos.prepare, grouped, depth), strict=True):
         if (reason := budget.reason_to_pause(begins_part=items in first_groups)) is not None:
             preparers.shutdown(wait=False, cancel_futures=True)
-            raise ShardUnfinished(reason)
+            raise ShardUnfinished(reason, goes_alone=photos.watch.is_suspicious and budget.parts_done > 0)
         work.ours.check()
         worker.restart_time_limit()
         started = time.monotonic()

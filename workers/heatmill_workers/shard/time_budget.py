@@ -23,7 +23,8 @@ class TimeBudget:
     ) -> None:
         self._now, self._is_stopping = now, is_stopping
         self._deadline = now() + SHARE_OF_LIMIT * limit_seconds
-        self._parts_begun = 0
+        self.parts_done = 0
+        self._is_in_part = False
         self._stop_deadline: float | None = None
 
     def reason_to_pause(self, *, begins_part: bool) -> str | None:
@@ -32,9 +33,9 @@ class TimeBudget:
         A part that has begun is finished, and a first one is begun however late it is: else a slow machine would never
         get on. A worker that stops has less patience.
         """
-        reason = self._stop_reason(begins_part) or self._deadline_reason(begins_part)
-        self._parts_begun += begins_part
-        return reason
+        self.parts_done += begins_part and self._is_in_part
+        self._is_in_part = True
+        return self._stop_reason(begins_part) or self._deadline_reason(begins_part)
 
     def _stop_reason(self, begins_part: bool) -> str | None:
         if not self._is_stopping():
@@ -44,5 +45,5 @@ class TimeBudget:
         return "the worker stops" if begins_part or self._now() > self._stop_deadline else None
 
     def _deadline_reason(self, begins_part: bool) -> str | None:
-        is_late = begins_part and self._parts_begun > 0 and self._now() > self._deadline
+        is_late = begins_part and self.parts_done > 0 and self._now() > self._deadline
         return "it takes longer here than a shard should" if is_late else None
