@@ -15,7 +15,7 @@ from tests.faults.stack import wait_until
 LIMIT_SECONDS = 6
 
 
-PHOTOS = [ordering(f"laggard-{number:02}", NAP, 6) for number in range(64)]
+PHOTOS = [ordering(f"laggard-{number:02}", NAP, 12) for number in range(64)]
 
 
 @contextmanager
@@ -51,12 +51,12 @@ def test_a_worker_that_is_fifty_times_slower_than_the_pace_says_does_all_of_a_sh
 def test_images_that_together_take_longer_than_the_time_limit_go_alone_and_succeed(service: Service) -> None:
     with one_worker(service, shard_limit_seconds=str(LIMIT_SECONDS)):
         submitted = time.monotonic()
-        # Ten images make five parts; the first takes 7 s.
-        job = service.submit([*(ordering(f"slower-{number}", NAP, 180) for number in range(2)), *PHOTOS[:8]])
+        # 17 images make parts of three; the first takes 7.5 s.
+        job = service.submit([*(ordering(f"slower-{number}", NAP, 250) for number in range(3)), *PHOTOS[:14]])
 
-        history = service.healed(f"group of images over the limit: 7 s, limit {LIMIT_SECONDS}", job, submitted)
+        history = service.healed(f"group of images over the limit: 7.5 s, limit {LIMIT_SECONDS}", job, submitted)
 
-        assert [row.error for row in history.rows()] == [None] * 10
+        assert [row.error for row in history.rows()] == [None] * 17
         assert service.most_attempts(job) == 2, "the first attempt was killed by the time limit"
 
 
