@@ -107,6 +107,29 @@ def test_another_process_goes_on_where_the_hold_has_run_out(
     assert records.load_plan(control.storage, job).items == 9  # type: ignore[union-attr]
 
 
+def test_a_job_that_was_accepted_just_now_is_planned_by_its_message(control: Control, planner: Planner) -> None:
+    job = accept(control.storage, items=[UPLOAD])
+    register(control.storage, control.state, job)
+    while planner.turn(job) is not None:
+        pass
+    assert planned(control, job)
+
+
+def test_a_source_without_line_ends_fails_its_job(
+    control: Control, sources: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heatmill.lines.MAX_GAP", 2**20)
+    control.storage.of_bucket(sources).put("endless.jsonl", b"x" * 3 * 2**20)
+    job = accept(control.storage, source={"uri": f"s3://{sources}/endless.jsonl"})
+    register(control.storage, control.state, job)
+    while Planner(control).turn(job) is not None:
+        pass
+    settle(control)
+    final = read_job(control.storage, control.state, job)
+    assert final.error is not None
+    assert "a line has more than 1 MiB" in final.error.detail
+
+
 def test_a_cancel_is_seen_between_two_slices(control: Control, sources: str, planner: Planner) -> None:
     job = listed(control, sources, "long", 40)
     assert planner.turn() == job

@@ -18,6 +18,7 @@ from heatmill.errors import ClaimLost, JobNotFound, MachineError, SourceUnreadab
 from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
+from heatmill.lines import LineTooLong
 from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, plan_steps, store_plan
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Item, Plan
@@ -63,8 +64,11 @@ class Planner:
         self._open: dict[JobId, Planning] = {}
         self._busy: set[JobId] = set()
 
-    def turn(self) -> JobId | None:
+    def turn(self, new: JobId | None = None) -> JobId | None:
         """Plan the next job for about a second.
+
+        Args:
+            new: A job that may be new: it waits for its turn from now on.
 
         Returns:
             A job that is left to plan; None where there is none, or where enough others plan here.
@@ -72,6 +76,8 @@ class Planner:
         Raises:
             TransientError: The job is put off.
         """
+        if new is not None:
+            list(self._control.state.schedule.mend([new]))
         if not self._slots.acquire(blocking=False):
             return None
         try:
@@ -261,7 +267,7 @@ def _readable(list_items: ListItems) -> ListItems:
             raise SourceUnreadable("the source cannot be read: there is no such bucket") from error
         except ObjectMissing as error:
             raise SourceUnreadable(f"the source cannot be read: there is no such object: {error}") from error
-        except AccessRefused as error:
+        except (AccessRefused, LineTooLong) as error:
             raise SourceUnreadable(f"the source cannot be read: {error}") from error
 
     return listed

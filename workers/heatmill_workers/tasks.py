@@ -68,7 +68,7 @@ def explain_shard(tenant: str, job: str, shard: int) -> None:
 @control.task(name=dispatch.PLAN, shared=False)
 def plan_job(tenant: str, job: str) -> None:
     """Plan for a while whoever has the next turn: there are as many messages as jobs to plan, or fewer."""
-    _controlled(plan_turn, dispatch.PLAN, JobId(tenant, job))
+    _controlled(lambda: plan_turn(JobId(tenant, job)), dispatch.PLAN, JobId(tenant, job))
 
 
 @control.task(name=dispatch.FINISH, shared=False)
@@ -94,9 +94,9 @@ def repair_jobs() -> None:
     _put_off(lambda: repair(control_services()))
 
 
-def plan_turn() -> None:
+def plan_turn(new: JobId) -> None:
     """One slice of planning; what is left is rung for again, behind what came meanwhile."""
-    left = planner().turn()
+    left = planner().turn(new)
     controlling.feed(control_services())
     if left is not None:
         control_services().dispatcher.plan(left)
