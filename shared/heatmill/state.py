@@ -31,6 +31,8 @@ OF_JOB = (
     *("job", "committed", "parts", "inflight", "claims", "attempts", "current", "crashed", "planner", "finisher"),
     "condition",
 )
+# As earlier versions kept the turns.
+OUTDATED = "heatmill:turns"
 # Written to see whether there is room.
 ROOM = "heatmill:room"
 
@@ -126,7 +128,7 @@ class RedisJobStore:
 
     def forget(self, job: JobId) -> None:
         """Drop a terminal job."""
-        self.schedule.forget(job, (key(job, name) for name in OF_JOB))
+        self.schedule.forget(job, (OUTDATED, *(key(job, name) for name in OF_JOB)))
 
     def open_jobs(self) -> list[JobId]:
         """Jobs that are known and not terminal."""

@@ -113,6 +113,15 @@ def test_a_late_shard_makes_room_and_is_sent_again_in_its_jobs_turn(state: Redis
     assert fill(state, 2) == ["a/1:0"]
 
 
+def test_what_a_worker_of_an_earlier_version_commits_makes_room(state: RedisJobStore) -> None:
+    """Its scripts know one list of deadlines, that of the job."""
+    job = known(state, "a/1", 9)
+    assert len(fill(state, 2)) == 2
+    state.client.setbit("heatmill:{a/1}:committed", 0, 1)
+    state.client.zrem("heatmill:{a/1}:inflight", "0")
+    assert fill(state, 2) == [f"{job}:2"]
+
+
 def test_messages_that_nobody_takes_count_though_their_shards_are_late(state: RedisJobStore) -> None:
     known(state, "a/1", 9)
     state.client.lpush("explain", "x", "y", "z")

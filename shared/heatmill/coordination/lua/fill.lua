@@ -33,8 +33,16 @@ end
 -- What was sent again while no worker took anything lies in the queue twice.
 local queued = 0
 for list = 8, #ARGV do queued = queued + redis.call('LLEN', ARGV[list]) end
-local outstanding = math.max(redis.call('ZCOUNT', 'heatmill:outstanding', '(' .. now, '+inf'), queued)
-local capacity = math.min(window(ARGV[2]) - outstanding, tonumber(ARGV[4]))
+local size, alive = window(ARGV[2]), {'heatmill:outstanding', '(' .. now, '+inf'}
+if redis.call('ZCOUNT', unpack(alive)) >= size then
+  -- A worker of an earlier version takes what it has committed off its job's own list only.
+  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', alive[1], alive[2], alive[3], 'LIMIT', 0, LOOKS)) do
+    local job, shard = entry:match('^(.*):(%d+)$')
+    if not redis.call('ZSCORE', of(job, 'inflight'), shard) then redis.call('ZREM', 'heatmill:outstanding', entry) end
+  end
+end
+local outstanding = math.max(redis.call('ZCOUNT', unpack(alive)), queued)
+local capacity = math.min(size - outstanding, tonumber(ARGV[4]))
 
 local shards = {}
 for _, step in ipairs(STEPS) do
