@@ -267,7 +267,9 @@ def test_what_fails_after_some_parts_fails_the_others_only(worker: Worker) -> No
         def get(self, name: str) -> None:
             raise ZeroDivisionError(name)
 
-    process_shard(replace(worker, models=cast("ModelStore", Broken())), job, 0)
+    for name in ("one", "another"):
+        assert parts_there(worker, job) == [0, 1, 2]
+        process_shard(replace(worker, models=cast("ModelStore", Broken()), name=name), job, 0)
 
     assert [row.status for row in rows_of(worker, job)] == ["succeeded"] * 3 + ["failed"] * 5
 
