@@ -34,12 +34,15 @@ METHODS = [{"name": "saliency"}]
 FULL = OSError(errno.ENOSPC, "No space left on device")
 WRAPPED = ModelUnavailable("model x: m:make cannot be called (OSError)")
 WRAPPED.__cause__ = FULL
+REFUSED = ModelRefused("the numbers in head.weight cannot be read")
+REFUSED.__cause__ = RuntimeError("CUDA error: an illegal memory access was encountered")
 MACHINE_FAULTS = {
     "device": RuntimeError("CUDA error: device-side assert triggered"),
     "driver": RuntimeError("Found no NVIDIA driver on your system."),
     "memory": MemoryError(),
     "disk": FULL,
     "wrapped": WRAPPED,
+    "taken for a refusal": REFUSED,
     "too large": ItemTooLargeForDevice("proof: one image does not fit the device"),
 }
 

@@ -80,20 +80,15 @@ class ModelStore:
     def _load(self, name: str) -> LoadedModel:
         try:
             return load(self._localise(self._spec(name)), self.device, self._proofs)
-        except ItemTooLargeForDevice as error:
-            raise self._failure(name, MemoryExhausted(f"model {name}: {error}")) from error
-        except MachineError as error:
-            raise self._failure(name, error) from error
-        except ModelRefused as error:
-            # In words: an error has the frames of its traceback, and they have the model.
-            self._refused[name] = str(error)
-            raise
         except TransientError:
             raise
         except Exception as error:
-            if (fault := machine_fault(error)) is None:
-                raise
-            raise self._failure(name, type(fault)(f"model {name}: {fault}")) from error
+            if (fault := _fault(name, error)) is not None:
+                raise self._failure(name, fault) from error
+            if isinstance(error, ModelRefused):
+                # In words: an error has the frames of its traceback, and they have the model.
+                self._refused[name] = str(error)
+            raise
 
     def _raise_known_failure(self, name: str) -> None:
         kind, reason, again_at = self._failed.get(name, (MachineError, "", 0.0))
@@ -118,3 +113,11 @@ class ModelStore:
             return
         while len(self._loaded) > 1 and sum(model.nbytes for model in self._loaded.values()) > self._budget_bytes:
             self._loaded.popitem(last=False)
+
+
+def _fault(name: str, error: Exception) -> MachineError | None:
+    """The machine's fault, where a model's load failed for one; its message names the model."""
+    if isinstance(error, ItemTooLargeForDevice):
+        return MemoryExhausted(f"model {name}: {error}")
+    fault = machine_fault(error)
+    return fault if fault is None or fault is error else type(fault)(f"model {name}: {fault}")

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import HeatmillError, UnsupportedOperation
-from heatmill_workers.engine.batching import is_out_of_memory
 
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import (  # noqa: F401
@@ -22,6 +21,7 @@ from heatmill_workers.engine.deeplift.convolutions import Convolutions
 from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place, rows_once, sides
 from heatmill_workers.engine.deeplift.register import COMPILED
 from heatmill_workers.engine.gradients import differentiable, differentiating, select
+from heatmill_workers.engine.machine_faults import machine_fault
 
 
 def multipliers(
@@ -83,10 +83,10 @@ def _refusing() -> Iterator[None]:
     """
     try:
         yield
-    except (HeatmillError, torch.AcceleratorError):
+    except HeatmillError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if machine_fault(error) is not None:
             raise
         # What a rule raises does not come out of its interpreter.
         if "TorchScript interpreter" in str(error):
