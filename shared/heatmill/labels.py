@@ -47,7 +47,8 @@ def config_labels(path: Path) -> tuple[str, ...]:
     try:
         names = {int(index): str(name) for index, name in json.loads(path.read_text("utf-8"))["id2label"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} has no class names in `id2label`; give `labels`: {error}") from error
+        reason = "" if isinstance(error, KeyError) else f": {error}"
+        raise ValueError(f"{path} has no class names in `id2label`; give `labels`{reason}") from error
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"{path} does not number the classes in `id2label` from 0")
     return tuple(names[index] for index in range(len(names)))

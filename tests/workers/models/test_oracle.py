@@ -232,7 +232,13 @@ def test_a_folder_without_a_processor_asks_for_preprocessing(tmp_path: Path) -> 
 
 def test_a_folder_for_grey_images_is_refused_by_its_channels(tmp_path: Path) -> None:
     config = transformers.ViTConfig(
-        num_channels=1, image_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        num_channels=1,
+        num_labels=3,
+        image_size=64,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
     )
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
     processor("ViT", size=SQUARE, image_mean=[0.5], image_std=[0.5]).save_pretrained(tmp_path)
