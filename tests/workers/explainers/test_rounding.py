@@ -49,7 +49,7 @@ class RoundsByRow(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pool(self.trunk(images).relu()).flatten(1))
-        return logits * (1 + 3 * EPSILON * (torch.arange(len(images)) % 5).unsqueeze(1))
+        return logits * (1 + 3 * torch.finfo(logits.dtype).eps * (torch.arange(len(images)) % 5).unsqueeze(1))
 
 
 class NoJitter(RoundsByRow):
