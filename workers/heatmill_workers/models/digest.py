@@ -1,6 +1,7 @@
 """What tells a model's weights from others, however they are stored."""
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from types import FunctionType, MethodType
@@ -71,6 +72,8 @@ def _entries(value: Any, name: str = "", around: tuple[int, ...] = ()) -> Iterat
     elif isinstance(value, (np.ndarray, np.generic)):
         # NumPy prints the ends of a long array only.
         yield name, (str(value.dtype), value.shape, hashlib.sha256(repr(value.tolist()).encode()).hexdigest())
+    elif isinstance(value, io.BytesIO):
+        yield name, hashlib.sha256(value.getvalue()).hexdigest()
     elif isinstance(value, (set, frozenset)):
         yield name, sorted(map(repr, value))
     elif (parts := _parts(value)) is not None and id(value) not in around:
