@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -180,6 +181,19 @@ def test_a_source_that_fails_for_a_moment_does_not_stand_in_the_way(
     while planner.turn() is not None:
         pass
     assert planned(control, broken)
+
+
+def test_a_job_whose_request_is_damaged_does_not_stand_in_the_way_of_others(
+    control: Control, sources: str, planner: Planner
+) -> None:
+    damaged, good = (listed(control, sources, "one", lines) for lines in (4, 5))
+    other = listed(control, sources, "other", 4)
+    control.storage.put(keys.request(damaged), b"{")
+    for _ in range(12):
+        with suppress(ValueError):
+            planner.turn()
+    assert (planned(control, good), planned(control, other)) == (True, True)
+    control.state.forget(damaged)
 
 
 def test_more_sources_than_may_stay_open_are_all_planned(

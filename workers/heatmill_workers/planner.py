@@ -29,6 +29,7 @@ from heatmill_workers.sources import Listing, items_of
 PLANNER = "planner"
 HOLD_SECONDS = 30.0
 SLICE_SECONDS = 1.0
+PAUSE_SECONDS = 0.2
 # Slices at a time in one process: they keep Python's lock for most of their time, and feed and finish need it too.
 PLANNERS = 2
 # Sources that stay open; each holds a connection, a shard, and its ids on disk with some MiB of them in memory. Beyond
@@ -84,7 +85,11 @@ class Planner:
             self._close_ended()
             if (planning := self._next()) is not None:
                 self._advance(planning)
-            return next(iter(self._control.state.schedule.to_plan(1, 1)), None)
+            left = next(iter(self._control.state.schedule.to_plan(1, 1)), None)
+            if planning is None and left is not None:
+                # Others plan what is left: whoever rings for it again at once would only take the message from them.
+                time.sleep(PAUSE_SECONDS)
+            return left
         finally:
             self._slots.release()
 
@@ -96,11 +101,15 @@ class Planner:
                 self._busy.add(job)
                 planning = self._open.pop(job, None)
             try:
-                if (planning := _held(self._control, planning) if planning else begin(self._control, job)) is not None:
-                    return planning
-            finally:
-                if planning is None:
-                    self._busy.discard(job)
+                planning = _held(self._control, planning) if planning else begin(self._control, job)
+            except BaseException:
+                # A damaged request, say: it must not be what everybody's next turn begins with.
+                self._busy.discard(job)
+                self._control.state.schedule.note_planning(job, put_off=True)
+                raise
+            if planning is not None:
+                return planning
+            self._busy.discard(job)
         return None
 
     def _advance(self, planning: Planning) -> None:
