@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from heatmill import keys
 from heatmill.coordination.rings import Rings
+from heatmill.dispatch import FEED
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, JobRequest
 from heatmill.state import RedisJobStore
@@ -62,16 +63,21 @@ def sent(state: RedisJobStore) -> list[tuple[str, int]]:
 
 
 def rung(state: RedisJobStore, task: str) -> set[JobId]:
-    """Take every control message off the queue: the jobs that one task was rung for."""
+    """Take a task's messages off the control queue: the jobs that it was rung for. Those of feed go, others stay."""
     jobs = set()
     for name in ("control", "control:0", "control:3", "control:6"):
+        others = []
         while (raw := state.client.rpop(name)) is not None:
             message = json.loads(str(raw))
-            about = json.loads(_body(message))[0]
-            Rings(state.client).taken(message["headers"]["task"], JobId(*about) if about else None)
-            if message["headers"]["task"] == task:
-                tenant, job = json.loads(_body(message))[0]
-                jobs.add(JobId(tenant, job))
+            about, kind = json.loads(_body(message))[0], message["headers"]["task"]
+            if kind not in (task, FEED):
+                others.append(str(raw))
+                continue
+            job = JobId(*about) if about else None
+            Rings(state.client).taken(kind, job)
+            jobs |= {job} if job is not None else set()
+        if others:
+            state.client.lpush(name, *others)
     return jobs
 
 
