@@ -110,7 +110,7 @@ def with_background(count: int) -> tuple[LoadedModel, list[str], Tensor]:
 
     class Quadratic(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            return (0.2 * images.flatten(1) @ weights) ** 2
+            return (0.2 * images.flatten(1) @ weights) ** 2 - 1
 
     weights = torch.randn(3 * 8 * 8, 10, generator=torch.Generator().manual_seed(1))
     pictures = photos(count, side=8, seed=2) + 3 * (torch.arange(count) >= count // 2).view(-1, 1, 1, 1)
