@@ -65,13 +65,13 @@ def say_that_it_lives(state: RedisJobStore, place: str) -> None:
     """In the parent: say so every few seconds, until it ends."""
 
     def say() -> None:
-        if not _ENDING.is_set():
-            beat(state, place)
+        try:
+            if not _ENDING.is_set():
+                beat(state, place)
+        except QueueUnavailable as error:
+            log.warning("cannot say that it lives", error=str(error))
 
-    try:
-        say()
-    except QueueUnavailable as error:
-        log.warning("cannot say that it lives", error=str(error))
+    say()
     every("beat", BEAT_SECONDS, say)
 
 
