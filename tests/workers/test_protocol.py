@@ -109,8 +109,7 @@ def test_no_step_is_one_at_which_something_is_lost(worker: Worker, layout: Layou
     each_event_at_each_step(worker, layout)
 
 
-# In the layout `objects`, which stores far more, the search takes more than 300 s since shards have parts.
-@pytest.mark.parametrize("layout", ["webdataset"])
+@pytest.mark.parametrize("layout", get_args(Layout))
 def test_a_worker_that_does_not_look_whether_it_was_fenced_off_is_found(
     worker: Worker, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
