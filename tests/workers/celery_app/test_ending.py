@@ -67,10 +67,12 @@ def test_a_process_that_cannot_be_set_up_says_why_and_ends_the_worker(state: Red
 
 @pytest.mark.usefixtures("listening")
 def test_a_worker_lives_until_it_ends(state: RedisJobStore) -> None:
-    ending.say_that_it_lives(state, PLACE)
+    stopped = ending.say_that_it_lives(state, PLACE)
     assert live_workers(state) == {PLACE}
     ending.say_that_it_ends(state, PLACE)
     assert not live_workers(state)
+    # Else it would live on in this process, and tests after this one would wait for its opinion.
+    stopped.set()
 
 
 def test_a_worker_rests_as_long_as_its_ends_say(

@@ -61,8 +61,8 @@ def tell_unfit(redis_url: str, place: str, reason: str) -> None:
         return
 
 
-def say_that_it_lives(state: RedisJobStore, place: str) -> None:
-    """In the parent: say so every few seconds, until it ends."""
+def say_that_it_lives(state: RedisJobStore, place: str) -> threading.Event:
+    """In the parent: say so now and every few seconds, until it ends or the event is set."""
 
     def say() -> None:
         try:
@@ -72,7 +72,7 @@ def say_that_it_lives(state: RedisJobStore, place: str) -> None:
             log.warning("cannot say that it lives", error=str(error))
 
     say()
-    every("beat", BEAT_SECONDS, say)
+    return every("beat", BEAT_SECONDS, say)
 
 
 def say_that_it_ends(state: RedisJobStore, place: str) -> None:
