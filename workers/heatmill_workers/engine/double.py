@@ -38,7 +38,7 @@ class InDouble(TorchFunctionMode):
         self.called.add(name)
         if name in CASTS and args and isinstance(args[0], Tensor):
             return _doubled(args[0])
-        found = func(*(_wanted(each) for each in args), **{key: _wanted(each) for key, each in (kwargs or {}).items()})
+        found = _call(func, tuple(map(_wanted, args)), {key: _wanted(each) for key, each in (kwargs or {}).items()})
         # `is_floating_point` is such an attribute, `data` another.
         return _doubled(found) if isinstance(found, Tensor) and name != "__get__" else found
 
@@ -60,6 +60,24 @@ def in_double(module: nn.Module) -> Iterator[None]:
             for tensor, dtype in kept:
                 # Numbers of less precision come back exactly.
                 tensor.data = tensor.data.to(dtype)
+
+
+def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a call gives; a tensor that a module keeps beside its weights may be of less precision than these."""
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        # One that writes would write into the copy.
+        if getattr(func, "__name__", "_").endswith("_"):
+            raise
+        return func(*map(_in_full, args), **{key: _in_full(each) for key, each in kwargs.items()})
+
+
+def _in_full(value: Any) -> Any:
+    """An argument in double precision: a tensor, or a list of them."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_in_full, value)) if type(value) in {list, tuple} else value
+    return _doubled(value) if isinstance(value, Tensor) else value
 
 
 def _doubled(tensor: Tensor) -> Tensor:

@@ -103,6 +103,23 @@ class ClampedByAHook(Net):
         return super().read(features)
 
 
+class KeepsWeightsOutside(Net):
+    """Has tensors that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixing = torch.eye(8) + 0.1
+        self.parts = [torch.full((8, 1, 1, 1), 0.5)]
+
+    def read(self, features: Tensor) -> Tensor:
+        blurred = functional.conv2d(features, self.parts[0], groups=8)
+        return functional.linear(super().read(blurred), self.mixing)
+
+
+class KeepsWeightsOutsideOfAGate(KeepsWeightsOutside, DetachedGate):
+    """What is detached is less than the half that is seen in float32."""
+
+
 class UnderAutocast(Detached):
     def forward(self, images: Tensor) -> Any:
         with torch.autocast("cpu", torch.bfloat16):
@@ -155,6 +172,7 @@ MISLEADING = [
     (Reversed, SLOPES),
     (Guided, SLOPES),
     (ClampedByAHook, SLOPES),
+    (KeepsWeightsOutsideOfAGate, SLOPES),
     (UnderAutocast, SLOPES),
     (CastsByItself, SLOPES),
     (QuantisedInTraining, ROUNDS),
@@ -263,6 +281,7 @@ RIGHT = [
     ChoosesByRounding,
     WritesFloat32,
     KeepsAGrid,
+    KeepsWeightsOutside,
 ]
 
 
