@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,13 +82,8 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         ModelUnavailable: It is no classifier of such images, has other classes, or `cam_layer` is wrong.
         ModelRefused: No method can be right on it, or what it puts out cannot be told.
     """
-    module = built.module.eval()
-    check_values(spec.name, module)
-    # One by one: a TorchScript module refuses `requires_grad_`.
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
+    module, preprocessing = _frozen(spec.name, built.module), spec.preprocessing or built.preprocessing
     weights_digest = digest(module)
-    preprocessing = spec.preprocessing or built.preprocessing
     images = proof_images(preprocessing).to(device)
     subject = Subject(spec, module.to(device), reader(spec.name, spec.output), images)
     labels = spec_labels(spec) or built.labels
@@ -113,11 +109,24 @@ def prepare(spec: ModelSpec, built: Built, device: torch.device, proofs: Proofs 
         facts=facts,
         head=head,
     )
-    seen = {"activation": head.activation, "outputs": head.outputs, "supports": tuple(sorted(model.supports))}
-    model = replace(model, facts=facts.model_copy(update=seen))
+    model = replace(model, facts=facts.model_copy(update=_seen(head, model)))
     check_device(device)
     proofs.keep(spec, model.facts)
     return model
+
+
+def _frozen(name: str, module: nn.Module) -> nn.Module:
+    module.eval()
+    check_values(name, module)
+    # One by one: a TorchScript module refuses `requires_grad_`.
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def _seen(head: Head, model: LoadedModel) -> dict[str, Any]:
+    """Facts that are known once a model can explain."""
+    return {"activation": head.activation, "outputs": head.outputs, "supports": tuple(sorted(model.supports))}
 
 
 @contextmanager

@@ -64,13 +64,7 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     # Its integers are scaled by the range of the whole batch.
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
     runs = _runs(subject, adapt(module, read, needs))
-    weights, counted = fingerprint(module), numbers(module)
-    outputs = runs.first(images)
-    wanted = Reference(outputs, tolerance(runs.calls.dtype))
-    check_rows(runs, images, wanted)
-    check_companions(runs, images, wanted, decides_inside=decides_inside(module))
-    check_counters(runs, module, images, wanted, counted)
-    check_unchanged(spec.name, module, weights)
+    wanted = _checked(runs, module, images)
     facts = ModelFacts(
         key=key,
         dtype=NAMES[runs.calls.dtype],
@@ -82,6 +76,21 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     )
     # A model that decides by its values what it computes may do what was not seen here.
     return facts if runs.calls.branches else _at_its_fastest(subject, facts, wanted)
+
+
+def _checked(runs: Runs, module: nn.Module, images: Tensor) -> Reference:
+    """What it puts out, which depends on each image alone.
+
+    Raises:
+        ModelRefused: It does not.
+    """
+    weights, counted = fingerprint(module), numbers(module)
+    wanted = Reference(runs.first(images), tolerance(runs.calls.dtype))
+    check_rows(runs, images, wanted)
+    check_companions(runs, images, wanted, decides_inside=decides_inside(module))
+    check_counters(runs, module, images, wanted, counted)
+    check_unchanged(runs.name, module, weights)
+    return wanted
 
 
 def prove_gradients(subject: Subject, facts: ModelFacts) -> ModelFacts:
