@@ -1,16 +1,14 @@
 """Task and queue names, and the sending of messages: Celery is a doorbell, so a message holds ids and nothing else."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-import redis
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from heatmill.coordination.redis_address import read_address
-from heatmill.coordination.redis_errors import unavailable
+from heatmill.coordination.redis_errors import translated
 from heatmill.coordination.rings import Rings
 from heatmill.errors import QueueUnavailable
 from heatmill.keys import JobId
@@ -90,22 +88,13 @@ class Dispatcher:
 
     def probe(self) -> None:
         """Prove that a message can be sent: one goes, by the same way as all, on to a list of its own and off again."""
-        with translated(), self.app.producer_pool.acquire(block=True) as producer:
+        with translated(OperationalError), self.app.producer_pool.acquire(block=True) as producer:
             producer.publish("", exchange="", routing_key=PROBE_LIST, retry=True, retry_policy=PUBLISH_RETRY)
             producer.channel.queue_purge(PROBE_LIST)
 
     def _send(self, task: str, queue: str, arguments: list[str | int], priority: int = 0) -> None:
-        with translated():
+        with translated(OperationalError):
             self.app.send_task(task, args=arguments, queue=queue, priority=priority, ignore_result=True)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the errors of kombu, and those of redis-py that it lets through, into ours."""
-    try:
-        yield
-    except (OperationalError, redis.RedisError) as error:
-        raise unavailable(error) from error
 
 
 def celery_app(settings: Settings, role: str) -> Celery:

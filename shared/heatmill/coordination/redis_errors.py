@@ -12,11 +12,12 @@ OUT_OF_MEMORY = "command not allowed when used memory"
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn redis-py's errors into ours."""
+def translated(*others: type[Exception]) -> Iterator[None]:
+    """Turn redis-py's errors into ours, and others that mean the same."""
+    kinds: tuple[type[Exception], ...] = (redis.RedisError, *others)
     try:
         yield
-    except redis.RedisError as error:
+    except kinds as error:
         raise unavailable(error) from error
 
 

@@ -66,6 +66,11 @@ class SecondOpinion:
         """Whether one of the shard's items may be why a worker has ended."""
         return any(doubt.subject.startswith(ENDED) for doubt in self._doubts)
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this very process has a doubt already."""
+        return any(doubt.witness == self._witness for doubt in self._doubts)
+
     def check(self, item: Item) -> None:
         """Refuse an item over which two workers have ended.
 
@@ -102,11 +107,6 @@ class SecondOpinion:
         if any(one.worker != other.worker for one, other in pairs):
             return True
         return any(one.process != other.process for one, other in pairs) and not self._others_have_time(seen)
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether this very process has a doubt already."""
-        return any(doubt.witness == self._witness for doubt in self._doubts)
 
     def drop(self) -> None:
         """The shard is done."""
