@@ -1,5 +1,7 @@
 """Weights are known by their content, in whatever layout they are stored, and in each process alike."""
 
+import io
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -153,3 +155,71 @@ def test_an_object_is_known_by_what_it_holds_and_not_by_where_it_lies() -> None:
 
     assert repr(one) != repr(two)
     assert digest(Keeps({"plain": one, "names": {"a", "b"}})) == digest(Keeps({"plain": two, "names": {"b", "a"}}))
+
+
+class Table:
+    """An object that prints where in memory it lies."""
+
+    def __init__(self, rows: object) -> None:
+        self.rows = rows
+
+
+class WithState(Net):
+    """Keeps more than tensors."""
+
+    def __init__(self, state: object = None) -> None:
+        super().__init__()
+        self.state = state
+
+    def get_extra_state(self) -> object:
+        """A setting."""
+        return self.state
+
+    def set_extra_state(self, state: object) -> None:
+        """Nothing is restored."""
+
+
+def counted(last: float, kind: str = "float64") -> Any:
+    """So many numbers that NumPy does not print all of them; the one in the middle is another."""
+    numbers = np.zeros(5000, kind)
+    numbers[2500] = last
+    return numbers
+
+
+def nested(depth: int) -> Table:
+    table = Table(None)
+    table.rows = [table, depth]
+    return table
+
+
+STATES: list[tuple[Callable[[], object], Callable[[], object]]] = [
+    (lambda: {"threshold": 0.5}, lambda: {"threshold": 0.25}),
+    (lambda: counted(1), lambda: counted(2)),
+    (lambda: counted(1), lambda: counted(1, "float32")),
+    (lambda: np.array(["a", None]), lambda: np.array(["b", None])),
+    (lambda: np.float32(0.1), lambda: np.float32(0.2)),
+    (lambda: Table(counted(1)), lambda: Table(counted(2))),
+    (lambda: Table([Table(1)]), lambda: Table([Table(2)])),
+    (lambda: [Table(torch.zeros(2))], lambda: [Table(torch.ones(2))]),
+    (lambda: io.BytesIO(b"a"), lambda: io.BytesIO(b"b")),
+    (lambda: {"cat", "dog", "bird"}, lambda: {"cat", "dog", "fish"}),
+    (list, lambda: None),
+    (lambda: "1", lambda: 1),
+    (lambda: nested(1), lambda: nested(2)),
+    (lambda: math.sin, lambda: math.cos),
+    (lambda: Table, lambda: WithState),
+]
+
+
+@pytest.mark.parametrize(("state", "other"), STATES)
+def test_what_a_module_keeps_besides_tensors_is_in_its_digest(
+    state: Callable[[], object], other: Callable[[], object]
+) -> None:
+    def found(make: Callable[[], object]) -> str:
+        torch.manual_seed(1)
+        return digest(WithState(make()))
+
+    first, again, changed = map(found, (state, state, other))
+
+    assert first == again
+    assert first != changed

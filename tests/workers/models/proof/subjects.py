@@ -1,5 +1,6 @@
 """A small classifier, what people do to one, and how it is loaded and asked."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +48,17 @@ class Net(nn.Module):
         return self.head(self.read(self.features(images)))
 
 
+class Flattens(Net):
+    """`.view`, which only contiguous maps allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8 * 11 * 11, len(LABELS))
+
+    def read(self, features: Tensor) -> Tensor:
+        return features.view(-1, 8 * 11 * 11)
+
+
 def seeded(kind: type[nn.Module]) -> nn.Module:
     """The same weights each time, and batch norms that have seen something."""
     torch.manual_seed(1)
@@ -83,3 +95,27 @@ def maps(method: str, model: LoadedModel, images: Tensor) -> Tensor:
         if not isinstance(answer, Explained):
             raise answer
     return torch.stack([torch.from_numpy(answer.attribution) for answer in answers if isinstance(answer, Explained)])
+
+
+def gradients(module: nn.Module, images: Tensor) -> Tensor:
+    """Of class 1, by a module that nobody touched, and never of a single row."""
+    leaf = images.clone().requires_grad_()
+    logits = module(torch.cat([leaf, images.flip(0)]).clone())[: len(images)]
+    (found,) = torch.autograd.grad(logits[:, 1].sum(), leaf)
+    return found
+
+
+def scripted(kind: type[nn.Module], path: Path) -> nn.Module:
+    """The kind as a TorchScript file that was read again."""
+    torch.jit.trace(seeded(kind), noise(2)).save(str(path))  # type: ignore[no-untyped-call]
+    module: nn.Module = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    return module
+
+
+def exported(kind: type[nn.Module], path: Path) -> nn.Module:
+    """The kind as a file of torch.export that was read again."""
+    free = ({0: torch.export.Dim("count", min=1)},)
+    torch.export.save(torch.export.export(seeded(kind), (noise(2),), dynamic_shapes=free), path)
+    from heatmill_workers.models.loaders.torch_export import Exported
+
+    return Exported(torch.export.load(path).module())

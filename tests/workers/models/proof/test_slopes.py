@@ -12,8 +12,7 @@ from torch.nn import functional
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.models.proof.inputs import proof_images
 from heatmill_workers.models.proof.slopes import slope_fault
-from tests.workers.models.proof.subjects import PREPROCESSING, Net, maps, noise, proved, seeded
-from tests.workers.models.proof.test_running import exported, scripted
+from tests.workers.models.proof.subjects import PREPROCESSING, Net, exported, maps, noise, proved, scripted, seeded
 
 SLOPES = "slopes of what it puts out"
 ROUNDS = "straight-through"
