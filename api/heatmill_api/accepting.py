@@ -17,6 +17,7 @@ from heatmill.coordination.schedule import Window
 from heatmill.coordination.throughput import slowest_seconds_per_pass
 from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
+from heatmill.jobs.documents import encode
 from heatmill.keys import JobId
 from heatmill.planning import MAX_TAR_RESULTS, inline_items, shard_items, write_plan
 from heatmill.registering import register_new
@@ -108,7 +109,7 @@ def accept(services: Services, job: JobId, request: JobRequest, asked: str, requ
     storage = services.storage
     storage.put(keys.open_marker(job), b"")
     try:
-        storage.write_once(keys.request(job), accepted.model_dump_json().encode())
+        storage.write_once(keys.request(job), encode(accepted))
     except WriteConflict as error:
         _take_back_marker(storage, job)
         replay = earlier(storage, job, asked)

@@ -2,7 +2,7 @@
 
 from flask import Flask, Response
 
-from heatmill_api import catalogue, health, job_list, jobs, lifecycle, maps, openapi, pictures, results, uploads
+from heatmill_api import catalogue, damage, health, job_list, jobs, lifecycle, maps, openapi, pictures, results, uploads
 from heatmill_api.forms import FormRequest
 from heatmill_api.http import access_log
 from heatmill_api.problems import register_problems
@@ -35,6 +35,7 @@ def create_app(services: Services) -> Flask:
     access_log.install(app, writes_log=settings.access_log)
     install_keys(app, KeysFile(settings.api_keys_file))
     register_problems(app)
+    damage.install(app)
     for module in (jobs, lifecycle, job_list, results, pictures, maps, uploads, catalogue, health):
         register(app, module.api)
     openapi.serve_document(app)

@@ -9,10 +9,11 @@ from flask import Response
 from pydantic import ConfigDict, Field, model_validator
 
 from heatmill import job_index
-from heatmill.errors import JobNotFound
+from heatmill.errors import JobNotFound, RecordDamaged, RecordTooNew
 from heatmill.keys import JOB_PATTERN
 from heatmill.progress import read_job
 from heatmill.schemas import Job, JobPage, JobState
+from heatmill_api.damage import ask_for_repair
 from heatmill_api.replies import bad_page_token, linked, page_token, read_page_token, reply
 from heatmill_api.routing import Parameters, problems, versioned
 from heatmill_api.services import Services, job_id, services, tenant
@@ -59,24 +60,37 @@ def list_jobs(query: ListQuery) -> Response:
     size = min(query.page_size, MAX_PAGE)
     entries = job_index.newest_first(here.storage, here.state, tenant(), before)
     found: list[Job] = []
+    unreadable: dict[str, str] = {}
     for _ in range(MAX_SCANNED // size + 1):
         # Never more than what may still be given, so that the token is always the last entry looked at.
         batch = list(islice(entries, size - len(found)))
-        found += [linked(job) for job in _read(here, batch) if query.fits(job)]
+        found += [linked(job) for job in _read(here, batch, unreadable) if query.fits(job)]
         before = batch[-1] if batch else ""
         if len(found) == size or not batch:
             break
-    return reply(JobPage(jobs=tuple(found), next_page_token=page_token(before) if before else ""))
+    token = page_token(before) if before else ""
+    return reply(JobPage(jobs=tuple(found), next_page_token=token, unreadable=unreadable))
 
 
-def _read(here: Services, entries: list[str]) -> list[Job]:
-    """The jobs of these entries, in order; an entry whose job is gone gives none."""
+def _read(here: Services, entries: list[str], unreadable: dict[str, str]) -> list[Job]:
+    """The jobs of these entries, in order; an entry whose job is gone gives none.
+
+    Args:
+        here: The collaborators.
+        entries: Of the list.
+        unreadable: Takes the jobs whose records cannot be read, and why.
+    """
     names = [job_id(job_index.job_of(entry)) for entry in entries]
 
     def read(number: int) -> list[Job]:
         try:
             return [read_job(here.storage, here.state, names[number])]
         except JobNotFound:
+            return []
+        except (RecordDamaged, RecordTooNew) as error:
+            unreadable[names[number].job] = str(error)
+            if isinstance(error, RecordDamaged):
+                ask_for_repair(here, error)
             return []
 
     with ThreadPoolExecutor(READERS) as pool:

@@ -41,7 +41,7 @@ class WaitQuery(Parameters):
 
 @api.post(
     "/jobs",
-    responses={200: ValidRequest, 202: Job, **problems(400, 413, 415, 422, 503)},
+    responses={200: ValidRequest, 202: Job, **problems(400, 409, 413, 415, 422, 503)},
     openapi_extensions=body({JSON: ref(JobRequest), FORM: FORM_SCHEMA})
     | header("Idempotency-Key", "The same key with the same body gives the same job; 1 to 255 visible ASCII."),
 )

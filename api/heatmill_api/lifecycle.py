@@ -6,7 +6,15 @@ from http import HTTPStatus
 from flask import Response
 
 from heatmill import job_index, keys, records
-from heatmill.errors import InvalidRequest, JobDeleted, JobFinished, JobUnfinished, QueueUnavailable
+from heatmill.errors import (
+    InvalidRequest,
+    JobDeleted,
+    JobFinished,
+    JobNotFound,
+    JobUnfinished,
+    QueueUnavailable,
+    RecordDamaged,
+)
 from heatmill.progress import read_job
 from heatmill.schemas import Job, SourceRequest
 from heatmill_api.replies import job_reply
@@ -72,10 +80,11 @@ def delete_job(path: JobPath) -> Response:
     current = read_job(here.storage, here.state, job)
     if not current.done:
         raise JobUnfinished(f"job {job.job} is {current.state}; cancel it first")
-    accepted = records.load_request(here.storage, job)
+    # Of a request that is lost the list passes over what is left.
+    with suppress(JobNotFound, RecordDamaged, QueueUnavailable):
+        job_index.remove(here.state, records.load_request(here.storage, job))
     records.bury(here.storage, job)
-    # The timer does these as well.
+    # The timer does this as well.
     with suppress(QueueUnavailable):
-        job_index.remove(here.state, accepted)
         here.dispatcher.sweep(job)
     return Response(status=HTTPStatus.NO_CONTENT)

@@ -5,7 +5,7 @@ from typing import get_args
 from flask import Response
 
 from heatmill import keys, records
-from heatmill.errors import ResultNotFound
+from heatmill.errors import RecordDamaged, ResultNotFound
 from heatmill.job_map import JobMap, MapFile
 from heatmill.keys import JobId
 from heatmill.storage import ObjectMissing
@@ -65,6 +65,9 @@ def _why_not(here: Services, job: JobId) -> str:
     plan = records.load_plan(here.storage, job)
     if plan is not None and plan.map_error is not None:
         return f"job {job.job} has no map: {plan.map_error.detail}"
-    if here.storage.exists(keys.final(job)):
+    final = records.load_final(here.storage, job)
+    if final is not None and plan is not None and plan.makes_map and final.state != "cancelled":
+        raise RecordDamaged(keys.job_map(job, "json"), "it is missing")
+    if final is not None:
         return f"job {job.job} ended before its map was made"
     return f"the map of job {job.job} is made when all of its items are done"

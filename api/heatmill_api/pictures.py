@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 
 from heatmill import records
-from heatmill.errors import ImageTooLarge, ImageUnreadable, ResultNotFound
+from heatmill.errors import ImageTooLarge, ImageUnreadable, RecordDamaged, ResultNotFound
 from heatmill.image_uris import UriRefused, address
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.keys import CommitName, JobId
@@ -101,7 +101,10 @@ def _rows(here: Services, job: JobId, names: Iterable[CommitName]) -> Iterator[R
 
 def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[tuple[int, list[CommitName]]]:
     """The shards in which an item may be, and their records: one where its position is known, else all."""
-    accepted = records.load_request(here.storage, job)
+    try:
+        accepted = records.load_request(here.storage, job)
+    except RecordDamaged:
+        return records.committed_shards(here.storage, job)
     named = [request.id or str(number) for number, request in enumerate(accepted.request.items or ())]
     if index is None and item in named:
         index = named.index(item)
@@ -113,9 +116,12 @@ def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Ite
 
 def _stored(here: Services, heatmap: StoredPicture) -> bytes:
     try:
-        return here.storage.get_part(heatmap.key, heatmap.range)
+        data = here.storage.get_part(heatmap.key, heatmap.range)
     except ObjectMissing as error:
         raise ResultNotFound("the heatmap is no longer stored") from error
+    if heatmap.sha256 not in {None, hashlib.sha256(data).hexdigest()}:
+        raise ResultNotFound(f"the heatmap is damaged: {heatmap.key} does not hold what was written; submit it again")
+    return data
 
 
 def _image_uri(here: Services, job: JobId, shard: int, index: int) -> str:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from heatmill.errors import (
+    BeingRepaired,
     HeatmillError,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -22,6 +23,8 @@ from heatmill.errors import (
     MethodNotSupported,
     QueueFull,
     QueueUnavailable,
+    RecordDamaged,
+    RecordTooNew,
     ResultNotFound,
     StorageUnavailable,
     TooLarge,
@@ -41,12 +44,14 @@ STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
     ResultNotFound: HTTPStatus.NOT_FOUND,
     JobFinished: HTTPStatus.CONFLICT,
     JobUnfinished: HTTPStatus.CONFLICT,
+    RecordDamaged: HTTPStatus.CONFLICT,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownModel: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownMethod: HTTPStatus.UNPROCESSABLE_ENTITY,
     MethodNotSupported: HTTPStatus.UNPROCESSABLE_ENTITY,
     IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RecordTooNew: HTTPStatus.SERVICE_UNAVAILABLE,
     TransientError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
@@ -76,7 +81,7 @@ class RequestProblem(Problem):
 
 def register_problems(app: Flask) -> None:
     """Make every error of the app a problem."""
-    app.register_error_handler(HeatmillError, _expected)
+    app.register_error_handler(HeatmillError, problem_of)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
@@ -88,7 +93,7 @@ def invalid_query(error: ValidationError) -> Response:
     ]
     first = faults[0]
     place = f"{first['parameter']}: " if first["parameter"] else ""
-    return _expected(InvalidRequest(f"{place}{first['detail']}", faults))
+    return problem_of(InvalidRequest(f"{place}{first['detail']}", faults))
 
 
 def invalid_body(error: ValidationError, body: object) -> InvalidRequest:
@@ -113,6 +118,8 @@ def faulty(errors: Iterable[dict[str, object]]) -> InvalidRequest:
 def unavailable(error: TransientError) -> str:
     """What callers are told of a dependency that fails; the log gets the rest."""
     log.warning("unavailable", error=str(error))
+    if isinstance(error, BeingRepaired):
+        return str(error)
     return next(UNAVAILABLE[kind] for kind in type(error).__mro__ if kind in UNAVAILABLE)
 
 
@@ -141,7 +148,8 @@ def _step(value: object, part: int | str) -> tuple[object] | None:
     return None
 
 
-def _expected(error: HeatmillError) -> Response:
+def problem_of(error: HeatmillError) -> Response:
+    """The answer that tells of an error."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
     detail = f"{unavailable(error)}; try again" if isinstance(error, TransientError) else str(error)
     errors: list[dict[str, object]] = getattr(error, "errors", [])
@@ -159,9 +167,9 @@ def _http(error: HTTPException) -> Response | HTTPException:
     if error.response is not None or error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return error
     if isinstance(error, RequestEntityTooLarge):
-        return _expected(TooLarge(f"the request is too large; the limit is {_limits()}"))
+        return problem_of(TooLarge(f"the request is too large; the limit is {_limits()}"))
     if error.code == HTTPStatus.BAD_REQUEST:
-        return _expected(MalformedRequest(error.description or "the request cannot be read"))
+        return problem_of(MalformedRequest(error.description or "the request cannot be read"))
     code = re.sub(r"\W+", "_", error.name.lower())
     problem = RequestProblem(
         type=problem_type(code), title=error.name, status=error.code, detail=error.description or ""

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Literal
 
 from flask import Response, request
 from pydantic import Field
 
-from heatmill.keys import JobId
 from heatmill.presigning import Signer
 from heatmill.progress import read_job
 from heatmill.schemas import ResultPage, Row, Verdict
+from heatmill_api.damage import repaired
 from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
 from heatmill_api.routing import JobPath, Parameters, problems, ref, versioned
 from heatmill_api.rows import Place, Walk
@@ -61,10 +62,12 @@ def list_results(path: JobPath, query: ResultsQuery) -> Response:
     """
     here, job, start = services(), known(path.job), _read_place(query.page_token)
     # Asked before the commit records are listed: of a job that is terminal by then, none is still to come.
-    done = read_job(here.storage, here.state, job).done
+    current = read_job(here.storage, here.state, job)
+    has_all = current.done and current.state != "cancelled" and current.error is None
+    walk = partial(Walk, here.storage, job, current.done, has_all)
     if request.accept_mimetypes.best_match(["application/json", JSON_LINES]) == JSON_LINES:
-        return Response(_begun(_lines(here, job, start, query, done=done)), content_type=JSON_LINES)
-    return reply(_page(here, job, start, query, done=done))
+        return Response(_begun(_lines(here, walk(reads_shards=True), start, query)), content_type=JSON_LINES)
+    return reply(_page(here, walk(reads_shards=min(query.page_size, MAX_PAGE) > MANY_ROWS), start, query))
 
 
 def presigned(row: Row, sign: Signer) -> Row:
@@ -77,14 +80,14 @@ def presigned(row: Row, sign: Signer) -> Row:
     )
 
 
-def _page(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> ResultPage:
+def _page(here: Services, walk: Walk, start: Place, query: ResultsQuery) -> ResultPage:
     size = min(query.page_size, MAX_PAGE)
     sign = here.storage.get_signer(here.settings.presigned_seconds)
     found: list[Row] = []
     following = start
-    ended = done
+    ended = walk.done
     passed = 0
-    for place, row in Walk(here.storage, job, done, size > MANY_ROWS).rows(start):
+    for place, row in walk.rows(start):
         following = place
         passed += row is None
         if row is None and passed < MAX_PASSED:
@@ -105,15 +108,17 @@ def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
     return lines if first is None else chain([first], lines)
 
 
-def _lines(here: Services, job: JobId, start: Place, query: ResultsQuery, *, done: bool) -> Iterator[bytes]:
+def _lines(here: Services, walk: Walk, start: Place, query: ResultsQuery) -> Iterator[bytes]:
     seconds = here.settings.presigned_seconds
     sign = here.storage.get_signer(seconds)
-    for _, row in Walk(here.storage, job, done, reads_shards=True).rows(start):
-        if row is None:
-            # Signed anew for each shard: whoever reads slowly gets URLs that still work.
-            sign = here.storage.get_signer(seconds)
-        elif query.fits(row):
-            yield presigned(row, sign).model_dump_json().encode() + b"\n"
+    # The answer may have begun: what is damaged further on breaks it off.
+    with repaired(here):
+        for _, row in walk.rows(start):
+            if row is None:
+                # Signed anew for each shard: whoever reads slowly gets URLs that still work.
+                sign = here.storage.get_signer(seconds)
+            elif query.fits(row):
+                yield presigned(row, sign).model_dump_json().encode() + b"\n"
 
 
 def _read_place(token: str) -> Place:

@@ -2,9 +2,9 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from itertools import count
 
-from heatmill import records
+from heatmill import keys, records
+from heatmill.errors import RecordDamaged
 from heatmill.keys import CommitName, JobId
 from heatmill.read_ahead import read_ahead
 from heatmill.schemas import CommitHeader, Row
@@ -31,30 +31,50 @@ class Walk:
 
     Args:
         done: The job was terminal before this call.
+        has_all: It has a row for each item: it was neither cancelled nor given up.
         reads_shards: The parts of a shard are read at once: for whoever wants many rows.
     """
 
     storage: S3Storage
     job: JobId
     done: bool
+    has_all: bool = False
     reads_shards: bool = False
 
     def rows(self, start: Place) -> Iterator[tuple[Place, Row | None]]:
         """The rows from a place on, each with its own place; after a record's last row, the next one's place and None.
 
         While a job runs the walk ends before the first part that is not committed, so that no row appears later at a
-        place that was passed already. What a terminal job lacks (it was cancelled) is skipped.
+        place that was passed already. What a cancelled job lacks is skipped.
+
+        Raises:
+            RecordDamaged: What a job lacks that is done otherwise.
         """
         shards = records.committed_shards(self.storage, self.job, start.shard, LISTED)
-        for expected, (number, names) in zip(count(start.shard), shards, strict=False):
-            if number != expected and not self.done:
+        following = start.shard
+        for number, names in shards:
+            if number != following and not self._may_skip(following):
                 return
-            following = names if self.done else _without_gap(names)
             offset = start.offset if number == start.shard else 0
-            headers = yield from self._shard(following, Place(number, offset))
-            if not self.done and not records.is_whole(headers):
+            headers = yield from self._shard(names if self.done else _without_gap(names), Place(number, offset))
+            if not records.is_whole(headers) and not self._may_skip(number):
                 return
-            yield Place(number + 1), None
+            following = number + 1
+            yield Place(following), None
+        if self.has_all and following < self._units():
+            self._may_skip(following)
+
+    def _may_skip(self, shard: int) -> bool:
+        """Whether the walk goes on although not all of a shard is committed; of a job that has all, it is damaged."""
+        if self.has_all:
+            raise RecordDamaged(keys.commit(self.job, shard), "it is missing, or a part of it is")
+        return self.done
+
+    def _units(self) -> int:
+        plan = records.load_plan(self.storage, self.job)
+        if plan is None:
+            raise RecordDamaged(keys.plan(self.job), "it is missing")
+        return plan.shards
 
     def _shard(self, names: list[CommitName], start: Place) -> ShardRows:
         """The rows of one shard from a place on."""

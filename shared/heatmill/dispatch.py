@@ -23,6 +23,7 @@ PLAN = "heatmill.plan"
 FEED = "heatmill.feed"
 FINISH = "heatmill.finish"
 SWEEP = "heatmill.sweep"
+MEND = "heatmill.mend"
 
 # Holds a message for the moment in which it is proved that one can be sent.
 PROBE_LIST = "heatmill:probe"
@@ -74,6 +75,10 @@ class Dispatcher:
     def sweep(self, job: JobId) -> None:
         """Ask a control worker to remove what a deleted job has left."""
         self._ring(SWEEP, job)
+
+    def mend(self, job: JobId) -> None:
+        """Ask a control worker to look at the records of a job, one of which is damaged or missing."""
+        self._ring(MEND, job)
 
     def _ring(self, task: str, job: JobId | None = None) -> None:
         if self._rings is not None and not self._rings.is_first(task, job):

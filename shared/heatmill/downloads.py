@@ -1,5 +1,6 @@
 """A job's pictures as files in a folder: safe names, whole files only, and `results.jsonl` that says what is what."""
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from heatmill.errors import RequestError
+from heatmill.errors import RequestError, ServiceUnavailable
 from heatmill.job_map import JobMap
 from heatmill.overlay import overlay
 from heatmill.schemas import Row, StoredFile
@@ -160,13 +161,26 @@ def _fetch_row(stem: Path, origin: Origin, row: Row, photo: bytes | None) -> dic
     """Write one result's files and give back their names by kind."""
     files = {}
     if row.heatmap is not None and row.heatmap.url is not None:
-        heatmap = origin.download(row.heatmap)
+        heatmap = _whole(row.heatmap, origin.download(row.heatmap))
         files["heatmap"] = _write(_with_ending(stem, ".png"), heatmap)
         if photo is not None:
             files["overlay"] = _write(_with_ending(stem, ".overlay.png"), _laid_over(photo, heatmap))
     if row.attribution is not None and row.attribution.url is not None:
-        files["attribution"] = _write(_with_ending(stem, ".npy"), origin.download(row.attribution))
+        files["attribution"] = _write(
+            _with_ending(stem, ".npy"), _whole(row.attribution, origin.download(row.attribution))
+        )
     return files
+
+
+def _whole(file: StoredFile, content: bytes) -> bytes:
+    """A file as it was written.
+
+    Raises:
+        ServiceUnavailable: What is stored is something else.
+    """
+    if file.sha256 not in {None, hashlib.sha256(content).hexdigest()}:
+        raise ServiceUnavailable(f"{file.key} is damaged: it does not hold what was written; submit the image again")
+    return content
 
 
 def _suffix(row: Row) -> str:

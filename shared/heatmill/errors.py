@@ -31,11 +31,14 @@
     │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
     │   ├── ModelNotOnThisWorker      the worker's models.toml does not name the model
     │   ├── MethodNotOnThisWorker     the method's package is not installed on the worker
-    │   └── RedisUnsuitable           the setting names no Redis that heatmill can work with
+    │   ├── RedisUnsuitable           the setting names no Redis that heatmill can work with
+    │   └── RecordTooNew              a newer heatmill wrote a record that this one cannot read
+    ├── RecordDamaged         a stored record is not what its key says: it is set aside, and made again where it can be
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
         │   └── QueueFull                 Redis has no memory left; the operator gives it more
         ├── ServiceUnavailable        heatmill itself, seen from the client
+        ├── BeingRepaired             a stored record is damaged, and is made again
         ├── ClaimLost                 another worker holds the shard now
         ├── ShardUnfinished           a worker gives a shard back, the parts that are done apart
         └── Unconfirmed               work failed in a way that nobody foresaw, and no second worker agrees yet
@@ -232,6 +235,24 @@ class RedisUnsuitable(MachineError):
     """`HEATMILL_REDIS_URL` names no single Redis, or cannot be read."""
 
 
+class RecordTooNew(MachineError):
+    """A record has a newer format than this heatmill reads; one of a newer version does."""
+
+    def __init__(self, key: str, stated: int, known: int) -> None:
+        super().__init__(
+            f"{key} has format {stated}, and this heatmill reads up to {known}: a newer version wrote it",
+            lacks=f"records of format {stated}",
+        )
+
+
+class RecordDamaged(HeatmillError):
+    """The record under a key cannot be read, or is that of something else."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key} is damaged: {reason}")
+        self.key = key
+
+
 class TransientError(HeatmillError):
     """Nobody has to act: the work is tried again."""
 
@@ -250,6 +271,10 @@ class QueueFull(QueueUnavailable):
 
 class ServiceUnavailable(TransientError):
     """The service cannot be reached, or cannot answer now."""
+
+
+class BeingRepaired(TransientError):
+    """A stored record is damaged or missing, and a control worker was asked to make it again."""
 
 
 class ClaimLost(TransientError):

@@ -11,9 +11,9 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import islice, takewhile
 
-from heatmill import records
+from heatmill import keys, records
 from heatmill.coordination.redis_errors import translated
-from heatmill.errors import JobNotFound, QueueUnavailable
+from heatmill.errors import JobNotFound, QueueUnavailable, RecordDamaged
 from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob
 from heatmill.state import RedisJobStore
@@ -128,6 +128,9 @@ def _read_entries(storage: S3Storage, tenant: str) -> list[str]:
             return [_entry(records.load_created_at(storage, JobId(tenant, job)), job)]
         except JobNotFound:
             return []
+        except RecordDamaged:
+            written = next(storage.list(keys.request(JobId(tenant, job))), None)
+            return [] if written is None else [_entry(written.modified, job)]
 
     with ThreadPoolExecutor(READERS) as pool:
         jobs = storage.folders(f"{tenant}/jobs/")

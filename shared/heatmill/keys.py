@@ -50,6 +50,13 @@ class JobId:
         return f"{self.tenant}/jobs/{self.job}/"
 
 
+class ShardId(NamedTuple):
+    """A shard of a job."""
+
+    job: JobId
+    number: int
+
+
 def reserved_names() -> frozenset[str]:
     """First parts of keys that belong to no tenant: those of every `_PREFIX` of this module."""
     return frozenset(value.rstrip("/") for name, value in globals().items() if name.endswith("_PREFIX"))
@@ -127,10 +134,14 @@ def before_commits(job: JobId, number: int) -> str:
     return _commits_from(job, number)
 
 
-def commit_name(key: str) -> CommitName | None:
+def commit_name(job: JobId, key: str) -> CommitName | None:
     """Read back what `commit` wrote; None where the key is of something else."""
-    match = COMMIT_NAME.fullmatch(key.rsplit("/", 1)[1])
-    return match and CommitName(int(match[1]), None if match[2] is None else int(match[2]))
+    match = COMMIT_NAME.fullmatch(key.removeprefix(commits(job)))
+    if match is None:
+        return None
+    name = CommitName(int(match[1]), None if match[2] is None else int(match[2]))
+    # Seven digits of which the first is none of the number's are a name that nobody wrote.
+    return name if commit(job, *name) == key else None
 
 
 def table(job: JobId, part: int) -> str:
@@ -166,6 +177,18 @@ def shard_features(job: JobId, shard_number: int) -> str:
 def job_map(job: JobId, ending: str) -> str:
     """The map: `json` tells of it and is written last, `jsonl` and `parquet` hold its points, `png` shows it."""
     return f"{job.prefix}map.{ending}"
+
+
+def set_aside(key: str) -> str:
+    """Where a damaged object of a job is kept, to be looked at by a person."""
+    tenant, jobs, job, name = key.split("/", 3)
+    return f"{tenant}/{jobs}/{job}/damaged/{name}"
+
+
+def owner(key: str) -> JobId:
+    """The job that an object belongs to."""
+    tenant, _, job, _ = key.split("/", 3)
+    return JobId(tenant, job)
 
 
 def cancelled(job: JobId) -> str:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 from heatmill import keys
+from heatmill.errors import RecordDamaged, RecordTooNew
+from heatmill.jobs.documents import decode, encode
 from heatmill.models import ModelSpec
 from heatmill.schemas import ModelFacts, Schema, Sha256
 from heatmill.storage import ObjectMissing, S3Storage
@@ -34,7 +36,7 @@ def store_facts(storage: S3Storage, spec: ModelSpec, facts: ModelFacts) -> None:
     """
     newest = NewestFacts(key=facts.key, entry=entry_digest(spec))
     storage.put(keys.model_facts(facts.key), facts.model_dump_json().encode(), JSON)
-    storage.put(keys.newest_facts(spec.name), newest.model_dump_json().encode(), JSON)
+    storage.put(keys.newest_facts(spec.name), encode(newest), JSON)
 
 
 def load_facts(storage: S3Storage, key: str) -> ModelFacts | None:
@@ -44,8 +46,8 @@ def load_facts(storage: S3Storage, key: str) -> ModelFacts | None:
         StorageUnavailable: The store does not answer.
     """
     try:
-        return ModelFacts.model_validate_json(storage.get(keys.model_facts(key)))
-    except (ObjectMissing, ValueError):
+        return decode(ModelFacts, keys.model_facts(key), storage.get(keys.model_facts(key)))
+    except (ObjectMissing, RecordDamaged, RecordTooNew):
         return None
 
 
@@ -56,7 +58,7 @@ def load_newest_facts(storage: S3Storage, spec: ModelSpec) -> ModelFacts | None:
         StorageUnavailable: The store does not answer.
     """
     try:
-        newest = NewestFacts.model_validate_json(storage.get(keys.newest_facts(spec.name)))
-    except (ObjectMissing, ValueError):
+        newest = decode(NewestFacts, keys.newest_facts(spec.name), storage.get(keys.newest_facts(spec.name)))
+    except (ObjectMissing, RecordDamaged, RecordTooNew):
         return None
     return load_facts(storage, newest.key) if newest.entry == entry_digest(spec) else None

@@ -5,9 +5,10 @@ from itertools import count, islice
 from typing import Any
 
 from heatmill import keys
-from heatmill.errors import HeatmillError, InternalError, InvalidItem, MapUnavailable
+from heatmill.errors import HeatmillError, InternalError, InvalidItem, MapUnavailable, RecordDamaged
+from heatmill.jobs.documents import encode
 from heatmill.keys import JobId
-from heatmill.records import load_plan, load_shard, store_shard
+from heatmill.records import load_plan, load_shard, set_aside, store_shard
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, JobRequest, Plan, Problem, problem_type
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 
@@ -47,8 +48,11 @@ def plan_steps(
     Shard files are write-once: a planner that was cut off, or that has company, goes on after what is already written,
     so that a source which changed in between never gives two versions of a shard.
     """
-    if (known := load_plan(storage, job)) is not None:
-        return known
+    try:
+        if (known := load_plan(storage, job)) is not None:
+            return known
+    except RecordDamaged as error:
+        set_aside(storage, error.key)
     request = accepted.request
     shards = items = results = 0
     for shard in _shards(storage, job, accepted.shard_items, list_items):
@@ -58,20 +62,20 @@ def plan_steps(
             items += len(shard)
             results += sum(len(expected_rows(item, request)) for item in shard)
     map_error = None if request.map is None else map_fault(items)
-    plan = new_plan(request, shards=shards, items=items, results=results, map_error=map_error)
+    plan = new_plan(job, request, shards=shards, items=items, results=results, map_error=map_error)
     return store_plan(storage, job, plan)
 
 
-def new_plan(request: JobRequest, **found: Any) -> Plan:
+def new_plan(job: JobId, request: JobRequest, **found: Any) -> Plan:
     """A plan of this request, with what was found of its items."""
     asked = {"model": request.model, "methods": request.methods, "top_k": request.top_k, "map": request.map}
-    return Plan(**asked, layout=request.layout, cache=request.cache, **found)
+    return Plan(job=job.job, **asked, layout=request.layout, cache=request.cache, **found)
 
 
 def store_plan(storage: S3Storage, job: JobId, plan: Plan) -> Plan:
     """Write the plan once, and give back the one that is stored."""
     try:
-        storage.write_once(keys.plan(job), plan.model_dump_json().encode())
+        storage.write_once(keys.plan(job), encode(plan))
     except WriteConflict:
         return load_plan(storage, job) or plan
     return plan
@@ -142,7 +146,10 @@ def _shards(storage: S3Storage, job: JobId, size: int, list_items: ListItems) ->
             try:
                 store_shard(storage, job, number, shard)
             except WriteConflict:
-                shard, source = load_shard(storage, job, number), None
+                if (theirs := _stored(storage, job, number)) is None:
+                    store_shard(storage, job, number, shard)
+                else:
+                    shard, source = theirs, None
         last = shard[-1]
         yield shard
 
@@ -163,6 +170,9 @@ def _stored(storage: S3Storage, job: JobId, number: int) -> tuple[Item, ...] | N
     try:
         return load_shard(storage, job, number)
     except ObjectMissing:
+        return None
+    except RecordDamaged as error:
+        set_aside(storage, error.key)
         return None
 
 

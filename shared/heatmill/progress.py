@@ -6,10 +6,10 @@ from typing import Any
 
 from heatmill import keys, records
 from heatmill.committed import Committed
-from heatmill.errors import QueueUnavailable
+from heatmill.errors import QueueUnavailable, RecordDamaged
 from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
-from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapStatus, Plan
+from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapRequest, MapStatus, Plan
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
@@ -37,6 +37,7 @@ def read_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
 
     Raises:
         JobNotFound: There is no such job.
+        RecordDamaged: A record that says so is damaged or missing.
     """
     try:
         progress = state.progress(job)
@@ -44,7 +45,18 @@ def read_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
         progress = None
     if progress is not None:
         return open_job(job, progress)
-    return records.load_final(storage, job) or open_job(job, stored_progress(storage, job))
+    return records.load_final(storage, job) or _forgotten(storage, job)
+
+
+def _forgotten(storage: S3Storage, job: JobId) -> Job:
+    """A job that Redis does not know, and that had no end when that was looked for."""
+    found = open_job(job, stored_progress(storage, job))
+    if storage.exists(keys.open_marker(job)):
+        return found
+    final = records.load_final(storage, job)
+    if final is None:
+        raise RecordDamaged(keys.final(job), "it is missing")
+    return final
 
 
 def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
@@ -54,8 +66,16 @@ def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
         JobNotFound: There is no such job.
     """
     accepted = records.load_request(storage, job)
-    found = progress_of(accepted, records.load_plan(storage, job), records.committed(storage, job))
+    found = progress_of(accepted, _plan(storage, job), records.committed(storage, job))
     return replace(found, cancelled=storage.exists(keys.cancelled(job)))
+
+
+def _plan(storage: S3Storage, job: JobId) -> Plan | None:
+    """The plan; one that is damaged is made again."""
+    try:
+        return records.load_plan(storage, job)
+    except RecordDamaged:
+        return None
 
 
 def progress_of(accepted: AcceptedJob, plan: Plan | None = None, committed: Committed = NOTHING) -> JobProgress:
@@ -92,12 +112,11 @@ def summary(accepted: AcceptedJob) -> dict[str, Any]:
     }
 
 
-def map_status(storage: S3Storage, job: JobId, *, cancelled: bool) -> MapStatus | None:
+def map_status(storage: S3Storage, job: JobId, asked: MapRequest | None, *, cancelled: bool) -> MapStatus | None:
     """What became of the map of a job that is complete; None where none was asked for."""
-    plan = records.load_plan(storage, job)
-    asked = records.load_request(storage, job).request.map
     if asked is None:
         return None
+    plan = records.load_plan(storage, job)
     made = records.load_map(storage, job)
     error = (made and made.error) or (plan and (plan.map_error or plan.error)) or None
     if made is not None and error is None:

@@ -3,7 +3,8 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import groupby
 from typing import TypeVar
@@ -14,10 +15,11 @@ from heatmill import keys
 from heatmill.committed import Committed, HalfDone, Shards
 from heatmill.errors import JobDeleted, JobNotFound
 from heatmill.job_map import JobMap
+from heatmill.jobs.documents import check_sha256, checked, decode, decode_line, encode, encode_lines
 from heatmill.jobs.parts import Part
-from heatmill.keys import CommitName, JobId
+from heatmill.keys import CommitName, JobId, ShardId
 from heatmill.read_ahead import read_ahead
-from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row
+from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row, ShardHeader
 from heatmill.storage import ListedObject, ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
@@ -35,14 +37,17 @@ def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
 
     Raises:
         JobNotFound: There is no such job; `JobDeleted` where there was.
+        RecordDamaged: What is stored is not the request of this job.
     """
+    key = keys.request(job)
     try:
-        record = storage.get(keys.request(job))
+        record = storage.get(key)
     except ObjectMissing as error:
         raise JobNotFound(f"there is no job {job.job}") from error
     if record == TOMBSTONE:
         raise JobDeleted(f"job {job.job} was deleted")
-    return AcceptedJob.model_validate_json(record)
+    accepted = decode(AcceptedJob, key, record)
+    return checked(accepted, key, lambda found: (found.tenant, found.id), (job.tenant, job.job))
 
 
 def bury(storage: S3Storage, job: JobId) -> None:
@@ -60,6 +65,7 @@ def load_created_at(storage: S3Storage, job: JobId) -> datetime:
 
     Raises:
         JobNotFound: There is no such job.
+        RecordDamaged: What is stored is not the request of this job.
     """
     try:
         head = storage.get(keys.request(job), max_bytes=HEADER_BYTES)
@@ -70,13 +76,21 @@ def load_created_at(storage: S3Storage, job: JobId) -> datetime:
 
 
 def load_plan(storage: S3Storage, job: JobId) -> Plan | None:
-    """The plan, where it is complete."""
-    return _load(storage, keys.plan(job), Plan)
+    """The plan, where it is complete.
+
+    Raises:
+        RecordDamaged: What is stored is no plan of this job.
+    """
+    return _load(storage, keys.plan(job), Plan, lambda plan: plan.job or job.job, job.job)
 
 
 def load_final(storage: S3Storage, job: JobId) -> Job | None:
-    """The terminal job, where it is terminal."""
-    return _load(storage, keys.final(job), Job)
+    """The terminal job, where it is terminal.
+
+    Raises:
+        RecordDamaged: What is stored is no end of this job.
+    """
+    return _load(storage, keys.final(job), Job, lambda final: final.id, job.job)
 
 
 def load_map(storage: S3Storage, job: JobId) -> JobMap | None:
@@ -89,8 +103,19 @@ def load_shard(storage: S3Storage, job: JobId, number: int) -> tuple[Item, ...]:
 
     Raises:
         ObjectMissing: The job has no such shard.
+        RecordDamaged: What is stored is not that shard.
     """
-    return tuple(Item.model_validate_json(line) for line in storage.get(keys.shard(job, number)).splitlines())
+    key = keys.shard(job, number)
+    first, _, rest = storage.get(key).partition(b"\n")
+    if b'"sha256":' not in first:
+        # As earlier versions wrote them.
+        first, rest = b"", first + b"\n" + rest
+    lines = rest.splitlines()
+    if first:
+        header = decode(ShardHeader, key, first)
+        checked(header, key, lambda found: (found.job, found.shard, found.items), (job.job, number, len(lines)))
+        check_sha256(key, header.sha256, rest)
+    return tuple(decode_line(Item, key, line) for line in lines)
 
 
 def store_shard(storage: S3Storage, job: JobId, number: int, items: Iterable[Item]) -> None:
@@ -99,16 +124,24 @@ def store_shard(storage: S3Storage, job: JobId, number: int, items: Iterable[Ite
     Raises:
         WriteConflict: The shard holds other items.
     """
-    storage.write_once(keys.shard(job, number), _lines(items), "application/jsonl")
+    listed = tuple(items)
+    body = encode_lines(listed)
+    header = ShardHeader(job=job.job, shard=number, items=len(listed), sha256=hashlib.sha256(body).hexdigest())
+    storage.write_once(keys.shard(job, number), encode(header) + b"\n" + body, "application/jsonl")
 
 
 def load_header(storage: S3Storage, job: JobId, number: int, part: int | None = None) -> CommitHeader | None:
-    """The counts of a part of a shard, or of a whole one; None where there is no such record."""
+    """The counts of a part of a shard, or of a whole one; None where there is no such record.
+
+    Raises:
+        RecordDamaged: What is stored does not begin like that record.
+    """
+    key = keys.commit(job, number, part)
     try:
-        head = storage.get(keys.commit(job, number, part), max_bytes=HEADER_BYTES)
+        head = storage.get(key, max_bytes=HEADER_BYTES)
     except ObjectMissing:
         return None
-    return CommitHeader.model_validate_json(head.split(b"\n", 1)[0])
+    return _header(job, CommitName(number, part), head.partition(b"\n")[0])
 
 
 def load_rows(storage: S3Storage, job: JobId, number: int) -> Iterator[Row]:
@@ -131,20 +164,25 @@ def load_commit(
 
     Raises:
         ObjectMissing: There is no such record.
+        RecordDamaged: What is stored is not that record as it was written.
     """
-    header, *lines = storage.get(keys.commit(job, number, part)).splitlines()
-    return CommitHeader.model_validate_json(header), (Row.model_validate_json(line) for line in lines)
+    key = keys.commit(job, number, part)
+    first, _, body = storage.get(key).partition(b"\n")
+    header = _header(job, CommitName(number, part), first)
+    check_sha256(key, header.sha256, body)
+    return header, (decode_line(Row, key, line) for line in body.splitlines())
 
 
 def commit_record(
-    shard: int, rows: Iterable[Row], seconds: float, worker: str, part: Part | None = None
+    shard: ShardId, rows: Iterable[Row], seconds: float, worker: str, part: Part | None = None
 ) -> tuple[CommitHeader, bytes]:
     """The commit record of a part of a shard, or of a whole one: a header line, then one line per row."""
     rows = tuple(rows)
-    body = _lines(rows)
+    body = encode_lines(rows)
     succeeded = sum(row.status == "succeeded" for row in rows)
     header = CommitHeader(
-        shard=shard,
+        job=shard.job.job,
+        shard=shard.number,
         part=None if part is None else part.number,
         parts=1 if part is None else part.of,
         items=(rows[0].index, rows[-1].index + 1) if rows else None,
@@ -155,7 +193,7 @@ def commit_record(
         worker=worker,
         sha256=hashlib.sha256(body).hexdigest(),
     )
-    return header, header.model_dump_json().encode() + b"\n" + body
+    return header, encode(header) + b"\n" + body
 
 
 def committed_names(storage: S3Storage, job: JobId, start: int = 0, at_a_time: int = 1000) -> Iterator[CommitName]:
@@ -164,7 +202,7 @@ def committed_names(storage: S3Storage, job: JobId, start: int = 0, at_a_time: i
     A whole shard's record comes after those of its parts.
     """
     after = keys.before_commits(job, start) if start else ""
-    return _names(storage.list(keys.commits(job), after, at_a_time))
+    return _names(job, storage.list(keys.commits(job), after, at_a_time))
 
 
 def committed_shards(
@@ -177,7 +215,7 @@ def committed_shards(
 
 def shard_names(storage: S3Storage, job: JobId, number: int) -> list[CommitName]:
     """The commit records that count for one shard."""
-    return standing(_names(storage.list(keys.shard_commits(job, number))))
+    return standing(_names(job, storage.list(keys.shard_commits(job, number))))
 
 
 def standing(names: Iterable[CommitName]) -> list[CommitName]:
@@ -216,16 +254,31 @@ def committed(storage: S3Storage, job: JobId) -> Committed:
     return Committed(shards, counts["succeeded"], counts["failed"], counts["cached"], half_done)
 
 
-def _names(listed: Iterable[ListedObject]) -> Iterator[CommitName]:
-    return (name for entry in listed if (name := keys.commit_name(entry.key)) is not None)
+def set_aside(storage: S3Storage, key: str) -> None:
+    """Move a damaged object of a job out of the way, to be looked at by a person; it goes with the job."""
+    with suppress(ObjectMissing):
+        storage.copy(key, keys.set_aside(key))
+    storage.delete([key])
 
 
-def _load(storage: S3Storage, key: str, schema: type[M]) -> M | None:
+def _names(job: JobId, listed: Iterable[ListedObject]) -> Iterator[CommitName]:
+    return (name for entry in listed if (name := keys.commit_name(job, entry.key)) is not None)
+
+
+def _load(
+    storage: S3Storage, key: str, schema: type[M], told: Callable[[M], object] = lambda _: None, wanted: object = None
+) -> M | None:
     try:
-        return schema.model_validate_json(storage.get(key))
+        return checked(decode(schema, key, storage.get(key)), key, told, wanted)
     except ObjectMissing:
         return None
 
 
-def _lines(models: Iterable[BaseModel]) -> bytes:
-    return b"".join(model.model_dump_json(exclude_defaults=True).encode() + b"\n" for model in models)
+def _header(job: JobId, name: CommitName, line: bytes) -> CommitHeader:
+    key = keys.commit(job, *name)
+    return checked(
+        decode(CommitHeader, key, line),
+        key,
+        lambda header: (header.job or job.job, header.shard, header.part),
+        (job.job, *name),
+    )

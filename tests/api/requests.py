@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from heatmill import keys, records
 from heatmill.jobs.parts import Part
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.progress import read_job
 from heatmill.schemas import CommitHeader, JobState, Row, StoredPicture, Target
 from heatmill.state import RedisJobStore
@@ -42,7 +42,7 @@ def answered(answer: TestResponse, status: int = 200) -> dict[str, Any]:
 
 def commit(storage: S3Storage, job: JobId, shard: int, *rows: Row, part: Part | None = None) -> CommitHeader:
     """Commit a whole shard as workers of earlier versions did, or a part of one."""
-    header, record = records.commit_record(shard, rows, 1.0, "test", part)
+    header, record = records.commit_record(ShardId(job, shard), rows, 1.0, "test", part)
     storage.write_once(keys.commit(job, shard, header.part), record)
     return header
 

@@ -42,7 +42,7 @@ def made(storage: S3Storage, job: JobId) -> JobMap:
 def finished(storage: S3Storage, job: JobId, client: FlaskClient) -> dict[str, Any]:
     """End the job as the control worker does."""
     shown = answered(client.get(f"/v1/jobs/{job.job}"))
-    status = map_status(storage, job, cancelled=False)
+    status = map_status(storage, job, records.load_request(storage, job).request.map, cancelled=False)
     assert status
     final = {**shown, "state": "succeeded", "done": True, "map": status.model_dump()}
     storage.write_once(keys.final(job), Job.model_validate(final).model_dump_json().encode())
@@ -129,7 +129,7 @@ def test_a_map_that_cannot_be_made_says_why(client: FlaskClient, storage: S3Stor
     failed = JobMap(method="tsne", items=0, left_out=3, error=map_problem("1 of 3 succeeded"))
     storage.put(keys.job_map(job, "json"), failed.model_dump_json().encode())
     assert "1 of 3 succeeded" in answered(client.get(f"/v1/jobs/{job.job}/map"), 404)["detail"]
-    status = map_status(storage, job, cancelled=False)
+    status = map_status(storage, job, records.load_request(storage, job).request.map, cancelled=False)
     assert status
     assert (status.state, status.error) == ("failed", failed.error)
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from heatmill import keys, records
 from heatmill.byte_ranges import byte_range
 from heatmill.errors import StorageUnavailable
-from heatmill.keys import CommitName, JobId
+from heatmill.keys import CommitName, JobId, ShardId
 from heatmill.progress import read_job
 from heatmill.schemas import CommitHeader, Problem, Row, StoredArray
 from heatmill.state import RedisJobStore
@@ -79,7 +79,7 @@ def test_the_shards_that_a_cancelled_job_lacks_are_skipped(
     job = submit(client, items=5)
     commit(storage, job, 1, row(1))
     commit(storage, job, 3, row(3))
-    finish(storage, state, job)
+    finish(storage, state, job, "cancelled")
     assert walked(client, job, page_size=1) == [1, 3]
 
 
@@ -140,9 +140,9 @@ def test_a_stream_of_many_rows_begins_at_once_and_holds_one_shard(
     job, file = submit(client, items=2), StoredArray(key="k" * 80, shape=(1,), factor=1.0)
     shard, shards, read = [row(index, attribution=file) for index in range(500)], 200, []
 
-    def load_commit(_: S3Storage, __: JobId, number: int, ___: None) -> tuple[CommitHeader, Iterator[Row]]:
+    def load_commit(_: S3Storage, job: JobId, number: int, __: None) -> tuple[CommitHeader, Iterator[Row]]:
         read.append(number)
-        header, _record = records.commit_record(number, shard, 1.0, "test")
+        header, _record = records.commit_record(ShardId(job, number), shard, 1.0, "test")
         return header, iter([one.model_copy(update={"index": number * 500 + one.index}) for one in shard])
 
     monkeypatch.setattr(records, "load_commit", load_commit)

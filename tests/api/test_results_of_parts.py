@@ -117,7 +117,7 @@ def test_a_page_reads_the_parts_that_it_shows_and_little_of_those_before(
     really_get = S3Storage.get
 
     def get(self: S3Storage, key: str, max_bytes: int | None = None) -> bytes:
-        read.append((keys.commit_name(key), max_bytes)) if "/results/" in key else None
+        read.append((keys.commit_name(job, key), max_bytes)) if "/results/" in key else None
         return really_get(self, key, max_bytes)
 
     monkeypatch.setattr(S3Storage, "get", get)

@@ -10,11 +10,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from heatmill import keys
+from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
 from heatmill.cli import main
+from heatmill.committed import Committed
 from heatmill.dispatch import Dispatcher
 from heatmill.keys import JobId
+from heatmill.planning import new_plan, store_plan
 from heatmill.progress import job_state, read_job
 from heatmill.schemas import Row
 from heatmill.settings import Settings
@@ -53,7 +55,12 @@ class Served:
         self.state.forget(job)
 
     def explain(self, job_id: str, *rows: Row) -> None:
-        """All of a job's work."""
+        """All of a job's work, in one shard."""
+        job = JobId("default", job_id)
+        if records.load_plan(self.storage, job) is None:
+            asked = records.load_request(self.storage, job).request
+            plan = new_plan(job, asked, shards=1, items=len(rows), results=len(rows))
+            self.state.register(job, {}, store_plan(self.storage, job, plan), Committed())
         self.commit(job_id, *rows)
         self.finish(job_id)
 

@@ -36,7 +36,13 @@ def ended(served: Served, job: JobId, made: JobMap) -> Job:
     served.explain(job.job, *rows)
     final = records.load_final(served.storage, job)
     assert final
-    shown = final.model_copy(update={"map": map_status(served.storage, job, cancelled=False)})
+    shown = final.model_copy(
+        update={
+            "map": map_status(
+                served.storage, job, records.load_request(served.storage, job).request.map, cancelled=False
+            )
+        }
+    )
     served.storage.put(keys.final(job), shown.model_dump_json().encode())
     return shown
 

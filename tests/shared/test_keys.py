@@ -73,13 +73,15 @@ def test_text_that_is_no_job_id_is_an_error() -> None:
 @pytest.mark.parametrize("number", [0, 7, 999_999, 1_000_000])
 def test_shard_and_part_can_be_read_from_the_key_of_a_commit_record(number: int, part: int | None) -> None:
     key = keys.commit(JOB, number, part)
-    assert keys.commit_name(key) == (number, part)
+    assert keys.commit_name(JOB, key) == (number, part)
     assert key.startswith(keys.shard_commits(JOB, number))
 
 
-@pytest.mark.parametrize("name", ["", "x", "000007", "000007.parquet", "000007.12.jsonl", "7.jsonl", "000007.a.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["", "x", "000007", "000007.parquet", "000007.12.jsonl", "7.jsonl", "000007.a.jsonl", "a/000007.jsonl"]
+)
 def test_what_is_no_commit_record_has_no_such_name(name: str) -> None:
-    assert keys.commit_name(f"{keys.commits(JOB)}{name}") is None
+    assert keys.commit_name(JOB, f"{keys.commits(JOB)}{name}") is None
 
 
 def test_commit_records_are_listed_by_shard_and_part_and_a_whole_shards_after_those_of_its_parts() -> None:

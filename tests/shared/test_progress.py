@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heatmill import keys, progress, records
 from heatmill.errors import JobNotFound
 from heatmill.job_progress import JobProgress
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.planning import inline_items, write_plan
 from heatmill.progress import job_state, open_job, read_job
@@ -76,7 +76,7 @@ def job(storage: S3Storage) -> JobId:
 
 def commit(storage: S3Storage, job: JobId, shard: int) -> None:
     rows = [Row(item="i", index=n, method="m", rank=0, status="succeeded") for n in range(2)]
-    storage.write_once(keys.commit(job, shard), records.commit_record(shard, rows, 1.0, "w")[1])
+    storage.write_once(keys.commit(job, shard), records.commit_record(ShardId(job, shard), rows, 1.0, "w")[1])
 
 
 def test_an_unknown_job_is_not_found(storage: S3Storage, state: RedisJobStore) -> None:

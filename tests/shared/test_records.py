@@ -11,7 +11,7 @@ from heatmill import keys, records
 from heatmill.committed import Committed, HalfDone, Shards
 from heatmill.errors import JobNotFound
 from heatmill.jobs.parts import Part, parts_of
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.schemas import Counts, Item, Job, MethodRequest, Problem, Row
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 from tests.shared.accepted import accepted_job, store
@@ -34,7 +34,7 @@ def job(storage: S3Storage) -> JobId:
 def commit(
     storage: S3Storage, job: JobId, shard: int, rows: list[Row], worker: str = "w", part: Part | None = None
 ) -> None:
-    header, record = records.commit_record(shard, rows, 1.23456, worker, part)
+    header, record = records.commit_record(ShardId(job, shard), rows, 1.23456, worker, part)
     storage.write_once(keys.commit(job, shard, header.part), record)
 
 
@@ -89,7 +89,7 @@ def test_a_shards_items_are_read_as_they_were_written_and_stay(storage: S3Storag
 
 def test_a_commit_record_is_a_header_and_its_rows(storage: S3Storage, job: JobId) -> None:
     rows = [row(0), row(1, "failed"), row(2)]
-    header, record = records.commit_record(4, rows, 1.23456, "worker")
+    header, record = records.commit_record(ShardId(job, 4), rows, 1.23456, "worker")
     storage.write_once(keys.commit(job, 4), record)
     assert (header.shard, header.succeeded, header.failed, header.seconds, header.worker) == (4, 2, 1, 1.235, "worker")
     assert header.sha256 == hashlib.sha256(record.split(b"\n", 1)[1]).hexdigest()
@@ -174,7 +174,9 @@ def test_a_stray_object_among_the_commit_records_is_none(storage: S3Storage, job
 
 @given(statuses=st.lists(st.sampled_from(["succeeded", "failed"]), max_size=20))
 def test_every_row_is_counted_once(statuses: list[str]) -> None:
-    header, record = records.commit_record(0, [row(n, status) for n, status in enumerate(statuses)], 0.0, "w")
+    header, record = records.commit_record(
+        ShardId(JobId("tenant", "job"), 0), [row(n, status) for n, status in enumerate(statuses)], 0.0, "w"
+    )
     assert header.succeeded == statuses.count("succeeded")
     assert header.failed == statuses.count("failed")
     assert record.count(b"\n") == len(statuses) + 1

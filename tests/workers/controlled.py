@@ -3,7 +3,7 @@
 from heatmill import keys, records
 from heatmill.dispatch import FINISH
 from heatmill.jobs.parts import parts_of
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.schemas import Row, Target
 from heatmill_workers.control import Control, feed
 from heatmill_workers.finishing import finish
@@ -21,7 +21,7 @@ def commit(control: Control, job: JobId, number: int) -> None:
             Row(item=item.id, index=item.index, method="saliency", rank=0, status="succeeded", target=target)
             for item in items[part.positions.start : part.positions.stop]
         ]
-        header, body = records.commit_record(number, rows, 1.0, "test", part)
+        header, body = records.commit_record(ShardId(job, number), rows, 1.0, "test", part)
         control.storage.write_once(keys.commit(job, number, part.number), body)
         control.state.commit(job, header)
 

@@ -105,7 +105,7 @@ def spoiled(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
         lambda _: b"\xff\x00 no JSON",
         lambda _: b"[]",
         lambda stored: stored[: len(stored) // 2],
-        spoiled(lambda entry: entry.update(unknown=1)),
+        spoiled(lambda entry: entry.update(format=2)),
         spoiled(lambda entry: entry.update(job="../../" + "0" * 26)),
         spoiled(lambda entry: entry.update(rows=[])),
         spoiled(lambda entry: entry["rows"].append(entry["rows"][0])),

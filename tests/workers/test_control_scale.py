@@ -12,7 +12,7 @@ from redis.connection import Connection
 from heatmill import keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import Dispatcher
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.planning import write_plan
 from heatmill.progress import read_job
 from heatmill.schemas import Item, Row
@@ -71,7 +71,7 @@ def test_a_finish_reads_each_commit_record_once_and_holds_few(
 
     def commit(number: int) -> None:
         row = Row(item=str(number), index=number, method="saliency", rank=0, status="succeeded")
-        header, record = records.commit_record(number, [row], 1.0, "test")
+        header, record = records.commit_record(ShardId(job, number), [row], 1.0, "test")
         control.storage.write_once(keys.commit(job, number), record)
         control.state.commit(job, header)
 

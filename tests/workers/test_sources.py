@@ -12,7 +12,7 @@ from heatmill import keys, records
 from heatmill.catalogue import Catalogue, load_catalogue
 from heatmill.errors import ModelNotOnThisWorker, SourceUnreadable, TransientError
 from heatmill.image_uris import SourceRules, UriRefused
-from heatmill.keys import CommitName, JobId
+from heatmill.keys import CommitName, JobId, ShardId
 from heatmill.lines import cut_lines
 from heatmill.records import load_request
 from heatmill.schemas import Item, Row
@@ -326,7 +326,9 @@ def test_the_failed_items_of_a_job_are_listed_as_they_were(storage: S3Storage, l
         rows = [
             Row(item=f"photo-{index}", index=index, method="lime", rank=0, status="failed") for index in indices
         ] + [Row(item="photo-0", index=2 * shard, method="saliency", rank=0, status="succeeded")]
-        storage.write_once(keys.commit(origin, shard), records.commit_record(shard, rows, 1.0, "test")[1])
+        storage.write_once(
+            keys.commit(origin, shard), records.commit_record(ShardId(origin, shard), rows, 1.0, "test")[1]
+        )
     job = accept(storage, source={"uri": f"job://{origin.job}/failed"})
     listing = Listing(storage, SourceRules("default", (), storage.bucket), load_catalogue())
     list_items = items_of(listing, load_request(storage, job))

@@ -18,8 +18,9 @@ import structlog
 from pydantic import StringConstraints
 
 from heatmill import keys
-from heatmill.errors import StorageUnavailable
+from heatmill.errors import RecordDamaged, RecordTooNew, StorageUnavailable
 from heatmill.image_uris import uris_in
+from heatmill.jobs.documents import decode, encode
 from heatmill.keys import JOB_PATTERN, JobId
 from heatmill.planning import ranks
 from heatmill.records import CACHED_FROM
@@ -102,12 +103,12 @@ class ResultCache:
 
     def _rows(self, item: Item, method: str, key: str) -> tuple[Row, ...] | None:
         try:
-            entry = Entry.model_validate_json(self._storage.get(key))
+            entry = decode(Entry, key, self._storage.get(key))
             self._check(entry, item, method, key)
             return tuple(self._copied(row, item, entry.job) for row in entry.rows)
         except ObjectMissing:
             return None
-        except (ValueError, AccessRefused) as error:
+        except (ValueError, RecordDamaged, RecordTooNew, AccessRefused) as error:
             log.warning("cache entry not usable", key=key, error=str(error))
             return None
         except StorageUnavailable as error:
@@ -134,6 +135,6 @@ class ResultCache:
 
     def _write(self, key: str, entry: Entry) -> None:
         try:
-            self._storage.put(key, entry.model_dump_json(exclude_defaults=True).encode(), "application/json")
+            self._storage.put(key, encode(entry, exclude_defaults=True), "application/json")
         except StorageUnavailable as error:
             log.warning("cache entry not written", key=key, error=str(error))

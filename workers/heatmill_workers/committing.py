@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import ClaimLost, QueueUnavailable
+from heatmill.errors import ClaimLost, QueueUnavailable, RecordDamaged
 from heatmill.jobs.parts import Part
+from heatmill.keys import CommitName, ShardId
 from heatmill.schemas import CommitHeader, Row
 from heatmill.storage import WriteConflict
 from heatmill_workers.claims import ClaimedShard, HeldShard
+from heatmill_workers.mending import set_aside
 from heatmill_workers.worker import Worker
 
 # Parts that are done within so short a time are committed together: for each time the store is asked twice.
@@ -46,8 +48,7 @@ class ShardCommits:
         """
         job, storage = self._shard.job, self._worker.storage
         names = records.shard_names(storage, job, self._shard.number)
-        found = (records.load_header(storage, job, *name) for name in names)
-        self.tell([header for header in found if header is not None])
+        self.tell([header for header in map(self._stored, names) if header is not None])
 
     def left(self, parts: Iterable[Part]) -> tuple[Part, ...]:
         """Those parts that are not committed."""
@@ -93,14 +94,25 @@ class ShardCommits:
     def _write(self, part: Part | None, rows: list[Row], seconds: float) -> CommitHeader:
         self._ours.check()
         storage, job, number = self._worker.storage, self._shard.job, self._shard.number
-        header, record = records.commit_record(number, rows, seconds, self._worker.name, part)
+        header, record = records.commit_record(ShardId(job, number), rows, seconds, self._worker.name, part)
         try:
             storage.write_once(keys.commit(job, number, header.part), record, "application/jsonl")
         except WriteConflict:
-            header = records.load_header(storage, job, number, header.part) or header
+            theirs = self._stored(CommitName(number, header.part))
+            if theirs is None:
+                storage.write_once(keys.commit(job, number, header.part), record, "application/jsonl")
+            header = theirs or header
         counts = {"succeeded": header.succeeded, "failed": header.failed, "cached": header.cached}
         log.info("committed", part=header.part, **counts, seconds=header.seconds)
         return header
+
+    def _stored(self, name: CommitName) -> CommitHeader | None:
+        """The header of a record that another attempt has written; one that is damaged is set aside."""
+        try:
+            return records.load_header(self._worker.storage, self._shard.job, *name)
+        except RecordDamaged as error:
+            set_aside(self._worker.storage, error)
+            return None
 
     def _take_back_if_late(self, headers: Sequence[CommitHeader]) -> None:
         """Remove the records of a worker that stood still in its write until a cancelled job had ended without it.

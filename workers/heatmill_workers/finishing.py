@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
@@ -11,13 +11,16 @@ from uuid import uuid4
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import JobDeleted
+from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
+from heatmill.job_progress import JobProgress
+from heatmill.jobs.documents import encode
 from heatmill.keys import CommitName, JobId
-from heatmill.progress import job_state, map_status, summary
+from heatmill.progress import job_state, map_status
 from heatmill.read_ahead import read_ahead
-from heatmill.schemas import AcceptedJob, CommitHeader, Counts, Job, Plan, Row
+from heatmill.schemas import CommitHeader, Counts, Job, MapRequest, Plan, Row
 from heatmill.storage import S3Storage, WriteConflict
 from heatmill_workers.control import Control, is_complete
+from heatmill_workers.mending import set_aside
 from heatmill_workers.planner import HOLD_SECONDS
 from heatmill_workers.tables import write_tables
 
@@ -35,25 +38,39 @@ def finish(control: Control, job: JobId) -> None:
     if not control.state.hold(job, FINISHER, token, HOLD_SECONDS):
         return
     try:
-        if not control.storage.exists(keys.final(job)):
-            accepted = records.load_request(control.storage, job)
+        if records.load_final(control.storage, job) is None and not _is_deleted(control, job):
             progress = control.state.progress(job)
             if progress is None or not is_complete(progress):
                 log.warning("not finished: it is not complete", job=str(job))
                 return
-            if not _write_final(control, accepted, token):
+            if not _write_final(control, job, progress, token):
                 # Redis said more than the store holds, which is the truth.
                 control.state.forget(job)
                 return
-    except JobDeleted:
-        # It was final, and Redis went away before it could forget the job.
-        log.info("deleted meanwhile", job=str(job))
+    except RecordDamaged as error:
+        # Repair makes Redis know the job without it.
+        set_aside(control.storage, error)
+        control.state.forget(job)
+        return
     finally:
         control.state.let_go(job, FINISHER, token)
     control.storage.delete([keys.open_marker(job)])
     control.state.forget(job)
     # Feed tells of some complete jobs at a time.
     control.dispatcher.feed()
+
+
+def _is_deleted(control: Control, job: JobId) -> bool:
+    """Whether it was final, and Redis went away before it could forget the job."""
+    try:
+        records.load_request(control.storage, job)
+    except JobDeleted:
+        log.info("deleted meanwhile", job=str(job))
+        return True
+    except (JobNotFound, RecordDamaged):
+        # Redis remembers what was asked for.
+        return False
+    return False
 
 
 @dataclass
@@ -89,52 +106,55 @@ def _load(storage: S3Storage, job: JobId, name: CommitName) -> tuple[CommitName,
     return name, *records.load_commit(storage, job, *name)
 
 
-def _write_final(control: Control, accepted: AcceptedJob, token: str) -> bool:
+def _write_final(control: Control, job: JobId, progress: JobProgress, token: str) -> bool:
     """Whether it is written: not where the records do not add up to the whole job."""
-    storage, job = control.storage, JobId(accepted.tenant, accepted.id)
+    storage = control.storage
     counted = _Counted()
     write_tables(storage, job, _held_rows(control, job, token, counted))
-    cancelled = storage.exists(keys.cancelled(job))
+    progress = replace(progress, cancelled=storage.exists(keys.cancelled(job)))
     plan = records.load_plan(storage, job)
-    if not cancelled and (plan is None or counted.shards < plan.shards + plan.makes_map):
+    if not progress.cancelled and (plan is None or counted.shards < plan.shards + plan.makes_map):
         log.error("commit records are missing", job=str(job), found=counted.shards)
         return False
-    final = _final_job(control, accepted, plan, Counts(total=None, **counted.results), cancelled=cancelled)
+    final = _final_job(control, job, progress, plan, Counts(total=None, **counted.results))
     if final.expires_at is not None:
         storage.put(keys.expiry_marker(job, final.expires_at), b"")
     try:
-        storage.write_once(keys.final(job), final.model_dump_json().encode())
+        storage.write_once(keys.final(job), encode(final))
     except WriteConflict:
         # What it counted is not known here.
         log.info("finished elsewhere", job=str(job))
         return True
     log.info("finished", job=str(job), state=final.state, **final.counts.model_dump())
-    if cancelled:
+    if progress.cancelled:
         # What a worker that was frozen has written since the records were counted; later ones take theirs back.
         late = (name for name in records.committed_names(storage, job) if name not in counted.names)
         storage.delete([keys.commit(job, *name) for name in late])
     return True
 
 
-def _final_job(control: Control, accepted: AcceptedJob, plan: Plan | None, counts: Counts, *, cancelled: bool) -> Job:
-    job = JobId(accepted.tenant, accepted.id)
-    progress = control.state.progress(job)
+def _final_job(control: Control, job: JobId, progress: JobProgress, plan: Plan | None, counts: Counts) -> Job:
     total = plan.results if plan else 0
-    counts = counts.model_copy(update={"total": total, "cancelled": total - counts.done if cancelled else 0})
-    started = datetime.fromtimestamp(progress.started_at, UTC) if progress and progress.started_at else None
+    counts = counts.model_copy(update={"total": total, "cancelled": total - counts.done if progress.cancelled else 0})
+    started = datetime.fromtimestamp(progress.started_at, UTC) if progress.started_at else None
     finished = datetime.now(UTC)
     kept = control.settings.retention_days
     busy = max((finished - started).total_seconds(), 1e-3) if started else None
     return Job(
         id=job.job,
-        state="cancelled" if cancelled and total == 0 else job_state(counts, started=True),
+        state="cancelled" if progress.cancelled and total == 0 else job_state(counts, started=True),
         done=True,
         progress=1.0,
         counts=counts,
         started_at=started,
         finished_at=finished,
         expires_at=None if kept is None else finished + timedelta(days=kept),
-        items_per_second=round(plan.items / busy, 3) if plan and busy and not cancelled else None,
+        items_per_second=round(plan.items / busy, 3) if plan and busy and not progress.cancelled else None,
         error=plan.error if plan else None,
-        **summary(accepted) | {"map": map_status(control.storage, job, cancelled=cancelled)},
+        **progress.summary | {"map": map_status(control.storage, job, _map_of(progress), cancelled=progress.cancelled)},
     )
+
+
+def _map_of(progress: JobProgress) -> MapRequest | None:
+    asked = progress.summary["map"]
+    return None if asked is None else MapRequest.model_validate(asked)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from heatmill import keys, records
 from heatmill.job_map import Drawn, JobMap, MapPoint, NeighboursKept
+from heatmill.jobs.documents import encode
 from heatmill.keys import JobId
 from heatmill.planning import MIN_MAP_ITEMS, map_problem
 from heatmill.read_ahead import read_ahead
@@ -190,4 +191,4 @@ def _put(work: MapWork, ending: str, data: bytes, content_type: str) -> None:
 
 
 def _store(work: MapWork, made: JobMap) -> None:
-    _put(work, "json", made.model_dump_json(exclude={"urls"}).encode(), "application/json")
+    _put(work, "json", encode(made), "application/json")

@@ -13,6 +13,7 @@ from heatmill.errors import (
     ItemError,
     MachineError,
     QueueUnavailable,
+    RecordDamaged,
     ShardUnfinished,
     TransientError,
     Unconfirmed,
@@ -147,12 +148,16 @@ def _items(worker: Worker, shard: ClaimedShard, plan: Plan, opinion: SecondOpini
     """The shard's items; where their file is lost, what else is known of them."""
     with _lost_where_confirmed(opinion, "shard"):
         return records.load_shard(worker.storage, shard.job, shard.number)
-    return lost_items(records.load_request(worker.storage, shard.job), plan, shard.number)
+    try:
+        return lost_items(records.load_request(worker.storage, shard.job), plan, shard.number)
+    except RecordDamaged as error:
+        worker.state.forget(shard.job)
+        raise ClaimLost("the request is damaged as well: repair ends the job") from error
 
 
 @contextmanager
 def _lost_where_confirmed(opinion: SecondOpinion, record: str) -> Iterator[None]:
-    """Take a record for lost once two workers have found it missing or unreadable: it may be of a newer heatmill.
+    """Take a record for lost once two workers have found it missing or damaged.
 
     Raises:
         Unconfirmed: This one is the first.
@@ -162,7 +167,7 @@ def _lost_where_confirmed(opinion: SecondOpinion, record: str) -> Iterator[None]
     except TransientError:
         # A bucket that is missing, say.
         raise
-    except (ObjectMissing, ValueError) as error:
+    except (ObjectMissing, RecordDamaged) as error:
         if not opinion.confirms([f"record {record}"]):
             raise Unconfirmed(f"the {record} cannot be read ({error}); a second worker is to try it") from error
         log.exception("a record is lost", record=record)

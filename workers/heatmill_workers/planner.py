@@ -14,7 +14,7 @@ import structlog
 
 from heatmill import keys, records
 from heatmill.coordination.conditions import note_condition
-from heatmill.errors import ClaimLost, JobNotFound, MachineError, SourceUnreadable, TransientError
+from heatmill.errors import ClaimLost, JobNotFound, MachineError, RecordDamaged, SourceUnreadable, TransientError
 from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
@@ -24,6 +24,7 @@ from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Item, Plan
 from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing
 from heatmill_workers.control_context import Control
+from heatmill_workers.mending import end_without_request
 from heatmill_workers.sources import Listing, items_of
 
 PLANNER = "planner"
@@ -103,7 +104,7 @@ class Planner:
             try:
                 planning = _held(self._control, planning) if planning else begin(self._control, job)
             except BaseException:
-                # A damaged request, say: it must not be what everybody's next turn begins with.
+                # A request of a newer heatmill, say: it must not be what everybody's next turn begins with.
                 self._busy.discard(job)
                 self._control.state.schedule.note_planning(job, put_off=True)
                 raise
@@ -210,6 +211,9 @@ def _still_open(control: Control, job: JobId) -> AcceptedJob | None:
         return records.load_request(control.storage, job)
     except JobNotFound:
         return None
+    except RecordDamaged as error:
+        end_without_request(control, job, error)
+        return None
 
 
 def _held(control: Control, planning: Planning) -> Planning | None:
@@ -239,7 +243,7 @@ def _steps(control: Control, job: JobId, accepted: AcceptedJob) -> Generator[Non
         list_items = items_of(Listing(control.storage, rules, control.catalogue), accepted)
         return (yield from plan_steps(control.storage, job, accepted, _readable(_counted(list_items, accepted))))
     except (UriRefused, SourceUnreadable) as error:
-        return store_plan(control.storage, job, _failed_plan(accepted, error))
+        return store_plan(control.storage, job, _failed_plan(job, accepted, error))
 
 
 def _counted(list_items: ListItems, accepted: AcceptedJob) -> ListItems:
@@ -282,7 +286,7 @@ def _readable(list_items: ListItems) -> ListItems:
     return listed
 
 
-def _failed_plan(accepted: AcceptedJob, error: Exception) -> Plan:
+def _failed_plan(job: JobId, accepted: AcceptedJob, error: Exception) -> Plan:
     """The plan of a job whose source cannot be listed: no shards, and the reason."""
     reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(str(error))
-    return new_plan(accepted.request, shards=0, items=0, results=0, error=as_problem(reason))
+    return new_plan(job, accepted.request, shards=0, items=0, results=0, error=as_problem(reason))

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import JobNotFound
+from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
 from heatmill.keys import JobId
-from heatmill.registering import register
-from heatmill.storage import ListedObject, S3Storage
+from heatmill.storage import ListedObject
 from heatmill_workers import sweeping
 from heatmill_workers.control import Control, feed
+from heatmill_workers.mending import end_without_request, register_mended
 from heatmill_workers.planner import PLANNERS
 
 ORPHAN_AGE = timedelta(hours=1)
@@ -63,8 +63,13 @@ def _tell_of_cancels(control: Control, known: Iterable[JobId]) -> None:
 def _repair_job(control: Control, job: JobId, marker: ListedObject) -> None:
     try:
         _rebuild(control, job)
+    except JobDeleted:
+        control.storage.delete([marker.key])
     except JobNotFound:
-        if datetime.now(UTC) - marker.modified > ORPHAN_AGE:
+        if next(control.storage.list(job.prefix), None) is not None:
+            # A POST that is not through yet has written nothing else.
+            end_without_request(control, job, RecordDamaged(keys.request(job), "it is missing"))
+        elif datetime.now(UTC) - marker.modified > ORPHAN_AGE:
             control.storage.delete([marker.key])
 
 
@@ -75,6 +80,9 @@ def _repair_unmarked(control: Control, job: JobId) -> None:
     except JobNotFound:
         control.state.forget(job)
         return
+    except RecordDamaged:
+        # Redis remembers what was asked for.
+        pass
     if control.storage.exists(keys.final(job)):
         control.state.forget(job)
     else:
@@ -87,21 +95,9 @@ def _rebuild(control: Control, job: JobId) -> None:
         control.dispatcher.finish(job)
         return
     try:
-        register(control.storage, control.state, job)
-    except ValueError:
-        if not _drop_damaged_plan(control.storage, job):
-            raise
-        register(control.storage, control.state, job)
+        register_mended(control, job)
+    except RecordDamaged as error:
+        end_without_request(control, job, error)
+        return
     log.info("rebuilt", job=str(job))
     list(control.state.schedule.mend([job]))
-
-
-def _drop_damaged_plan(storage: S3Storage, job: JobId) -> bool:
-    """Whether it was the plan that cannot be read: it is made again, from the request and the shards' files."""
-    try:
-        records.load_plan(storage, job)
-    except ValueError:
-        log.exception("the plan is made again", job=str(job))
-        storage.delete([keys.plan(job)])
-        return True
-    return False

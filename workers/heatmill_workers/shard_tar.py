@@ -160,4 +160,4 @@ class PartTar:
             with tarfile.open(fileobj=file) as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.name.endswith(".json") else None
-                    yield from Sample.model_validate_json(content.read()).results if content else ()
+                    yield from Sample.model_validate_json(content.read(), extra="ignore").results if content else ()

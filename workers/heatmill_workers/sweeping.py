@@ -9,7 +9,7 @@ import structlog
 
 from heatmill import job_index, keys, records
 from heatmill.dispatch import Dispatcher
-from heatmill.errors import HeatmillError, JobNotFound
+from heatmill.errors import HeatmillError, JobNotFound, RecordDamaged, RecordTooNew
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
 from heatmill.storage import ListedObject, S3Storage
@@ -33,7 +33,7 @@ def expire(storage: S3Storage, state: RedisJobStore) -> None:
             _, when = keys.read_expiry_marker(marker.key)
             if when > datetime.now(UTC):
                 return
-            with suppress(JobNotFound):
+            with suppress(JobNotFound, RecordDamaged):
                 job_index.remove(state, records.load_request(storage, job))
             records.bury(storage, job)
             storage.delete([marker.key])
@@ -76,16 +76,16 @@ def markers(storage: S3Storage, prefix: str) -> Iterator[tuple[ListedObject, Job
     for entry in storage.list(prefix):
         job = keys.marked_job(prefix, entry.key)
         if job is None:
-            _tell_of_stray(entry.key)
+            _tell_once(entry.key, "an object among the markers is none, and is left alone")
         else:
             yield entry, job
 
 
-def _tell_of_stray(key: str) -> None:
+def _tell_once(key: str, words: str) -> None:
     # Beyond so many a reader knows, and the log is spared.
     if key not in _told and len(_told) < STRAYS:
         _told.add(key)
-        log.warning("an object among the markers is none, and is left alone", key=key)
+        log.warning(words, key=key)
 
 
 @contextmanager
@@ -93,5 +93,7 @@ def alone(what: str) -> Iterator[None]:
     """A damaged record, or a stray object among the markers, is its own trouble, not that of those after it."""
     try:
         yield
+    except RecordTooNew as error:
+        _tell_once(str(error), "left to a newer heatmill")
     except (HeatmillError, LookupError, ValueError):
         log.exception("cannot be repaired", what=what)

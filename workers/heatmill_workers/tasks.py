@@ -12,7 +12,7 @@ from celery.signals import worker_init, worker_process_init, worker_ready, worke
 from heatmill import dispatch
 from heatmill.catalogue import load_catalogue
 from heatmill.coordination.rings import Rings
-from heatmill.errors import TransientError
+from heatmill.errors import RecordTooNew, TransientError
 from heatmill.keys import JobId
 from heatmill.logs import configure_logs
 from heatmill.state import open_state
@@ -33,6 +33,7 @@ from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, 
 from heatmill_workers.celery_app.time_limit import restart_time_limit, time_limited
 from heatmill_workers.coalesced import Coalesced
 from heatmill_workers.finishing import finish
+from heatmill_workers.mending import mend
 from heatmill_workers.planner import Planner
 from heatmill_workers.repairing import repair
 from heatmill_workers.timer import every
@@ -87,6 +88,12 @@ def feed_queue() -> None:
 def sweep_job(tenant: str, job: str) -> None:
     """Remove what a deleted job has left."""
     _controlled(lambda: controlling.sweep(control_services(), JobId(tenant, job)), dispatch.SWEEP, JobId(tenant, job))
+
+
+@control.task(name=dispatch.MEND, shared=False)
+def mend_job(tenant: str, job: str) -> None:
+    """Make damaged records again."""
+    _controlled(lambda: mend(control_services(), JobId(tenant, job)), dispatch.MEND, JobId(tenant, job))
 
 
 def repair_jobs() -> None:
@@ -216,7 +223,7 @@ def _controlled(run: Callable[[], None], task: str, job: JobId | None = None) ->
 def _put_off(run: Callable[[], None]) -> None:
     try:
         run()
-    except TransientError as error:
+    except (TransientError, RecordTooNew) as error:
         # The timer comes back in seconds.
         log.warning("put off", error=str(error))
     except MemoryError:

@@ -1,5 +1,6 @@
 """From an answer to its row: rendered, encoded and stored. Runs in threads, behind the device."""
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -105,8 +106,16 @@ class ResultWriter:
         asked, explained = outcome.asked, outcome.explained
         picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
         array = encode_array(explained.attribution)
-        heatmap = StoredPicture(key=NOWHERE, scale=picture.scale, zero_index=picture.zero_index, box=asked.photo.box)
-        attribution = StoredArray(key=NOWHERE, shape=explained.attribution.shape, factor=array.factor)
+        heatmap = StoredPicture(
+            key=NOWHERE,
+            sha256=_sha256(picture.png),
+            scale=picture.scale,
+            zero_index=picture.zero_index,
+            box=asked.photo.box,
+        )
+        attribution = StoredArray(
+            key=NOWHERE, sha256=_sha256(array.npy), shape=explained.attribution.shape, factor=array.factor
+        )
         return heatmap, attribution, Files(picture.png, array.npy)
 
     def _placed(self, placed: Placed) -> Row:
@@ -133,6 +142,10 @@ class ResultWriter:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "versions": {name: version(name) for name in LIBRARIES},
         }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _failed(outcome: Outcome, error: ItemError) -> Row:

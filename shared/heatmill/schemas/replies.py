@@ -61,6 +61,9 @@ class JobPage(Schema):
 
     jobs: tuple[Job, ...]
     next_page_token: str = ""
+    unreadable: dict[str, str] = Field(
+        {}, description="Jobs of this page whose records cannot be read, by id, and why; damaged ones are repaired."
+    )
 
 
 class ValidRequest(Schema):

@@ -23,6 +23,15 @@ class AcceptedJob(Schema):
     request_id: str = Field("", description="Of the HTTP request that submitted the job.")
 
 
+class ShardHeader(Schema):
+    """First line of a shard file; files of earlier versions have none."""
+
+    job: str
+    shard: int
+    items: int
+    sha256: Sha256 = Field(description="Of the lines that follow.")
+
+
 class Item(Schema):
     """One line of a shard file."""
 
@@ -36,6 +45,7 @@ class Item(Schema):
 class Plan(Schema):
     """plan.json: what the shard files hold, and what a worker must know to process one."""
 
+    job: str = Field("", description="Whose it is; empty in plans of earlier versions.")
     shards: int
     items: int
     results: int
@@ -57,6 +67,7 @@ class Plan(Schema):
 class CommitHeader(Schema):
     """First line of a commit record."""
 
+    job: str = Field("", description="Whose it is; empty in records of earlier versions.")
     shard: int
     part: int | None = Field(None, description="Null: the record is of the whole shard.")
     parts: int = Field(1, description="Of the shard.")
@@ -89,6 +100,7 @@ class StoredFile(Schema):
 
     key: str
     url: str | None = None
+    sha256: Sha256 | None = Field(None, description="Of the file; null in rows of earlier versions.")
     range: ByteRange | None = Field(
         None, description="Of a file in a tar: send this as the header `Range` to read it alone; the URL is the tar's."
     )

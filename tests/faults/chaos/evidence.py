@@ -135,7 +135,7 @@ def stored_job(storage: S3Storage, job: JobId) -> StoredJob:
         records=tuple(
             _record(storage, job, name, entry.modified.timestamp())
             for entry in commits
-            if (name := keys.commit_name(entry.key))
+            if (name := keys.commit_name(job, entry.key))
         ),
         objects=len(entries),
     )

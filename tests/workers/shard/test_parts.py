@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from heatmill import keys, records
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.progress import read_job
 from heatmill.registering import register
 from heatmill.schemas import Layout, Plan, Problem, Row
@@ -278,7 +278,7 @@ def test_a_job_that_was_half_done_by_an_earlier_version_is_finished(worker: Work
     job = planned_fresh(worker, items=images(worker, 6), methods=SALIENCY, shard_items=2)
     # Shard 0 is committed as a whole; of shard 1 only the tar, or the pictures, were there.
     rows = [Row(item=str(n), index=n, method="saliency", rank=0, status="failed", error=PROBLEM) for n in range(2)]
-    _, record = records.commit_record(0, rows, 1.0, "old")
+    _, record = records.commit_record(ShardId(job, 0), rows, 1.0, "old")
     worker.storage.write_once(keys.commit(job, 0), record)
     worker.storage.put(f"{job.prefix}shards.out/000001.tar", b"old")
     worker.state.client.flushall()
@@ -300,7 +300,7 @@ def test_a_shard_that_an_earlier_version_did_as_a_whole_while_it_was_half_done_c
     job = planned(worker, 4)
     process_shard(replace(worker, is_stopping=stops_after(2)), job, 0)
     rows = [Row(item=str(n), index=n, method="saliency", rank=0, status="failed", error=PROBLEM) for n in range(4)]
-    worker.storage.write_once(keys.commit(job, 0), records.commit_record(0, rows, 1.0, "old")[1])
+    worker.storage.write_once(keys.commit(job, 0), records.commit_record(ShardId(job, 0), rows, 1.0, "old")[1])
 
     process_shard(worker, job, 0)
 

@@ -32,6 +32,7 @@ def _because(reason: str, *names: str) -> dict[str, str]:
 
 LEFT_OUT: Mapping[type, Mapping[str, str]] = {
     Plan: {
+        "job": "says whose plan it is",
         **_because("counts the job's work", "shards", "items", "results"),
         "methods": "an entry is of one method, whose own request is in; what others compute beside it is its alone",
         "top_k": "is in, with the item, where the item has no target of its own",

@@ -1,0 +1,48 @@
+"""A record that is damaged: whoever asked is told, and a control worker is asked to make it again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from flask import Flask, Response
+
+from heatmill import keys
+from heatmill.errors import BeingRepaired, HeatmillError, QueueUnavailable, RecordDamaged
+from heatmill_api.problems import problem_of
+from heatmill_api.services import Services, services
+
+
+def install(app: Flask) -> None:
+    """Answer for damaged records, whichever view meets them."""
+    app.register_error_handler(RecordDamaged, _answer)
+
+
+@contextmanager
+def repaired(here: Services) -> Iterator[None]:
+    """Ask for a damaged record to be made again.
+
+    Raises:
+        BeingRepaired: It will be.
+        RecordDamaged: It cannot be: it is the request of a job that is over.
+    """
+    try:
+        yield
+    except RecordDamaged as error:
+        job = keys.owner(error.key)
+        if error.key == keys.request(job) and here.storage.exists(keys.final(job)):
+            raise
+        ask_for_repair(here, error)
+        raise BeingRepaired(f"{error}; it is made again") from error
+
+
+def ask_for_repair(here: Services, damaged: RecordDamaged) -> None:
+    """Ring for a control worker; where Redis is away, the next caller does."""
+    with suppress(QueueUnavailable):
+        here.dispatcher.mend(keys.owner(damaged.key))
+
+
+def _answer(error: RecordDamaged) -> Response:
+    try:
+        with repaired(services()):
+            raise error
+    except HeatmillError as told:
+        return problem_of(told)

@@ -1,0 +1,169 @@
+"""Records that were damaged or lost: set aside, and made again from what is left.
+
+Commit records, the plan, the map and the end of a job follow from its request, its shards and its images. So a job that
+is over is opened again where one of them is gone: what stands is kept, the rest is done again, and the job ends with
+the counts of its rows. A request is the truth itself: where it is damaged and nobody remembers it, the job ends, and
+its end says so.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import structlog
+
+from heatmill import keys, records
+from heatmill.errors import JobNotFound, RecordDamaged
+from heatmill.jobs.documents import encode
+from heatmill.keys import CommitName, JobId
+from heatmill.planning import as_problem
+from heatmill.read_ahead import read_ahead
+from heatmill.registering import register
+from heatmill.schemas import CommitHeader, Counts, Job, Plan
+from heatmill.storage import ObjectMissing, S3Storage
+from heatmill_workers.control_context import Control
+
+# Of one job, in one go; what is left is found at the next.
+AT_ONCE = 1000
+
+log = structlog.get_logger()
+
+
+def mend(control: Control, job: JobId) -> None:
+    """Look at all records of a job; one of which any is damaged or missing is open from now on.
+
+    Raises:
+        RecordTooNew: A newer heatmill wrote one of them.
+    """
+    storage = control.storage
+    try:
+        records.load_request(storage, job)
+    except JobNotFound:
+        return
+    except RecordDamaged as error:
+        if _end_of(storage, job) is None:
+            end_without_request(control, job, error)
+        return
+    final = _end_of(storage, job)
+    if final is None or not _is_sound(storage, job, final):
+        _open_again(control, job)
+
+
+def set_aside(storage: S3Storage, damaged: RecordDamaged) -> None:
+    """Move a damaged record out of the way, and say so: once, since nobody finds it there again."""
+    log.error("a damaged record is set aside", key=damaged.key, reason=str(damaged))
+    records.set_aside(storage, damaged.key)
+    job = keys.owner(damaged.key)
+    if damaged.key == keys.job_map(job, "json") and (plan := _plan(storage, job)) is not None:
+        # It is made again where its commit record is not there.
+        storage.delete([keys.commit(job, plan.shards)])
+
+
+def register_mended(control: Control, job: JobId) -> None:
+    """Make Redis know a job, without its records that are damaged.
+
+    Raises:
+        JobNotFound: There is no such job.
+        RecordDamaged: Its request is.
+    """
+    for _ in range(AT_ONCE):
+        try:
+            register(control.storage, control.state, job)
+        except RecordDamaged as error:
+            if error.key == keys.request(job):
+                raise
+            set_aside(control.storage, error)
+        else:
+            return
+
+
+def end_without_request(control: Control, job: JobId, damaged: RecordDamaged) -> None:
+    """End a job of which nobody knows any more what was asked for; what is done of it stays."""
+    log.error("a job ends, since its request is damaged", job=str(job), reason=str(damaged))
+    storage = control.storage
+    plan, found = _plan(storage, job), records.committed(storage, job)
+    counts = Counts(
+        total=found.succeeded + found.failed, succeeded=found.succeeded, failed=found.failed, cached=found.cached
+    )
+    now = datetime.now(UTC)
+    written = next((entry.modified for entry in storage.list(keys.request(job))), now)
+    final = Job(
+        id=job.job,
+        state="failed",
+        done=True,
+        progress=1.0,
+        counts=counts,
+        created_at=written,
+        finished_at=now,
+        model=plan.model if plan else "",
+        methods=plan.methods if plan else (),
+        priority="normal",
+        error=as_problem(damaged),
+    )
+    storage.write_once(keys.final(job), encode(final))
+    storage.delete([keys.open_marker(job)])
+    control.state.forget(job)
+
+
+def _end_of(storage: S3Storage, job: JobId) -> Job | None:
+    """The job's end, if it has one that can be read."""
+    try:
+        return records.load_final(storage, job)
+    except RecordDamaged as error:
+        set_aside(storage, error)
+        return None
+
+
+def _plan(storage: S3Storage, job: JobId) -> Plan | None:
+    try:
+        return records.load_plan(storage, job)
+    except RecordDamaged as error:
+        set_aside(storage, error)
+        return None
+
+
+def _is_sound(storage: S3Storage, job: JobId, final: Job) -> bool:
+    """Whether the records of a job that is over are those that its end counted."""
+    plan = _plan(storage, job)
+    headers = list(_headers(storage, job))
+    counted = (sum(header.succeeded for header in headers), sum(header.failed for header in headers))
+    if counted != (final.counts.succeeded, final.counts.failed):
+        return False
+    if plan is None:
+        return final.state == "cancelled"
+    return not (plan.makes_map and final.state != "cancelled") or _has_map(storage, job, plan)
+
+
+def _headers(storage: S3Storage, job: JobId) -> Iterator[CommitHeader]:
+    """Of the records that are whole; the others are set aside."""
+
+    def load(name: CommitName) -> CommitHeader | RecordDamaged | None:
+        try:
+            return records.load_commit(storage, job, *name)[0]
+        except RecordDamaged as error:
+            return error
+        except ObjectMissing:
+            return None
+
+    for found in read_ahead(load, records.committed_names(storage, job)):
+        if isinstance(found, RecordDamaged):
+            set_aside(storage, found)
+        elif found is not None:
+            yield found
+
+
+def _has_map(storage: S3Storage, job: JobId, plan: Plan) -> bool:
+    try:
+        made = records.load_map(storage, job)
+    except RecordDamaged as error:
+        set_aside(storage, error)
+        return False
+    if made is None:
+        storage.delete([keys.commit(job, plan.shards)])
+    return made is not None
+
+
+def _open_again(control: Control, job: JobId) -> None:
+    """The timer finds it by its marker."""
+    log.warning("a job is opened again, since some of its records are lost", job=str(job))
+    control.storage.put(keys.open_marker(job), b"")
+    control.storage.delete([keys.final(job)])
