@@ -10,6 +10,7 @@ from flask import Response
 from heatmill.errors import TransientError
 from heatmill.schemas import Schema
 from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.write_trial import try_write
 from heatmill_api.problems import unavailable
 from heatmill_api.replies import reply
 from heatmill_api.routing import unversioned
@@ -28,18 +29,22 @@ class Liveness(Schema):
 class Dependency(Schema):
     """Something that the API stands on."""
 
-    status: Literal["ok", "down"]
+    status: Literal["ok", "down", "read_only"]
     message: str = ""
 
 
 class StorageHealth(Dependency):
-    """The object store."""
+    """The object store. One that is full, or refuses to write, is still read, and its jobs can be deleted."""
 
     conditional_writes: bool | None = None
 
 
 class Readiness(Schema):
-    """What answers. Without Redis the API is ready: it takes jobs, which wait until Redis is back."""
+    """What answers.
+
+    Without Redis the API is ready: it takes jobs, which wait until Redis is back. With a store that takes nothing it is
+    ready too: what is stored is read, and deleting makes room.
+    """
 
     ready: bool
     redis: Dependency
@@ -59,14 +64,16 @@ def readyz() -> Response:
     fault = _fault(here.state.ping) or _fault(here.dispatcher.probe)
     redis = Dependency(status="down", message=fault) if fault else Dependency(status="ok")
     storage = _storage(here.storage)
-    ready = storage.status == "ok"
+    ready = storage.status != "down"
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
     return reply(Readiness(ready=ready, redis=redis, storage=storage), status)
 
 
 def _storage(storage: S3Storage) -> StorageHealth:
-    if fault := _fault(storage.ping) or _fault(lambda: storage.has_conditional_writes):
+    if fault := _fault(storage.ping):
         return StorageHealth(status="down", message=fault)
+    if fault := _fault(lambda: try_write(storage)) or _fault(lambda: storage.has_conditional_writes):
+        return StorageHealth(status="read_only", message=f"it takes nothing: {fault}")
     if storage.has_conditional_writes:
         return StorageHealth(status="ok", conditional_writes=True)
     message = "this store does not order racing writes; heatmill relies on claims in Redis instead"

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from http import HTTPStatus
 
+import structlog
 from flask import Response
 
 from heatmill import job_index, keys, records
@@ -14,6 +15,7 @@ from heatmill.errors import (
     JobUnfinished,
     QueueUnavailable,
     RecordDamaged,
+    StorageUnavailable,
 )
 from heatmill.progress import read_job
 from heatmill.schemas import Job, SourceRequest
@@ -24,6 +26,7 @@ from heatmill_api.submissions import Submission
 from heatmill_api.submitting import idempotency_key, retried_before, submitted
 
 api = versioned("lifecycle", "jobs")
+log = structlog.get_logger()
 
 
 @api.post("/jobs/<string:job>:cancel", responses={202: Job, **problems(404, 409, 503)})
@@ -35,7 +38,11 @@ def cancel_job(path: JobPath) -> Response:
         return job_reply(current, HTTPStatus.ACCEPTED)
     if current.done:
         raise JobFinished(f"job {job.job} is {current.state} already")
-    here.storage.write_once(keys.cancelled(job), b"{}")
+    try:
+        here.storage.put(keys.cancelled(job), b"{}")
+    except StorageUnavailable as error:
+        # Redis keeps it until there is room: the job's end writes the marker before itself.
+        log.warning("cancelled in Redis alone", job=str(job), error=str(error))
     # A Redis that is away may come back remembering the job as it was, so this must succeed: a 503 is sent again.
     here.state.cancel(job)
     here.dispatcher.feed()

@@ -26,6 +26,7 @@ from heatmill.errors import (
     RecordDamaged,
     RecordTooNew,
     ResultNotFound,
+    StorageFull,
     StorageUnavailable,
     TooLarge,
     TransientError,
@@ -36,6 +37,7 @@ from heatmill.errors import (
 from heatmill.json_pointer import pointer
 from heatmill.schemas import Problem, problem_type
 from heatmill.schemas.bounded import MAX_FAULTS
+from heatmill.storage import AccessRefused
 
 STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
     MalformedRequest: HTTPStatus.BAD_REQUEST,
@@ -61,6 +63,8 @@ HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
 # What is said outside; what a library said of hosts and keys is for the log.
 UNAVAILABLE: Mapping[type[TransientError], str] = {
     StorageUnavailable: "the object store does not answer as it should",
+    StorageFull: "the object store has no room left; whoever runs heatmill must make some, or delete jobs",
+    AccessRefused: "the object store refuses what heatmill asks of it; whoever runs heatmill finds in its log what",
     QueueUnavailable: "Redis does not answer",
     QueueFull: "Redis is full and takes nothing more; whoever runs heatmill must give it memory",
     TransientError: "heatmill cannot answer now",

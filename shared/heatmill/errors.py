@@ -18,24 +18,22 @@
     │   ├── BadAttribution            an explainer returned something that is not finite
     │   ├── ImageUnsuitable           the method has no answer for this image
     │   ├── UnsupportedOperation      the method has no right answer on this model
-    │   ├── ModelUnavailable          models.toml names a model that cannot be built
-    │   ├── ModelRefused              the model was run on a few inputs and cannot be explained rightly
+    │   ├── ModelUnavailable, ModelRefused    it cannot be built; it was tried, and cannot be explained rightly
     │   ├── ItemTooLargeForDevice     one image alone does not fit the device
     │   ├── MapUnavailable            no map can be made of the job's items
-    │   ├── InternalError             heatmill, or code that an operator added, failed on this item
-    │   └── WorkerCrashed             the worker died while it processed this item
+    │   └── InternalError, WorkerCrashed      heatmill, or an operator's code, failed on this item; so did the worker
     ├── MachineError          the operator acts: the shard goes back, the worker stops taking and says why
     │   ├── DeviceUnusable            the worker's device is not there, or computes nothing any more
     │   ├── DiskFull                  the machine has no room for a file that the work needs
     │   ├── MemoryExhausted           the machine has not enough memory, for a model say
     │   ├── WeightsUnavailable        the model's weights cannot be had on this machine now
-    │   ├── ModelNotOnThisWorker      the worker's models.toml does not name the model
-    │   ├── MethodNotOnThisWorker     the method's package is not installed on the worker
+    │   ├── ModelNotOnThisWorker, MethodNotOnThisWorker      in models.toml; among the installed packages
     │   ├── RedisUnsuitable           the setting names no Redis that heatmill can work with
     │   └── RecordTooNew              a newer heatmill wrote a record that this one cannot read
     ├── RecordDamaged         a stored record is not what its key says: it is set aside, and made again where it can be
     └── TransientError        nobody acts: it is tried again
         ├── StorageUnavailable, QueueUnavailable
+        │   ├── StorageFull               the object store has no room left; the operator makes some
         │   └── QueueFull                 Redis has no memory left; the operator gives it more
         ├── ServiceUnavailable        heatmill itself, seen from the client
         ├── BeingRepaired             a stored record is damaged, and is made again
@@ -259,6 +257,10 @@ class TransientError(HeatmillError):
 
 class StorageUnavailable(TransientError):
     """The object store does not answer."""
+
+
+class StorageFull(StorageUnavailable):
+    """The object store has no room left, and takes nothing more."""
 
 
 class QueueUnavailable(TransientError):

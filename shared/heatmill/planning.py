@@ -5,7 +5,7 @@ from itertools import count, islice
 from typing import Any
 
 from heatmill import keys
-from heatmill.errors import HeatmillError, InternalError, InvalidItem, MapUnavailable, RecordDamaged
+from heatmill.errors import HeatmillError, InternalError, InvalidItem, MapUnavailable, RecordDamaged, SourceUnreadable
 from heatmill.jobs.documents import encode
 from heatmill.keys import JobId
 from heatmill.records import load_plan, load_shard, set_aside, store_shard
@@ -70,6 +70,12 @@ def new_plan(job: JobId, request: JobRequest, **found: Any) -> Plan:
     """A plan of this request, with what was found of its items."""
     asked = {"model": request.model, "methods": request.methods, "top_k": request.top_k, "map": request.map}
     return Plan(job=job.job, **asked, layout=request.layout, cache=request.cache, **found)
+
+
+def failed_plan(job: JobId, request: JobRequest, error: Exception) -> Plan:
+    """The plan of a job whose source cannot be listed: no shards, and the reason."""
+    reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(str(error))
+    return new_plan(job, request, shards=0, items=0, results=0, error=as_problem(reason))
 
 
 def store_plan(storage: S3Storage, job: JobId, plan: Plan) -> Plan:

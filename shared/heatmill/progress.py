@@ -6,10 +6,11 @@ from typing import Any
 
 from heatmill import keys, records
 from heatmill.committed import Committed
+from heatmill.coordination.conditions import read_condition
 from heatmill.errors import QueueUnavailable, RecordDamaged
 from heatmill.job_progress import JobProgress
 from heatmill.keys import JobId
-from heatmill.schemas import AcceptedJob, Counts, Job, JobState, MapRequest, MapStatus, Plan
+from heatmill.schemas import AcceptedJob, Condition, Counts, Job, JobState, MapRequest, MapStatus, Plan
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
@@ -44,8 +45,15 @@ def read_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
     except QueueUnavailable:
         progress = None
     if progress is not None:
-        return open_job(job, progress)
+        return open_job(job, progress).model_copy(update={"condition": _condition(state, job)})
     return records.load_final(storage, job) or _forgotten(storage, job)
+
+
+def _condition(state: RedisJobStore, job: JobId) -> Condition | None:
+    try:
+        return read_condition(state, job)
+    except QueueUnavailable:
+        return None
 
 
 def _forgotten(storage: S3Storage, job: JobId) -> Job:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from heatmill import keys
 from heatmill.committed import Committed, HalfDone, Shards
-from heatmill.errors import JobDeleted, JobNotFound
+from heatmill.errors import JobDeleted, JobNotFound, StorageUnavailable
 from heatmill.job_map import JobMap
 from heatmill.jobs.documents import check_sha256, checked, decode, decode_line, encode, encode_lines
 from heatmill.jobs.parts import Part
@@ -55,7 +55,12 @@ def bury(storage: S3Storage, job: JobId) -> None:
 
     What is left in place of job.json keeps its id from being used again, by whoever sends its Idempotency-Key.
     """
-    storage.put(keys.trash_marker(job), b"")
+    try:
+        storage.put(keys.trash_marker(job), b"")
+    except StorageUnavailable:
+        # A store that is full has room for it without the tables.
+        storage.delete([keys.table(job, 0)])
+        storage.put(keys.trash_marker(job), b"")
     storage.put(keys.request(job), TOMBSTONE)
     storage.delete([keys.final(job)])
 

@@ -2,14 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from heatmill.errors import StorageUnavailable
+from heatmill.errors import StorageFull, StorageUnavailable
 
 # Answers of 4xx that may be another the next time; every other one stays.
 PASSING = frozenset(
     {"408", "429", "RequestTimeout", "RequestTimeTooSkewed", "ExpiredToken", "IncompleteBody", "SlowDown"}
+)
+
+
+# What stores say that have no room: MinIO, Ceph, OpenStack, those with quotas.
+FULL = frozenset(
+    {"507", "InsufficientStorage", "StorageFull", "XMinioStorageFull", "XMinioDiskFull", "DiskFull", "NoSpaceLeft"}
+    | {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "BucketQuotaExceeded", "StorageQuotaExceeded"}
 )
 
 
@@ -69,6 +77,8 @@ def _meaning(error: ClientError, key: str) -> Exception:
     for codes, kind in MEANINGS:
         if code in codes:
             return kind(key)
+    if code in FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return StorageFull(f"the object store has no room for {key}: {code}")
     if 400 <= (status or 500) < 500 and code not in PASSING:
         return AccessRefused(f"the object store refuses {key} for good: {code}")
     return StorageUnavailable(f"the object store refused {key}: {code}")

@@ -48,6 +48,32 @@ async def slow_down(_: Request, __: Forward) -> bytes:
     return SLOW_DOWN
 
 
+def refusing_writes(status: str, code: str) -> Behaviour:
+    """The store reads and deletes, and takes nothing."""
+    body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+    answer = b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%b"
+
+    async def behave(request: Request, forward: Forward) -> bytes:
+        if request.method == "PUT":
+            return answer % (status.encode(), len(body), body)
+        return await forward()
+
+    return behave
+
+
+def full_until_something_goes(part: str) -> Behaviour:
+    """The store takes nothing until an object with this part in its key is deleted."""
+    refuse = refusing_writes("507 Insufficient Storage", "XMinioStorageFull")
+    gone: list[str] = []
+
+    async def behave(request: Request, forward: Forward) -> bytes:
+        if request.method == "DELETE" and part in request.path:
+            gone.append(request.path)
+        return await (forward() if gone else refuse(request, forward))
+
+    return behave
+
+
 async def reset(_: Request, __: Forward) -> bytes:
     """The connection is reset before the store has seen the request."""
     raise Cut

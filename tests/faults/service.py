@@ -82,12 +82,19 @@ class Service:
         body = {"model": MODEL, "methods": [{"name": METHOD}], "items": items, **request}
         return httpx.post(f"{self.stack.url}/v1/jobs", json=body, headers=headers, timeout=30, trust_env=False)
 
+    def ask(self, path: str, method: str = "GET", tenant: str = "a") -> httpx.Response:
+        """Anything else of the API."""
+        headers = {"Authorization": f"Bearer {TENANTS[tenant]}"}
+        return httpx.request(method, f"{self.stack.url}{path}", headers=headers, timeout=30, trust_env=False)
+
     def cancel(self, job: JobId) -> None:
         """`POST /v1/jobs/<job>:cancel`, of a job that may have ended."""
-        headers = {"Authorization": f"Bearer {TENANTS[job.tenant]}"}
-        path = f"{self.stack.url}/v1/jobs/{job.job}:cancel"
-        status = httpx.post(path, headers=headers, timeout=30, trust_env=False).status_code
+        status = self.ask(f"/v1/jobs/{job.job}:cancel", "POST", job.tenant).status_code
         assert status in (HTTPStatus.ACCEPTED, HTTPStatus.CONFLICT)
+
+    def images_read(self) -> int:
+        """How often an image was asked for since the test began."""
+        return sum(method == "GET" and "/blobs/" in path for method, path in self.proxy.seen)
 
     def wait_for_commits(self, job: JobId, count: int = 1) -> None:
         """Until so many shards are committed."""

@@ -7,9 +7,11 @@ from http import HTTPStatus
 import pytest
 
 from heatmill import records
+from heatmill.keys import JobId
 from tests.faults import s3_proxy
 from tests.faults.s3_proxy import Behaviour
 from tests.faults.service import Service, batch
+from tests.faults.stack import wait_until
 
 DOWN_SECONDS = 60.0
 # Longer than the retries inside one request take, so that shards are put back.
@@ -50,6 +52,56 @@ def test_s3_gives(service: Service, fault: str) -> None:
 
     service.healed(f"S3 {fault}", job, over).check(batch(), service.reference(batch()))
     assert service.most_attempts(job) == 1
+
+
+TAKES_NOTHING = {
+    "full": ("507 Insufficient Storage", "XMinioStorageFull"),
+    "closed": ("403 Forbidden", "AccessDenied"),
+    "failing": ("500 Internal Server Error", "InternalError"),
+}
+
+
+@pytest.mark.parametrize(
+    "fault", ["full", *(pytest.param(name, marks=pytest.mark.verify) for name in ("closed", "failing"))]
+)
+def test_s3_takes_nothing_more(service: Service, fault: str) -> None:
+    job, other = service.submit(batch()), service.submit(batch())
+    service.wait_for_commits(job)
+
+    service.proxy.behaviour = s3_proxy.refusing_writes(*TAKES_NOTHING[fault])
+    wait_until(lambda: condition(service, job) == "waiting_for_storage", 60, "the job says why it stands still")
+    refused, ready = service.post(batch()), service.ask("/readyz")
+    cancelled = service.ask(f"/v1/jobs/{other.job}:cancel", "POST")
+    read = service.images_read()
+    time.sleep(REFUSING_SECONDS)
+    read_again = service.images_read()
+    service.proxy.heal()
+    over = time.monotonic()
+
+    assert refused.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert (ready.status_code, ready.json()["storage"]["status"]) == (HTTPStatus.OK, "read_only")
+    assert cancelled.status_code == HTTPStatus.ACCEPTED
+    assert read_again == read, "nothing is explained that cannot be stored"
+    service.healed(f"S3 {fault}", job, over).check(batch(), service.reference(batch()))
+    wait_until(
+        lambda: service.ask(f"/v1/jobs/{other.job}").json()["state"] == "cancelled", 20, "the other is cancelled"
+    )
+    assert service.most_attempts(job) == 1
+
+
+def test_a_job_can_be_deleted_though_the_store_is_full(service: Service) -> None:
+    job = service.submit(batch()[:4])
+    service.wait(job)
+
+    service.proxy.behaviour = s3_proxy.full_until_something_goes("results.parquet")
+
+    assert service.ask(f"/v1/jobs/{job.job}", "DELETE").status_code == HTTPStatus.NO_CONTENT
+    wait_until(lambda: len(list(service.storage.list(job.prefix))) == 1, 20, "its objects are gone")
+
+
+def condition(service: Service, job: JobId) -> str | None:
+    told = service.ask(f"/v1/jobs/{job.job}").json()["condition"]
+    return told and str(told["type"])
 
 
 def test_s3_is_slow(service: Service) -> None:

@@ -98,7 +98,7 @@ def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(worker.storage, "put", down)
-        patch.setattr("heatmill_workers.pipeline.RETRY_SECONDS", 0.0)
+        patch.setattr("heatmill_workers.shard.giving_back.RETRY_SECONDS", 0.0)
         process_shard(worker, job, 0)
 
     assert worker.state.client.hget(f"heatmill:{{{job}}}:attempts", "0") == "0"

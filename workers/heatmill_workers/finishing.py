@@ -11,7 +11,8 @@ from uuid import uuid4
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
+from heatmill.coordination.conditions import note_condition
+from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged, StorageUnavailable
 from heatmill.job_progress import JobProgress
 from heatmill.jobs.documents import encode
 from heatmill.keys import CommitName, JobId
@@ -47,6 +48,9 @@ def finish(control: Control, job: JobId) -> None:
                 # Redis said more than the store holds, which is the truth.
                 control.state.forget(job)
                 return
+    except StorageUnavailable as error:
+        note_condition(control.state, job, f"it cannot be ended: {error}", "waiting_for_storage")
+        raise
     except RecordDamaged as error:
         # Repair makes Redis know the job without it.
         set_aside(control.storage, error)
@@ -111,7 +115,11 @@ def _write_final(control: Control, job: JobId, progress: JobProgress, token: str
     storage = control.storage
     counted = _Counted()
     write_tables(storage, job, _held_rows(control, job, token, counted))
-    progress = replace(progress, cancelled=storage.exists(keys.cancelled(job)))
+    is_marked = storage.exists(keys.cancelled(job))
+    if progress.cancelled and not is_marked:
+        # A store that was full has not taken it.
+        storage.put(keys.cancelled(job), b"{}")
+    progress = replace(progress, cancelled=progress.cancelled or is_marked)
     plan = records.load_plan(storage, job)
     if not progress.cancelled and (plan is None or counted.shards < plan.shards + plan.makes_map):
         log.error("commit records are missing", job=str(job), found=counted.shards)

@@ -15,6 +15,7 @@ from heatmill.errors import (
     QueueUnavailable,
     RecordDamaged,
     ShardUnfinished,
+    StorageUnavailable,
     TransientError,
     Unconfirmed,
 )
@@ -40,9 +41,11 @@ from heatmill_workers.rows import failed_rows
 from heatmill_workers.shard.giving_back import (
     RETRY_SECONDS,
     Ending,
+    check_storage,
     give_back,
     give_back_for_machine,
     give_back_for_second_opinion,
+    give_back_for_storage,
     note_done,
     note_reason,
 )
@@ -84,6 +87,7 @@ def _process(worker: Worker, shard: ClaimedShard) -> None:
         if not commits.is_whole:
             opinion = opinion_on_shard(worker, shard)
             opinion.leave_it_to_another()
+            check_storage(worker, shard.job)
             _explain(worker, shard, ours, commits, opinion)
             commits.tell()
             note_done(worker, shard.job, opinion)
@@ -98,6 +102,9 @@ def _given_back(worker: Worker, shard: ClaimedShard, error: Exception) -> Ending
         return None
     if isinstance(error, Unconfirmed):
         return give_back_for_second_opinion(worker, shard, error)
+    if isinstance(error, StorageUnavailable):
+        give_back_for_storage(worker, shard, error)
+        return None
     if isinstance(error, TransientError):
         log.warning("put off", error=str(error))
         give_back(worker, shard, RETRY_SECONDS)

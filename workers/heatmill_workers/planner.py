@@ -13,13 +13,21 @@ from uuid import uuid4
 import structlog
 
 from heatmill import keys, records
-from heatmill.coordination.conditions import note_condition
-from heatmill.errors import ClaimLost, JobNotFound, MachineError, RecordDamaged, SourceUnreadable, TransientError
+from heatmill.coordination.conditions import clear_condition, note_condition
+from heatmill.errors import (
+    ClaimLost,
+    JobNotFound,
+    MachineError,
+    RecordDamaged,
+    SourceUnreadable,
+    StorageUnavailable,
+    TransientError,
+)
 from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
 from heatmill.lines import LineTooLong
-from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, new_plan, plan_steps, store_plan
+from heatmill.planning import MAX_JOB_ITEMS, ListItems, failed_plan, plan_steps, store_plan
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Item, Plan
 from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing
@@ -119,6 +127,10 @@ class Planner:
                 self._keep(planning)
         except ClaimLost as error:
             log.info("not planned", job=str(planning.job), reason=str(error))
+        except StorageUnavailable as error:
+            detail = f"its items cannot be listed now: {error}"
+            note_condition(self._control.state, planning.job, detail, "waiting_for_storage")
+            raise
         except TransientError:
             raise
         except Exception as error:
@@ -178,6 +190,7 @@ def plan_for(control: Control, planning: Planning, seconds: float) -> bool:
     if written is None:
         return False
     _end(control, planning)
+    clear_condition(control.state, planning.job)
     log.info("planned", job=str(planning.job), shards=written.shards, items=written.items, error=written.error)
     _tell(control, planning.job)
     return True
@@ -243,7 +256,7 @@ def _steps(control: Control, job: JobId, accepted: AcceptedJob) -> Generator[Non
         list_items = items_of(Listing(control.storage, rules, control.catalogue), accepted)
         return (yield from plan_steps(control.storage, job, accepted, _readable(_counted(list_items, accepted))))
     except (UriRefused, SourceUnreadable) as error:
-        return store_plan(control.storage, job, _failed_plan(job, accepted, error))
+        return store_plan(control.storage, job, failed_plan(job, accepted.request, error))
 
 
 def _counted(list_items: ListItems, accepted: AcceptedJob) -> ListItems:
@@ -284,9 +297,3 @@ def _readable(list_items: ListItems) -> ListItems:
             raise SourceUnreadable(f"the source cannot be read: {error}") from error
 
     return listed
-
-
-def _failed_plan(job: JobId, accepted: AcceptedJob, error: Exception) -> Plan:
-    """The plan of a job whose source cannot be listed: no shards, and the reason."""
-    reason = error if isinstance(error, SourceUnreadable) else SourceUnreadable(str(error))
-    return new_plan(job, accepted.request, shards=0, items=0, results=0, error=as_problem(reason))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from heatmill.printable import printable
 from heatmill.schemas import Job
 
 LINE_SECONDS = 5.0
@@ -71,7 +72,8 @@ def line(job: Job) -> str:
     failed = f"{job.counts.failed} failed" if job.counts.failed else ""
     cached = f"{job.counts.cached} from earlier jobs" if job.counts.cached else ""
     done = f"{job.state}: {job.counts.done} of {total} results"
-    return ", ".join(filter(None, (done, failed, cached, pace(job))))
+    waits = f"{job.condition.type}: {job.condition.detail}" if job.condition else ""
+    return ", ".join(filter(None, (done, failed, cached, pace(job), printable(waits))))
 
 
 def pace(job: Job) -> str:

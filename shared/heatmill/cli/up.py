@@ -33,7 +33,10 @@ def up(port: int, data_dir: Path, workers: int, models: Path | None) -> None:
         running_stack(_say, data_dir=data_dir, port=port, workers=workers, models=models) as stack,
     ):
         click.echo(f"ready {stack.url}")
-        wait_until_stopped(stack)
+        from heatmill.local.health import faults_told
+
+        with faults_told(stack.url, _say):
+            wait_until_stopped(stack)
 
 
 def _say(line: str) -> None:

@@ -1,19 +1,20 @@
-"""Why work stands still: what workers that gave shards back have said, for a while.
+"""Why work stands still: what workers that gave it back have said, for a while.
 
-A worker that cannot do a job's work writes the reason beside the job, and a worker that ends because its machine can do
-no work writes it for all. Both pass by themselves, and what is done for a job removes its own.
+A worker that cannot do a job's work, or from which the store takes nothing, writes the reason beside the job. A worker
+that ends because its machine can do no work writes it for all. Both pass by themselves, and what is done for a job
+removes its own.
 """
 
 import json
 import time
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from heatmill.coordination.live_workers import live_workers
 from heatmill.coordination.redis_errors import translated
 from heatmill.keys import JobId
+from heatmill.schemas import Condition, ConditionType
 from heatmill.state import RedisJobStore, key
 
-WAITING_FOR_WORKER = "waiting_for_worker"
 UNFIT_WORKERS = "heatmill:unfit-workers"
 # Longer than an unfit worker rests before it tries again.
 CONDITION_SECONDS = 600
@@ -23,29 +24,34 @@ UNFIT_SECONDS = 86_400
 SHOWN_AFTER_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Why a job stands still.
+def note_condition(
+    state: RedisJobStore, job: JobId, detail: str, kind: ConditionType = "waiting_for_worker", failures: int = 1
+) -> int:
+    """Remember why a worker gave a job's work back; it is the newest reason that counts, and the first time.
 
     Args:
-        type: Stable, for programs.
+        state: Redis.
+        job: The job.
         detail: For people; names the worker.
-        since: When that began, in seconds since 1970.
+        kind: For programs.
+        failures: To be added to those that are counted.
+
+    Returns:
+        How many failures were counted since the job last went on.
     """
-
-    type: str
-    detail: str
-    since: float
-
-
-def note_condition(state: RedisJobStore, job: JobId, detail: str) -> None:
-    """Remember why a worker gave a job's work back; it is the newest reason that counts, and the first time."""
     name = key(job, "condition")
     with translated(), state.client.pipeline() as together:
+        together.hincrby(name, "failures", failures)
         together.hsetnx(name, "since", str(time.time()))
-        together.hset(name, "detail", detail)
+        together.hset(name, mapping={"type": kind, "detail": detail})
         together.expire(name, CONDITION_SECONDS)
-        together.execute()
+        return int(together.execute()[0])
+
+
+def waits_for_storage(state: RedisJobStore, job: JobId) -> bool:
+    """Whether the store took nothing of the job lately."""
+    with translated():
+        return state.client.hget(key(job, "condition"), "type") == "waiting_for_storage"
 
 
 def clear_condition(state: RedisJobStore, job: JobId) -> None:
@@ -58,12 +64,12 @@ def read_condition(state: RedisJobStore, job: JobId) -> Condition | None:
     """Why an open job stands still, as far as workers have said it; None where it goes on, or nobody knows."""
     with translated():
         told = state.client.hgetall(key(job, "condition"))
-    if not {"since", "detail"} <= told.keys():
+    if not {"since", "detail", "type"} <= told.keys():
         return _nobody_fit(state)
     since = float(told["since"])
     if time.time() - since < SHOWN_AFTER_SECONDS:
         return None
-    return Condition(WAITING_FOR_WORKER, str(told["detail"]), since)
+    return Condition.model_validate({**told, "since": datetime.fromtimestamp(since, UTC)}, extra="ignore")
 
 
 def note_unfit(state: RedisJobStore, worker: str, reason: str) -> None:
@@ -95,4 +101,5 @@ def _nobody_fit(state: RedisJobStore) -> Condition | None:
         return None
     reasons = {str(worker): json.loads(entry) for worker, entry in told.items()}
     worker, (reason, since) = max(reasons.items(), key=lambda entry: entry[1][1])
-    return Condition(WAITING_FOR_WORKER, f"no worker is alive; the last to end, {worker}, said: {reason}", since)
+    detail = f"no worker is alive; the last to end, {worker}, said: {reason}"
+    return Condition(type="waiting_for_worker", detail=detail, since=datetime.fromtimestamp(since, UTC))

@@ -2,6 +2,8 @@
 
 from heatmill.schemas.model_facts import ModelFacts
 from heatmill.schemas.replies import (
+    Condition,
+    ConditionType,
     Counts,
     Job,
     JobPage,
@@ -61,6 +63,8 @@ __all__ = [
     "MAX_TOP_K",
     "AcceptedJob",
     "CommitHeader",
+    "Condition",
+    "ConditionType",
     "Counts",
     "ImageRead",
     "Item",

@@ -32,6 +32,17 @@ class MapStatus(MapRequest):
     error: Problem | None = Field(None, description="Why there is no map; the job's results do not depend on it.")
 
 
+ConditionType = Literal["waiting_for_worker", "waiting_for_storage"]
+
+
+class Condition(Schema):
+    """Why a job that is not done stands still; it goes on by itself when that is over."""
+
+    type: ConditionType
+    detail: str = Field(description="For people: which worker said what.")
+    since: datetime
+
+
 class Job(Schema):
     """A job as the API shows it."""
 
@@ -52,6 +63,7 @@ class Job(Schema):
     priority: Priority
     metadata: dict[str, str] = {}
     request_id: str = Field("", description="The `X-Request-ID` of the request that submitted the job.")
+    condition: Condition | None = Field(None, description="Why the job stands still, where that is known.")
     error: Problem | None = Field(None, description="Why the whole job failed, where no item could be read at all.")
     links: dict[str, str] = {}
 

@@ -33,7 +33,7 @@ def test_a_job_whose_work_is_given_back_for_long_says_the_newest_reason_and_sinc
 
     assert condition is not None
     assert (condition.type, condition.detail) == ("waiting_for_worker", "two/a: no memory")
-    assert condition.since == pytest.approx(since)
+    assert condition.since.timestamp() == pytest.approx(since)
     clear_condition(state, JOB)
     assert read_condition(state, JOB) is None
 

@@ -5,22 +5,35 @@ from dataclasses import dataclass
 
 import structlog
 
-from heatmill.coordination.conditions import clear_condition, note_condition, note_fit, note_unfit
+from heatmill.coordination.conditions import (
+    clear_condition,
+    note_condition,
+    note_fit,
+    note_unfit,
+    waits_for_storage,
+)
 from heatmill.coordination.live_workers import others_live
 from heatmill.coordination.rests import count_end, end_rests, is_first_lack
-from heatmill.errors import MachineError, QueueUnavailable, Unconfirmed
+from heatmill.errors import MachineError, QueueUnavailable, StorageUnavailable, Unconfirmed
 from heatmill.keys import JobId
+from heatmill.write_trial import try_write
 from heatmill_workers.claims import ClaimedShard
 from heatmill_workers.shard.second_opinion import SecondOpinion
 from heatmill_workers.worker import Worker
 
 RETRY_SECONDS = 5.0
+# Where a store takes small objects only, shards are explained in vain: twice as long each time.
+LONGEST_RETRY_SECONDS = 300.0
 # A worker that has just failed on a shard is idle first: time for another one to take it.
 SECOND_TRY_SECONDS = 2.0
 # For the same reason, where a worker goes on that lacks a model.
 LACK_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger()
+
+
+class WritesRefused(StorageUnavailable):
+    """The object store did not take what was written to try it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,36 @@ def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, coun
         worker.dispatcher.feed()
     except QueueUnavailable as error:
         log.warning("not given back", error=str(error))
+
+
+def give_back_for_storage(worker: Worker, shard: ClaimedShard, error: StorageUnavailable) -> None:
+    """The store takes nothing: the job waits, and says for what.
+
+    The next attempt proves first that something can be written, so a trial costs no device time and is not counted.
+    """
+    log.warning("put off", error=str(error))
+    detail, counted = f"{worker.witness.worker}: {error}", not isinstance(error, WritesRefused)
+    try:
+        failures = note_condition(worker.state, shard.job, detail, "waiting_for_storage", int(counted))
+    except QueueUnavailable as unavailable:
+        log.warning("the reason is not noted", error=str(unavailable))
+        failures = 1
+    rest = RETRY_SECONDS * 2.0 ** min(failures - 1, 10) if counted else RETRY_SECONDS
+    give_back(worker, shard, min(rest, LONGEST_RETRY_SECONDS))
+
+
+def check_storage(worker: Worker, job: JobId) -> None:
+    """Of a job of which the store took nothing lately: see that it takes something, before anything is explained.
+
+    Raises:
+        WritesRefused: It does not.
+    """
+    if not waits_for_storage(worker.state, job):
+        return
+    try:
+        try_write(worker.storage, job.prefix)
+    except StorageUnavailable as error:
+        raise WritesRefused(str(error)) from error
 
 
 def give_back_for_machine(worker: Worker, shard: ClaimedShard, error: MachineError) -> WorkerEnds | None:
