@@ -39,13 +39,16 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def config_labels(path: Path) -> tuple[str, ...]:
-    """Class names from the config.json of a transformers model.
+    """Class names from the config.json of a transformers model; `LABEL_0` and so on where it counts classes only.
 
     Raises:
         ValueError: The file cannot be read, or numbers no classes.
     """
     try:
-        names = {int(index): str(name) for index, name in json.loads(path.read_text("utf-8"))["id2label"].items()}
+        config = json.loads(path.read_text("utf-8"))
+        if config.get("id2label") is None and type(count := config.get("num_labels")) is int and count > 0:
+            return tuple(f"LABEL_{index}" for index in range(count))
+        names = {int(index): str(name) for index, name in config["id2label"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "" if isinstance(error, KeyError) else f": {error}"
         raise ValueError(f"{path} has no class names in `id2label`; give `labels`{reason}") from error

@@ -14,6 +14,7 @@ from torch import nn
 
 from heatmill.catalogue import load_catalogue
 from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation, WeightsUnavailable
+from heatmill.labels import config_labels
 from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.head import Head
 from heatmill_workers.explainer import Explained, explain, register
@@ -225,6 +226,13 @@ def test_a_folder_that_names_no_classes_is_refused_by_name(tmp_path: Path, edit:
 
     with pytest.raises(ModelUnavailable, match=f"model mine: .*{says}"):
         load(spec("transformers", architecture=str(tmp_path), labels=None), CPU)
+
+
+def test_a_folder_that_only_counts_its_classes_has_the_names_that_transformers_gives_them(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"id2label": None, "num_labels": 3}))
+
+    assert config_labels(config) == ("LABEL_0", "LABEL_1", "LABEL_2")
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", '["a", 1]', "[]"])

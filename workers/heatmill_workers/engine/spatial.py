@@ -66,7 +66,7 @@ WRONG: Mapping[str, str] = {
     "contradicts": "does not follow the image: no part of it has a place there",
     "vector": "is made from one vector: its positions are none of the image's",
     "sampled": "is made by `grid_sample`, at places that the model chooses",
-    "moved": "is made from an image that the model turns, reshapes or reorders, and does not show where its parts are",
+    "moved": "is made from an image that the model turns, divides, reshapes or reorders; its parts are not in place",
     "another in a batch": "is another one in a batch: there is no one layer that all evidence flows through",
 }
 

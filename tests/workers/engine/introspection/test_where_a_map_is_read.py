@@ -28,6 +28,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.patches = nn.Conv2d(3, width, 16, 16)
         self.near = nn.Conv2d(width, width, 3, padding=1)
+        self.fine = nn.Conv2d(3, width, 4, 4)
         self.norm, self.layer, self.positions = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(16, 16)
         self.down, self.across = nn.Linear(4, 4), nn.Linear(4, 4)
         self.recurrent = nn.LSTM(width, width, batch_first=True)

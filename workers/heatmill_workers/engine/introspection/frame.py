@@ -5,6 +5,7 @@ outputs are given afterwards. What turns, samples or reshapes the image moves pl
 what pads the image makes cells that show none of it.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ SAMPLING = "GridSampler"
 # They move pixels if they change the last two axes.
 RESHAPING = ("View", "ReshapeAlias", "Expand", "Repeat", "Cat")
 MOVING = ("Gather", "Take", "Im2Col", "UnfoldBackward", "AsStrided", "PixelShuffle", "PixelUnshuffle")
+# They take a part of an axis, or each of its parts.
+PARTING = ("Slice", "Narrow", "Select", "Split", "UnsafeSplit", "Unbind")
+DIVIDING = ("Split", "UnsafeSplit", "Unbind")
 PADDING = ("ConstantPad", "ReflectionPad", "ReplicationPad", "Cat", "CopySlices")
 
 
@@ -37,13 +41,20 @@ def is_of_a_vector(node: Node | None) -> bool:
 
 
 def moves_pixels(node: Node | None) -> str:
-    """The name of an operation that gives the image's pixels other places before a layer sees them; empty if none.
+    """The name of an operation that gives the image's pixels other places, or divides them; empty if there is none.
+
+    What turns or reshapes is looked for before the layers, which do that to their own maps; what divides, everywhere.
 
     Args:
         node: Of a pass of one image.
     """
     learned = _learned(node)
-    moving = (each for each, is_learned in learned.items() if _moves(each, is_learned=is_learned))
+    users = Counter(child for each in learned for child in _children(each))
+    moving = (
+        each
+        for each, is_learned in learned.items()
+        if _moves(each, is_learned=is_learned) or _is_one_part_of_several(each, users)
+    )
     return next((each.name().partition("Backward")[0] for each in moving), "")
 
 
@@ -80,6 +91,26 @@ def _moves(node: Node, *, is_learned: bool) -> bool:
     if is_learned or name == LEAF:
         return False
     return any(each in name for each in MOVING) or _reorders(node) or _reshapes(node)
+
+
+def _is_one_part_of_several(node: Node, users: Counter[Node]) -> bool:
+    """Whether it takes some rows or columns of what other operations take others of: parts may be joined anyhow."""
+    name = node.name()
+    if not name.startswith(PARTING):
+        return False
+    (source,) = _children(node)
+    count = len(_shape(source))
+    if not _is_like_the_image(source) or max(_dims(node, "_saved_dim", count)) < count - 2:
+        return False
+    return name.startswith(DIVIDING) or users[source] > 1
+
+
+def _is_like_the_image(node: Node) -> bool:
+    """Whether its last two axes have the image's proportions: others, such as of queries and keys, are no places."""
+    image = next(_shape(each) for each in nodes_below(node) if each.name() == LEAF)
+    shape = _shape(node)
+    height, width = image[-2:]
+    return len(shape) > 2 and abs(shape[-2] * width - shape[-1] * height) <= max(height, width)
 
 
 def _reshapes(node: Node) -> bool:
