@@ -17,11 +17,12 @@ from heatmill.errors import (
     RecordDamaged,
     StorageUnavailable,
 )
+from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.schemas import Job, SourceRequest
 from heatmill_api.replies import job_reply
 from heatmill_api.routing import JobPath, header, problems, versioned
-from heatmill_api.services import known, services
+from heatmill_api.services import Services, known, services
 from heatmill_api.submissions import Submission
 from heatmill_api.submitting import idempotency_key, retried_before, submitted
 
@@ -84,9 +85,7 @@ def retry_job(path: JobPath) -> Response:
 def delete_job(path: JobPath) -> Response:
     """Delete a job that is done, with its results. Uploaded images stay, since other jobs may name them."""
     here, job = services(), known(path.job)
-    current = read_job(here.storage, here.state, job)
-    if not current.done:
-        raise JobUnfinished(f"job {job.job} is {current.state}; cancel it first")
+    _check_done(here, job)
     # Of a request that is lost the list passes over what is left.
     with suppress(JobNotFound, RecordDamaged, QueueUnavailable):
         job_index.remove(here.state, records.load_request(here.storage, job))
@@ -95,3 +94,15 @@ def delete_job(path: JobPath) -> Response:
     with suppress(QueueUnavailable):
         here.dispatcher.sweep(job)
     return Response(status=HTTPStatus.NO_CONTENT)
+
+
+def _check_done(here: Services, job: JobId) -> None:
+    try:
+        current = read_job(here.storage, here.state, job)
+    except RecordDamaged as error:
+        if error.key != keys.final(job):
+            raise
+        # What is damaged is its end, so it has ended.
+        return
+    if not current.done:
+        raise JobUnfinished(f"job {job.job} is {current.state}; cancel it first")

@@ -157,27 +157,21 @@ def place(worker: Worker) -> Callable[[str], Place]:
     return make
 
 
-def check(place: Place, *, request_is_lost: bool = False) -> None:
+def check(place: Place) -> None:
     """As `check_rows`; and the job can be deleted."""
-    check_rows(place, request_is_lost=request_is_lost)
+    check_rows(place)
     place.ask(method="DELETE")
     place.work()
     assert place.client.get(f"/v1/jobs/{place.job.job}").status_code == 404
 
 
-def check_rows(place: Place, *, request_is_lost: bool = False) -> None:
+def check_rows(place: Place) -> None:
     """One row for each item, and counts that are those of the rows."""
     shown, rows = place.end()
     assert shown["counts"]["succeeded"] == sum(row["status"] == "succeeded" for row in rows)
     assert shown["counts"]["failed"] == sum(row["status"] == "failed" for row in rows)
-    if request_is_lost:
-        assert shown["state"] == "failed"
-        assert "job.json is damaged" in shown["error"]["detail"]
-    else:
-        assert [(row["item"], row["status"]) for row in rows] == [
-            (f"photo {seed}", "succeeded") for seed in range(ITEMS)
-        ]
-        assert shown["state"] == "succeeded"
+    assert [(row["item"], row["status"]) for row in rows] == [(f"photo {seed}", "succeeded") for seed in range(ITEMS)]
+    assert shown["state"] == "succeeded"
 
 
 CASES = [
@@ -195,7 +189,7 @@ def test_whatever_happens_to_an_object_the_job_ends_right(
 ) -> None:
     found = place(moment)
     found.damage(name, DAMAGES[damage])
-    check(found, request_is_lost=name == "job.json" and moment == "forgotten")
+    check(found)
 
 
 @pytest.mark.parametrize("moment", ["complete", "over"])
@@ -249,6 +243,39 @@ def test_a_job_whose_records_are_lost_can_be_cancelled(place: Callable[[str], Pl
         shown, rows = found.end()
         assert shown["state"] == "cancelled"
         assert shown["counts"]["succeeded"] == len(rows)
+
+
+@pytest.mark.parametrize("damage", ["cut in half", "without fields", "deleted"])
+def test_a_job_of_which_neither_request_nor_plan_is_left_ends_and_says_so(
+    place: Callable[[str], Place], damage: str
+) -> None:
+    found = place("forgotten")
+    found.damage("plan.json", DAMAGES["deleted"])
+    found.damage("job.json", DAMAGES[damage])
+
+    shown, rows = found.end()
+
+    assert (shown["state"], shown["counts"]["succeeded"], len(rows)) == ("failed", 2, 2)
+    assert "job.json is damaged" in shown["error"]["detail"]
+    found.ask(method="DELETE")
+    assert found.client.get(f"/v1/jobs/{found.job.job}").status_code == 404
+
+
+def test_a_job_whose_end_is_damaged_can_be_deleted_at_once(place: Callable[[str], Place]) -> None:
+    found = place("over")
+    found.damage("final.json", DAMAGES["zeroed"])
+
+    assert found.client.delete(f"/v1/jobs/{found.job.job}").status_code == 204
+
+
+def test_a_cancelled_job_whose_plan_is_lost_counts_its_rows(place: Callable[[str], Place]) -> None:
+    found = place("running")
+    found.ask(":cancel", "POST")
+    found.damage("plan.json", DAMAGES["zeroed"])
+
+    shown, rows = found.end()
+
+    assert (shown["state"], shown["counts"]["succeeded"], len(rows)) == ("cancelled", 2, 2)
 
 
 @pytest.mark.parametrize("damage", ["cut in half", "emptied", "zeroed", "one bit changed", "doubled", "deleted"])

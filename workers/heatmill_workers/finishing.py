@@ -142,7 +142,7 @@ def _write_final(control: Control, job: JobId, progress: JobProgress, token: str
 
 
 def _final_job(control: Control, job: JobId, progress: JobProgress, plan: Plan | None, counts: Counts) -> Job:
-    total = plan.results if plan else 0
+    total = plan.results if plan else progress.counts.total or counts.done
     counts = counts.model_copy(update={"total": total, "cancelled": total - counts.done if progress.cancelled else 0})
     started = datetime.fromtimestamp(progress.started_at, UTC) if progress.started_at else None
     finished = datetime.now(UTC)
@@ -150,7 +150,7 @@ def _final_job(control: Control, job: JobId, progress: JobProgress, plan: Plan |
     busy = max((finished - started).total_seconds(), 1e-3) if started else None
     return Job(
         id=job.job,
-        state="cancelled" if progress.cancelled and total == 0 else job_state(counts, started=True),
+        state="cancelled" if progress.cancelled and (plan is None or total == 0) else job_state(counts, started=True),
         done=True,
         progress=1.0,
         counts=counts,

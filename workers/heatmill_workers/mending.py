@@ -2,8 +2,8 @@
 
 Commit records, the plan, the map and the end of a job follow from its request, its shards and its images. So a job that
 is over is opened again where one of them is gone: what stands is kept, the rest is done again, and the job ends with
-the counts of its rows. A request is the truth itself: where it is damaged and nobody remembers it, the job ends, and
-its end says so.
+the counts of its rows. Of a request that is lost the plan says enough to go on; where there is none either, the job
+ends, and its end says so.
 """
 
 from collections.abc import Iterator
@@ -39,9 +39,9 @@ def mend(control: Control, job: JobId) -> None:
         records.load_request(storage, job)
     except JobNotFound:
         return
-    except RecordDamaged as error:
+    except RecordDamaged:
         if _end_of(storage, job) is None:
-            end_without_request(control, job, error)
+            _open_again(control, job)
         return
     final = _end_of(storage, job)
     if final is None or not _is_sound(storage, job, final):
@@ -62,18 +62,50 @@ def register_mended(control: Control, job: JobId) -> None:
     """Make Redis know a job, without its records that are damaged.
 
     Raises:
-        JobNotFound: There is no such job.
-        RecordDamaged: Its request is.
+        JobNotFound: There is no such job, or nobody knows it any more.
+        RecordDamaged: Its request is damaged, and it has no plan.
     """
+    lost: RecordDamaged | None = None
     for _ in range(AT_ONCE):
         try:
-            register(control.storage, control.state, job)
+            if lost is None:
+                register(control.storage, control.state, job)
+            else:
+                _register_by_plan(control, job, lost)
         except RecordDamaged as error:
-            if error.key == keys.request(job):
+            if error is lost:
                 raise
-            set_aside(control.storage, error)
+            if error.key == keys.request(job):
+                lost = error
+            else:
+                set_aside(control.storage, error)
         else:
             return
+
+
+def _register_by_plan(control: Control, job: JobId, lost: RecordDamaged) -> None:
+    plan = records.load_plan(control.storage, job)
+    if plan is None:
+        raise lost
+    log.error("a job goes on by its plan, since its request is damaged", job=str(job), reason=str(lost))
+    summary = {
+        "created_at": _written(control.storage, job).isoformat(),
+        "model": plan.model,
+        "methods": [method.model_dump() for method in plan.methods],
+        "map": None if plan.map is None else plan.map.model_dump(),
+        "priority": "normal",
+        "metadata": {},
+        "request_id": "",
+    }
+    control.state.register(job, summary, plan, records.committed(control.storage, job))
+    if control.storage.exists(keys.cancelled(job)):
+        control.state.cancel(job)
+
+
+def _written(storage: S3Storage, job: JobId) -> datetime:
+    """When the job was accepted, as far as its objects tell."""
+    first = next(storage.list(keys.request(job)), None) or next(storage.list(job.prefix), None)
+    return datetime.now(UTC) if first is None else first.modified
 
 
 def end_without_request(control: Control, job: JobId, damaged: RecordDamaged) -> None:
@@ -84,16 +116,14 @@ def end_without_request(control: Control, job: JobId, damaged: RecordDamaged) ->
     counts = Counts(
         total=found.succeeded + found.failed, succeeded=found.succeeded, failed=found.failed, cached=found.cached
     )
-    now = datetime.now(UTC)
-    written = next((entry.modified for entry in storage.list(keys.request(job))), now)
     final = Job(
         id=job.job,
         state="failed",
         done=True,
         progress=1.0,
         counts=counts,
-        created_at=written,
-        finished_at=now,
+        created_at=_written(storage, job),
+        finished_at=datetime.now(UTC),
         model=plan.model if plan else "",
         methods=plan.methods if plan else (),
         priority="normal",

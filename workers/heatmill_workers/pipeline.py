@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import structlog
 
-from heatmill import records
+from heatmill import keys, records
 from heatmill.errors import (
     ClaimLost,
     ItemError,
@@ -33,6 +33,7 @@ from heatmill_workers.committing import ShardCommits
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.engine.machine_faults import machine_fault, raise_machine_fault
 from heatmill_workers.mapping import MapWork, give_up, make_map
+from heatmill_workers.mending import set_aside
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.outputs import Layout
 from heatmill_workers.prepare import Photos
@@ -158,8 +159,10 @@ def _items(worker: Worker, shard: ClaimedShard, plan: Plan, opinion: SecondOpini
     try:
         return lost_items(records.load_request(worker.storage, shard.job), plan, shard.number)
     except RecordDamaged as error:
+        # Nothing says any more which items these were: without a plan the job ends.
+        set_aside(worker.storage, RecordDamaged(keys.plan(shard.job), "its shards and its request are lost"))
         worker.state.forget(shard.job)
-        raise ClaimLost("the request is damaged as well: repair ends the job") from error
+        raise ClaimLost("the request is lost as well") from error
 
 
 @contextmanager
