@@ -28,7 +28,9 @@ SQUARE = (500, 300, 700, 500)
 
 
 def code() -> str:
-    return "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+    # The last section has an example of its own, which tests/shared/images/test_own_photo.py runs.
+    ways, _, _ = PAGE.partition("## Larger overlays")
+    return "\n".join(re.findall(r"```python\n(.*?)```", ways, re.DOTALL))
 
 
 def photo_with_a_square(orientation: int) -> bytes:
