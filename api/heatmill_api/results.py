@@ -72,7 +72,7 @@ def list_results(path: JobPath, query: ResultsQuery) -> Response:
 
 def presigned(row: Row, sign: Signer) -> Row:
     """The row with URLs that read its files for a while."""
-    files = {name: getattr(row, name) for name in ("heatmap", "attribution")}
+    files = {name: getattr(row, name) for name in ("heatmap", "attribution", "preview")}
     return row.model_copy(
         update={
             name: file.model_copy(update={"url": sign(file.key)}) for name, file in files.items() if file is not None

@@ -26,7 +26,6 @@ class Services:
 
     Args:
         waiters: Long polls at a time, in this process: they must leave threads for everybody else.
-        painters: Overlays at a time, in this process: each may decode a photo of `max_image_pixels`.
     """
 
     storage: S3Storage
@@ -35,7 +34,6 @@ class Services:
     catalogue: Catalogue
     settings: Settings
     waiters: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(8))
-    painters: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(2))
 
 
 def services() -> Services:

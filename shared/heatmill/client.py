@@ -2,19 +2,18 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack
-from urllib.parse import quote
 from uuid import uuid4
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from heatmill.downloads import PICTURE_PIXELS, OnFetch, Origin, fetch_map, fetch_rows
+from heatmill.downloads import OnFetch, Origin, fetch_map, fetch_rows
 from heatmill.errors import InvalidRequest, JobDeleted, JobNotFound
 from heatmill.job_map import JobMap
 from heatmill.local_items import NOT_STORED
@@ -199,8 +198,8 @@ class Client:
         Args:
             job_id: The job.
             directory: Made where it is missing; files of the same names are replaced.
-            overlay: Also write the photos, and the heatmaps laid over them. A photo that is gone, or is not what it was
-                when it was explained, is left out: `photo_missing` in `results.jsonl` says why.
+            overlay: Also write what the model saw of each photo, and the heatmaps laid over that. Of a job without
+                previews they are left out: `photo_missing` in `results.jsonl` says so.
             on_fetch: Told how many rows have their files.
 
         Returns:
@@ -209,8 +208,7 @@ class Client:
         Raises:
             OSError: The folder cannot be written.
         """
-        photo = partial(self._photo, job_id) if overlay else None
-        rows = fetch_rows(self.results(job_id), Path(directory), Origin(self._file, photo), on_fetch)
+        rows = fetch_rows(self.results(job_id), Path(directory), Origin(self._file, overlay), on_fetch)
         if "map" in self.job(job_id).links:
             fetch_map(self.map(job_id), Path(directory), self._store.read)
         return rows
@@ -249,6 +247,8 @@ class Client:
         while True:
             page = read_answer(self._api.send("GET", "/v1/jobs", params=params), JobPage)
             yield from page.jobs
+            for job, reason in page.unreadable.items():
+                warnings.warn(f"job {job} cannot be read: {reason}", stacklevel=2)
             if not page.next_page_token:
                 return
             params["page_token"] = page.next_page_token
@@ -283,13 +283,6 @@ class Client:
 
     def _file(self, stored: StoredFile) -> bytes:
         return self._store.read(stored.url or "", stored.range)
-
-    def _photo(self, job_id: str, row: Row) -> bytes:
-        """The part of an item's photo that the model saw; `ResultNotFound` where it is gone or another by now."""
-        # Dots are spelled out, since a URL's `..` means something else.
-        item, method = (quote(part, safe="").replace(".", "%2E") for part in (row.item, row.method))
-        params = {"index": row.index, "rank": row.rank, "overlay": 0, "size": PICTURE_PIXELS}
-        return self._api.send("GET", f"{_path(job_id)}/results/{item}/{method}/heatmap.png", params=params).content
 
 
 def _path(job_id: str) -> str:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from heatmill.errors import RequestError, ServiceUnavailable
+from heatmill.errors import ServiceUnavailable
 from heatmill.job_map import JobMap
 from heatmill.overlay import overlay
 from heatmill.schemas import Row, StoredFile
@@ -27,10 +27,9 @@ ITEMS_AT_A_TIME = 64
 # Most file systems allow names of 255 bytes.
 MAX_ITEM_BYTES = 120
 MAX_PART_BYTES = 50
-OVERLAY_ALPHA = 0.6
+OVERLAY_ALPHA, OVERLAY_QUALITY = 0.6, 90
 # Windows takes these for devices, whatever follows the first dot.
 DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", re.IGNORECASE)
-PICTURE_PIXELS = 448
 
 OnFetch = Callable[[int], None]
 """Told how many rows have their files."""
@@ -40,7 +39,7 @@ class FetchedRow(Row):
     """A line of `results.jsonl`: a row without its short-lived URLs, and the names of its files.
 
     Args:
-        photo_missing: Why there is neither photo nor overlay, though they were asked for.
+        photo_missing: Why there is neither preview nor overlay, though they were asked for.
     """
 
     files: dict[str, str]
@@ -53,12 +52,11 @@ class Origin:
 
     Args:
         download: The bytes of a file that a row names.
-        photo: The part of an item's photo that the model saw; raises `RequestError` where the photo is gone, or is not
-            what it was. Not given where no overlays are wanted.
+        overlays: Also the previews, and the heatmaps laid over them.
     """
 
     download: Callable[[StoredFile], bytes]
-    photo: Callable[[Row], bytes] | None = None
+    overlays: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _by_item(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _fetch_item(directory: Path, origin: Origin, named: tuple[str, list[Row]]) -> list[FetchedRow]:
     name, rows = named
     photo, missing = _photo(origin, rows)
-    shared = {} if photo is None else {"photo": _write(directory / f"{name}.photo.png", photo)}
+    shared = {} if photo is None else {"photo": _write(directory / f"{name}.photo.jpg", photo)}
     return [
         FetchedRow(
             **_lasting(row),
@@ -147,14 +145,13 @@ def _fetch_item(directory: Path, origin: Origin, named: tuple[str, list[Row]]) -
 
 
 def _photo(origin: Origin, rows: list[Row]) -> tuple[bytes | None, str | None]:
-    """An item's photo, or why there is none; neither where none is wanted, or no result is drawn."""
+    """What the model saw of an item's photo, or why there is nothing; neither where nothing is wanted, or drawn."""
     drawn = next((row for row in rows if row.heatmap is not None), None)
-    if origin.photo is None or drawn is None:
+    if not origin.overlays or drawn is None:
         return None, None
-    try:
-        return origin.photo(drawn), None
-    except RequestError as error:
-        return None, str(error)
+    if drawn.preview is None:
+        return None, "the job was asked for no previews, or it was made before there were any"
+    return _whole(drawn.preview, origin.download(drawn.preview)), None
 
 
 def _fetch_row(stem: Path, origin: Origin, row: Row, photo: bytes | None) -> dict[str, str]:
@@ -164,7 +161,7 @@ def _fetch_row(stem: Path, origin: Origin, row: Row, photo: bytes | None) -> dic
         heatmap = _whole(row.heatmap, origin.download(row.heatmap))
         files["heatmap"] = _write(_with_ending(stem, ".png"), heatmap)
         if photo is not None:
-            files["overlay"] = _write(_with_ending(stem, ".overlay.png"), _laid_over(photo, heatmap))
+            files["overlay"] = _write(_with_ending(stem, ".overlay.jpg"), _laid_over(photo, heatmap))
     if row.attribution is not None and row.attribution.url is not None:
         files["attribution"] = _write(
             _with_ending(stem, ".npy"), _whole(row.attribution, origin.download(row.attribution))
@@ -195,7 +192,7 @@ def _with_ending(stem: Path, ending: str) -> Path:
 
 def _lasting(row: Row) -> dict[str, object]:
     """The row without its signed URLs: they end within minutes, and whoever has one can read."""
-    return row.model_dump(exclude={"heatmap": {"url"}, "attribution": {"url"}})
+    return row.model_dump(exclude={"heatmap": {"url"}, "attribution": {"url"}, "preview": {"url"}})
 
 
 def _laid_over(photo: bytes, heatmap: bytes) -> bytes:
@@ -203,7 +200,7 @@ def _laid_over(photo: bytes, heatmap: bytes) -> bytes:
         # The photo in grey: every colour of the overlay is then the heatmap's.
         picture = overlay(below.convert("L"), above, (0, 0, *below.size), OVERLAY_ALPHA, max(below.size))
     encoded = BytesIO()
-    picture.save(encoded, "PNG")
+    picture.save(encoded, "JPEG", quality=OVERLAY_QUALITY)
     return encoded.getvalue()
 
 

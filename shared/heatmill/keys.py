@@ -159,6 +159,11 @@ def attribution(job: JobId, shard_number: int, name: str) -> str:
     return f"{job.prefix}attributions/{shard_number:06}/{name}.npy"
 
 
+def previews(job: JobId, shard_number: int, part: int, digest: str) -> str:
+    """The previews of one part of a shard, one behind the other; a worker that made others writes another object."""
+    return f"{job.prefix}previews/{shard_number:06}.{part}.{digest[:16]}"
+
+
 def shard_tar(job: JobId, shard_number: int, part: int) -> str:
     """All files of one part of a shard, in place of single ones. Earlier versions wrote one tar for a whole shard."""
     return f"{job.prefix}shards.out/{shard_number:06}.{part}.tar"

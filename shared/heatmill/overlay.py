@@ -1,4 +1,4 @@
-"""A heatmap laid over the part of the photo that the model saw."""
+"""The part of a photo that the model saw, and a heatmap laid over it."""
 
 import math
 
@@ -18,12 +18,15 @@ def overlay(photo: Image.Image, heatmap: Image.Image, box: Box, alpha: float, si
         alpha: 0 shows the photo only, 1 the heatmap only.
         size: Longer side of the answer in pixels; the shape is the heatmap's.
     """
-    shape = scaled(heatmap.size, size)
+    return Image.blend(seen(photo, box, scaled(heatmap.size, size)), resized(heatmap, size), alpha)
+
+
+def seen(photo: Image.Image, box: Box, shape: tuple[int, int]) -> Image.Image:
+    """A region of a photo, scaled to a width and a height; `photo` and `box` as in `overlay`."""
     left, top = math.floor(box[0]), math.floor(box[1])
     crop = photo.crop((left, top, math.ceil(box[2]), math.ceil(box[3]))).convert("RGB")
     exact = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    seen = crop.resize(shape, Image.Resampling.BICUBIC, box=exact)
-    return Image.blend(seen, resized(heatmap, size), alpha)
+    return crop.resize(shape, Image.Resampling.BICUBIC, box=exact)
 
 
 def resized(heatmap: Image.Image, size: int) -> Image.Image:

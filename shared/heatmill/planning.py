@@ -69,7 +69,7 @@ def plan_steps(
 def new_plan(job: JobId, request: JobRequest, **found: Any) -> Plan:
     """A plan of this request, with what was found of its items."""
     asked = {"model": request.model, "methods": request.methods, "top_k": request.top_k, "map": request.map}
-    return Plan(job=job.job, **asked, layout=request.layout, cache=request.cache, **found)
+    return Plan(job=job.job, **asked, layout=request.layout, previews=request.previews, cache=request.cache, **found)
 
 
 def failed_plan(job: JobId, request: JobRequest, error: Exception) -> Plan:

@@ -18,7 +18,8 @@ class SubmitOptions(TypedDict, total=False):
     """What `Client.submit` takes beside model, methods and images.
 
     `target` is for items that name none; `layout` "webdataset" stores one tar per part of a shard, in which the rows
-    name byte ranges, "objects" each heatmap and attribution by itself; `map` asks for a map of all items; `cache`
+    name byte ranges, "objects" each heatmap and attribution by itself; `map` asks for a map of all items; `previews`
+    False stores nothing of what the model saw of the images, without which there are no overlays; `cache`
     False makes everything anew, where results that earlier jobs made of the same images in the same way would be
     taken; `idempotency_key` is chosen by the client where none is given; `on_upload` is told (images stored so far,
     all images), and `on_refused` (file, reason) of one that the service does not store, say for its size: its item
@@ -31,6 +32,7 @@ class SubmitOptions(TypedDict, total=False):
     priority: Priority
     metadata: Mapping[str, str]
     map: MapRequest | None
+    previews: bool
     cache: bool
     idempotency_key: str
     on_upload: OnUpload | None

@@ -10,10 +10,11 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from heatmill import keys, records
+from heatmill.byte_ranges import byte_range
 from heatmill.jobs.parts import Part
 from heatmill.keys import JobId, ShardId
 from heatmill.progress import read_job
-from heatmill.schemas import CommitHeader, JobState, Row, StoredPicture, Target
+from heatmill.schemas import CommitHeader, JobState, Row, StoredPicture, StoredPreview, Target
 from heatmill.state import RedisJobStore
 from heatmill.storage import S3Storage
 
@@ -70,6 +71,16 @@ def picture(storage: S3Storage, job: JobId, shard: int, name: str) -> StoredPict
     key = keys.heatmap(job, shard, name)
     storage.put(key, png(heatmap), "image/png")
     return StoredPicture(key=key, scale=1.0, zero_index=0, box=(0.0, 0.0, 100.0, 100.0))
+
+
+def preview(storage: S3Storage, job: JobId, colour: tuple[int, int, int]) -> StoredPreview:
+    """Store a preview of one colour behind another one, and say where."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (100, 100), colour).save(buffer, "JPEG", quality=95)
+    jpeg, key = buffer.getvalue(), keys.previews(job, 0, 0, "0" * 64)
+    storage.put(key, b"another" + jpeg)
+    digest = hashlib.sha256(jpeg).hexdigest()
+    return StoredPreview(key=key, range=byte_range(7, len(jpeg)), sha256=digest, size=(100, 100))
 
 
 def png(picture: Image.Image) -> bytes:

@@ -17,8 +17,8 @@ from heatmill.cli import main
 from heatmill.errors import ImageNotFound
 from heatmill.keys import JobId
 from heatmill.planning import as_problem
-from heatmill.schemas import ImageRead, Problem
-from tests.api.requests import MODEL, commit, picture, row
+from heatmill.schemas import Problem
+from tests.api.requests import MODEL, commit, picture, preview, row
 from tests.shared.conftest import Run, Served
 
 BROKEN = Problem(type="t", title="Image unreadable", detail="the file is damaged")
@@ -250,12 +250,16 @@ def test_what_failed_is_retried_and_what_is_done_is_deleted(run: Run, served: Se
 def test_fetch_writes_heatmaps_overlays_and_a_gallery(run: Run, served: Served, photos: Path, tmp_path: Path) -> None:
     job = submitted(run, photos / "b.png")
     name = JobId("default", job["id"])
-    served.explain(job["id"], row(0, heatmap=picture(served.storage, name, 0, "0000.saliency.1")))
+    shown = {
+        "heatmap": picture(served.storage, name, 0, "0000.saliency.1"),
+        "preview": preview(served.storage, name, (0, 255, 0)),
+    }
+    served.explain(job["id"], row(0, **shown))
     result = run("fetch", job["id"], tmp_path / "out", "--overlay")
     assert result.exit_code == 0, result.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "photo-0.photo.png",
-        "photo-0.saliency.0-cat.overlay.png",
+        "photo-0.photo.jpg",
+        "photo-0.saliency.0-cat.overlay.jpg",
         "photo-0.saliency.0-cat.png",
         "index.html",
         "results.jsonl",
@@ -264,15 +268,13 @@ def test_fetch_writes_heatmaps_overlays_and_a_gallery(run: Run, served: Served, 
 
 def test_fetch_says_of_which_images_there_is_no_overlay(run: Run, served: Served, photos: Path, tmp_path: Path) -> None:
     job = submitted(run, photos / "b.png")
-    read = ImageRead(format="PNG", size=(8, 8), sha256=64 * "b")
     heatmap = picture(served.storage, JobId("default", job["id"]), 0, "0000.saliency.1")
-    served.explain(job["id"], row(0, heatmap=heatmap, image=read))
+    served.explain(job["id"], row(0, heatmap=heatmap))
 
     result = run("fetch", job["id"], tmp_path / "out", "--overlay")
 
-    assert "no photo and no overlay of photo-0: the heatmap's photo" in result.stderr
-    assert "is not what it was when it was explained" in result.stderr
-    assert not list((tmp_path / "out").glob("*.photo.png"))
+    assert "no photo and no overlay of photo-0: the job was asked for no previews" in result.stderr
+    assert not list((tmp_path / "out").glob("*.photo.*"))
 
 
 def test_fetch_of_a_running_job_says_that_there_is_more_to_come(run: Run, photos: Path, tmp_path: Path) -> None:

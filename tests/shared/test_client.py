@@ -24,9 +24,9 @@ from heatmill.errors import (
     UnknownModel,
 )
 from heatmill.keys import JobId
-from heatmill.schemas import ImageRead, ItemRequest, Job, MethodRequest, Row
+from heatmill.schemas import ItemRequest, Job, MethodRequest, Row
 from heatmill.transport import Retries
-from tests.api.requests import MODEL, picture, png, row
+from tests.api.requests import MODEL, picture, png, preview, row
 from tests.shared.conftest import Served
 from tests.shared.scripted import Reply, document, scripted
 
@@ -315,39 +315,32 @@ def test_fetched_files_are_those_of_the_store_and_results_say_which(
     assert (tmp_path / "out" / first.files["heatmap"]).read_bytes() == served.storage.get(first.heatmap.key)
     assert first.heatmap.url is None
     with Image.open(tmp_path / "out" / first.files["photo"]) as photo:
-        assert max(photo.size) == 448
-        assert photo.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+        assert (photo.format, photo.size) == ("JPEG", (100, 100))
+        assert photo.getpixel((5, 5)) == pytest.approx((255, 0, 0), abs=2)
     with Image.open(tmp_path / "out" / first.files["overlay"]) as overlay:
         assert overlay.mode == "RGB"
     listed = {path.name for path in (tmp_path / "out").iterdir()}
     assert listed == {"results.jsonl", *first.files.values(), *second.files.values()}
 
 
-def test_an_overlay_is_left_out_where_the_photo_is_gone(client: Client, served: Served, tmp_path: Path) -> None:
+def test_overlays_are_left_out_of_a_job_without_previews(client: Client, served: Served, tmp_path: Path) -> None:
     job = submitted(client)
-    served.explain(job.id, *drawn(served, job, "photo-0"))
+    served.explain(job.id, *(one.model_copy(update={"preview": None}) for one in drawn(served, job, "photo-0")))
     client.fetch(job.id, tmp_path, overlay=True)
     (only,) = read_fetched(tmp_path)
     assert set(only.files) == {"heatmap"}
-    assert "the heatmap's photo cannot be read" in (only.photo_missing or "")
+    assert "no previews" in (only.photo_missing or "")
 
 
-def test_an_overlay_is_left_out_where_another_photo_lies_in_its_place(
-    client: Client, served: Served, photos: list[Path], tmp_path: Path
-) -> None:
-    job = client.submit(MODEL, ["saliency"], images=[photos[0]])
-    read = ImageRead(format="PNG", size=(30, 20), sha256=hashlib.sha256(photos[0].read_bytes()).hexdigest())
-    (result,) = drawn(served, job, photos[0].name)
-    served.explain(job.id, result.model_copy(update={"image": read}))
-    client.fetch(job.id, tmp_path / "before", overlay=True)
-    served.storage.put(keys.blob("default", read.sha256 or ""), photos[2].read_bytes())
+def test_a_file_that_is_damaged_is_not_fetched(client: Client, served: Served, tmp_path: Path) -> None:
+    job = submitted(client)
+    (result,) = drawn(served, job, "photo-0")
+    served.explain(job.id, result)
+    assert result.preview
+    served.storage.put(result.preview.key, bytes(3000))
 
-    client.fetch(job.id, tmp_path / "after", overlay=True)
-
-    (before,), (after,) = read_fetched(tmp_path / "before"), read_fetched(tmp_path / "after")
-    assert (set(before.files), before.photo_missing) == ({"heatmap", "photo", "overlay"}, None)
-    assert set(after.files) == {"heatmap"}
-    assert "is not what it was when it was explained" in (after.photo_missing or "")
+    with pytest.raises(ServiceUnavailable, match=r"previews.* is damaged"):
+        client.fetch(job.id, tmp_path, overlay=True)
 
 
 def test_a_finished_job_cannot_be_cancelled_and_a_running_one_can(client: Client, served: Served) -> None:
@@ -378,6 +371,11 @@ def drawn(served: Served, job: Job, *items: str) -> list[Row]:
     """Rows with heatmaps."""
     name = JobId("default", job.id)
     return [
-        row(number, item=item, heatmap=picture(served.storage, name, 0, f"{number:04}.saliency.1"))
+        row(
+            number,
+            item=item,
+            heatmap=picture(served.storage, name, 0, f"{number:04}.saliency.1"),
+            preview=preview(served.storage, name, (255, 0, 0)),
+        )
         for number, item in enumerate(items)
     ]

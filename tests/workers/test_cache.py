@@ -40,12 +40,14 @@ def placed(row: Row) -> Row:
     """A row without what differs between two jobs that made the same."""
     assert row.heatmap
     assert row.attribution
+    assert row.preview
     return row.model_copy(
         update={
             "item": "",
             "index": 0,
             "heatmap": row.heatmap.model_copy(update={"key": ""}),
             "attribution": row.attribution.model_copy(update={"key": ""}),
+            "preview": row.preview.model_copy(update={"key": "", "range": None}),
             "provenance": {name: value for name, value in row.provenance.items() if name != "cached_from"},
         }
     )

@@ -125,7 +125,8 @@ class ResultCache:
         if known != [(rank, method, "succeeded") for rank in range(ranks(item, self._plan.top_k))]:
             raise ValueError(f"it tells of {known}")
         for row in entry.rows:
-            if not all(stored and stored.key.startswith(theirs) for stored in (row.heatmap, row.attribution)):
+            files = (row.heatmap, row.attribution, *([row.preview] if row.preview else ()))
+            if not all(stored and stored.key.startswith(theirs) for stored in files):
                 raise ValueError(f"it does not say where the objects of {method} lie in job {entry.job}")
 
     def _copied(self, row: Row, item: Item, job: str) -> Row:

@@ -9,9 +9,10 @@ from typing import Protocol, Self
 
 from heatmill import keys
 from heatmill.jobs.parts import Part
-from heatmill.keys import JobId
+from heatmill.keys import JobId, ShardId
 from heatmill.schemas import Row
 from heatmill.storage import S3Storage
+from heatmill_workers.previews import Previews, store_previews
 
 # Of a row whose files are not stored yet.
 NOWHERE = ""
@@ -69,6 +70,10 @@ class Layout(Protocol):
     def outputs(self) -> ShardOutputs:
         """Their names."""
 
+    @property
+    def previews(self) -> Previews:
+        """What the model saw of the items; `finish` stores them, or `placed`."""
+
     def __enter__(self) -> Self:
         """Begin."""
 
@@ -114,7 +119,7 @@ class SingleObjects:
     def __init__(self, storage: S3Storage, outputs: ShardOutputs) -> None:
         self._storage = storage
         self._others = ThreadPoolExecutor(WRITERS)
-        self.outputs = outputs
+        self.outputs, self.previews = outputs, Previews()
 
     def __enter__(self) -> Self:
         return self
@@ -146,8 +151,9 @@ class SingleObjects:
         return list(rows)
 
     def finish(self, part: Part, rows: list[Row]) -> list[Row]:
-        """All is stored."""
-        return rows
+        """All is stored, but for the previews."""
+        shard = ShardId(self.outputs.job, self.outputs.number)
+        return store_previews(self._storage, shard, part, rows, self.previews)
 
     def _at_once(self, one: Callable[[], None], other: Callable[[], None]) -> None:
         """Both are over when this is, whatever becomes of them: nothing is written later over what comes next."""

@@ -240,6 +240,7 @@ def _photos(worker: Worker, work: ShardWork, layout: Layout) -> Photos:
         watch=watch,
         turn=Semaphore(settings.decode_threads),
         cache=_cache(worker, work, layout, model) if settings.result_cache else None,
+        previews=layout.previews if work.plan.previews else None,
     )
 
 

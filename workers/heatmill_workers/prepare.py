@@ -5,6 +5,7 @@ What the cache knows of an item is taken here, before the device is asked.
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from threading import Semaphore
@@ -23,6 +24,7 @@ from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.fetching import fetch
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.preprocessing import least_side, preprocess_photo
+from heatmill_workers.previews import Previews, kept_preview, preview
 from heatmill_workers.strict_jpeg import decode_jpeg
 
 log = structlog.get_logger()
@@ -69,6 +71,7 @@ class Photos:
     Args:
         turn: Held to fetch and decode: bounds what lies in memory, and the threads that take the processor's time.
         cache: What is known of them, where it is used.
+        previews: Takes what the model sees of them, where that is kept.
     """
 
     storage: S3Storage
@@ -78,6 +81,7 @@ class Photos:
     watch: CrashWatch
     turn: Semaphore
     cache: ResultCache | None
+    previews: Previews | None = None
 
     def prepare(self, item: Item) -> Prepared | Unprepared | Recalled:
         """One item, ready, failed or known already.
@@ -119,12 +123,30 @@ class Photos:
             sha256, data = self._named(item.image)
             known = self.cache.take(item, sha256)
             if self.cache.is_whole(known):
-                return Recalled(item, tuple(chain.from_iterable(known.values())))
+                rows = tuple(chain.from_iterable(known.values()))
+                self._recall_preview(item, rows, data)
+                return Recalled(item, rows)
         with self.turn:
             data = self._fetched(item.image) if data is None else data
             photo = self._photo(data)
             image, box = preprocess_photo(photo, self.model.preprocessing)
+            self._take_preview(item, photo, box)
         return Prepared(item, image, box, known, _read(photo, data))
+
+    def _take_preview(self, item: Item, photo: Photo, box: Box) -> None:
+        if self.previews is not None:
+            self.previews.take(item.index, preview(photo, box, self.model.preprocessing.input_size))
+
+    def _recall_preview(self, item: Item, rows: tuple[Row, ...], data: bytes | None) -> None:
+        """Of an item of which all is known: what an earlier job kept, else it is made of the photo again."""
+        if self.previews is None:
+            return
+        if (known := kept_preview(self.storage, rows[0])) is not None:
+            self.previews.take(item.index, known)
+            return
+        with self.turn, suppress(ItemError):
+            photo = self._photo(self._fetched(item.image) if data is None else data)
+            self._take_preview(item, photo, rows[0].heatmap.box if rows[0].heatmap else (0, 0, *photo.size))
 
     def _named(self, uri: str) -> tuple[str, bytes | None]:
         """An image's sha256; its bytes too where they had to be read for that, which the name of an upload saves."""

@@ -5,6 +5,7 @@ the first dot is its key.
 
     0001.saliency.281.png      the heatmap of item 1 of the shard: method, class
     0001.saliency.281.npy      the attribution
+    0001.preview.jpg           what the model saw of the item
     0001.json                  the item's id, and all its rows, the failed ones too
 
 The tar is write-once, as the commit record is: rows name byte ranges in it, and a worker that was frozen before its
@@ -30,6 +31,7 @@ from heatmill.jobs.parts import Part
 from heatmill.schemas import Row, Schema
 from heatmill.storage import S3Storage, WriteConflict
 from heatmill_workers.outputs import Files, ShardOutputs, at, read_files
+from heatmill_workers.previews import Previews, with_preview
 
 # The tar is on disk from here on: a part has up to 64 items, 350 KB each for three float16 channels of 224 x 224.
 SPOOL_BYTES = 16 * 1024 * 1024
@@ -50,7 +52,7 @@ class ShardTars:
 
     def __init__(self, storage: S3Storage, outputs: ShardOutputs) -> None:
         self._storage = storage
-        self.outputs = outputs
+        self.outputs, self.previews = outputs, Previews()
         self._tars: dict[int, PartTar] = {}
         self._lock = Lock()
 
@@ -87,15 +89,15 @@ class ShardTars:
     def _tar(self, part: Part) -> "PartTar":
         with self._lock:
             if part.number not in self._tars:
-                self._tars[part.number] = PartTar(self._storage, self.outputs, part)
+                self._tars[part.number] = PartTar(self._storage, self.outputs, part, self.previews)
             return self._tars[part.number]
 
 
 class PartTar:
     """One part's tar while it grows. Holds the files of items that are not placed, and at most `SPOOL_BYTES` more."""
 
-    def __init__(self, storage: S3Storage, outputs: ShardOutputs, part: Part) -> None:
-        self._storage, self._outputs = storage, outputs
+    def __init__(self, storage: S3Storage, outputs: ShardOutputs, part: Part, previews: Previews) -> None:
+        self._storage, self._outputs, self._previews = storage, outputs, previews
         self._key = keys.shard_tar(outputs.job, outputs.number, part.number)
         self._file = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed by `close`
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
@@ -117,7 +119,7 @@ class PartTar:
         """Add one item's members."""
         with self._lock:
             files = self._waiting.pop(rows[0].index, {})
-        placed = [self._with_members(row, files) for row in rows]
+        placed = self._previewed([self._with_members(row, files) for row in rows])
         sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(placed))
         self._add(f"{self._outputs.item(rows[0])}.json", sample.model_dump_json(exclude_defaults=True).encode())
         return placed
@@ -144,6 +146,12 @@ class PartTar:
         mine, name = files[row.method, row.rank], self._outputs.result(row)
         heatmap, attribution = self._add(f"{name}.png", mine.png), self._add(f"{name}.npy", mine.npy)
         return at(row, {"key": self._key, "range": heatmap}, {"key": self._key, "range": attribution})
+
+    def _previewed(self, rows: list[Row]) -> list[Row]:
+        made, shown, stored = self._previews.pop(rows[0].index), any(row.heatmap for row in rows), None
+        if made is not None and shown:
+            stored = made.at(self._key, self._add(f"{self._outputs.item(rows[0])}.preview.jpg", made.jpeg))
+        return [with_preview(row, stored) for row in rows]
 
     def _add(self, name: str, data: bytes) -> ByteRange:
         # Time and owner stay at nought: the same results are the same bytes.

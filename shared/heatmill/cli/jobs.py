@@ -37,6 +37,7 @@ class Submission(TypedDict):
     priority: Any
     metadata: tuple[str, ...]
     uses_cache: bool
+    previews: bool
 
 
 @click.command()
@@ -69,6 +70,11 @@ class Submission(TypedDict):
     "--priority", type=click.Choice(["interactive", "normal", "bulk"]), help="By default after the job's size."
 )
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job; may be given more than once.")
+@click.option(
+    "--previews/--no-previews",
+    default=True,
+    help="Whether to keep what the model saw of each image, for overlays. Kept by default.",
+)
 @click.option(
     "--cache/--no-cache",
     "uses_cache",
@@ -141,7 +147,7 @@ def delete(jobs: tuple[str, ...], service: Service) -> None:
 @click.argument("job")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--overlay", is_flag=True, help="Also the photos, the heatmaps laid over them, and a gallery, index.html."
+    "--overlay", is_flag=True, help="Also what the model saw, the heatmaps laid over it, and a gallery, index.html."
 )
 @click.option("--wait", "waits", is_flag=True, help="Wait until the job is done; else fetch what is there.")
 @service_options
@@ -183,6 +189,7 @@ def _submit(client: Client, given: Submission, *, quiet: bool) -> Job:
         raise click.UsageError("give --target or --top-k: the classes to explain are named, or the most probable ones")
     options: SubmitOptions = {"target": parse_target(given["target"]), "metadata": parse_metadata(given["metadata"])}
     options |= {"map": parse_map(given["map_text"]), "cache": given["uses_cache"], "layout": given["layout"]}
+    options["previews"] = given["previews"]
     if given["top_k"] is not None:
         options["top_k"] = given["top_k"]
     if given["priority"] is not None:

@@ -38,6 +38,7 @@ from heatmill.schemas.stored import (
     StoredArray,
     StoredFile,
     StoredPicture,
+    StoredPreview,
     Target,
 )
 from heatmill.schemas.words import (
@@ -92,6 +93,7 @@ __all__ = [
     "StoredArray",
     "StoredFile",
     "StoredPicture",
+    "StoredPreview",
     "Target",
     "ValidRequest",
     "Verdict",

@@ -108,6 +108,7 @@ class JobRequest(Schema):
     metadata: Annotated[
         dict[Label, Annotated[str, StringConstraints(max_length=500)]], Field(max_length=MAX_METADATA)
     ] = {}
+    previews: bool = Field(True, description="Store what the model saw of each image, at most 512 pixels a side.")
     cache: bool = Field(True, description="Take results that earlier jobs made of the same images in the same way.")
     validate_only: bool = False
 

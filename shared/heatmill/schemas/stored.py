@@ -53,6 +53,7 @@ class Plan(Schema):
     methods: tuple[MethodRequest, ...]
     top_k: int
     layout: Layout = "objects"
+    previews: bool = True
     cache: bool = True
     map: MapRequest | None = None
     map_error: Problem | None = Field(None, description="Why no map can be made of these items.")
@@ -121,6 +122,12 @@ class StoredArray(StoredFile):
     factor: float
 
 
+class StoredPreview(StoredFile):
+    """A JPEG of what the model saw of an item's image, in the shape of its heatmaps."""
+
+    size: Size
+
+
 class ImageRead(Schema):
     """How an item's image was read; docs/images.md has the rules."""
 
@@ -148,6 +155,9 @@ class Row(Schema):
     image: ImageRead | None = Field(None, description="How the image was read; null in rows that failed.")
     heatmap: StoredPicture | None = None
     attribution: StoredArray | None = None
+    preview: StoredPreview | None = Field(
+        None, description="The same for all results of an item; null in jobs without previews and in rows that failed."
+    )
     checks: dict[str, Any] = {}
     verdict: Annotated[
         Verdict | None,

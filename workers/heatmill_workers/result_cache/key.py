@@ -37,6 +37,7 @@ LEFT_OUT: Mapping[type, Mapping[str, str]] = {
         "methods": "an entry is of one method, whose own request is in; what others compute beside it is its alone",
         "top_k": "is in, with the item, where the item has no target of its own",
         "layout": "says where results lie; an entry's are copied into the job's own layout",
+        "previews": "says whether what the model saw is stored, on which no result depends",
         "cache": "says whether earlier results are taken, not how they are made",
         **_because("a map is made anew for each job, and no result depends on it", "map", "map_error"),
         "error": "of a job without items",
