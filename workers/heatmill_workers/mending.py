@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 
 from heatmill import keys, records
-from heatmill.errors import JobNotFound, RecordDamaged
+from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
 from heatmill.jobs.documents import encode
 from heatmill.keys import CommitName, JobId
 from heatmill.planning import as_problem
@@ -72,6 +72,11 @@ def register_mended(control: Control, job: JobId) -> None:
                 register(control.storage, control.state, job)
             else:
                 _register_by_plan(control, job, lost)
+        except JobNotFound as error:
+            # A POST that is not through yet has written nothing else.
+            if isinstance(error, JobDeleted) or next(control.storage.list(job.prefix), None) is None:
+                raise
+            lost = RecordDamaged(keys.request(job), "it is missing")
         except RecordDamaged as error:
             if error is lost:
                 raise

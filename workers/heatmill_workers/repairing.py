@@ -66,10 +66,7 @@ def _repair_job(control: Control, job: JobId, marker: ListedObject) -> None:
     except JobDeleted:
         control.storage.delete([marker.key])
     except JobNotFound:
-        if next(control.storage.list(job.prefix), None) is not None:
-            # A POST that is not through yet has written nothing else.
-            end_without_request(control, job, RecordDamaged(keys.request(job), "it is missing"))
-        elif datetime.now(UTC) - marker.modified > ORPHAN_AGE:
+        if datetime.now(UTC) - marker.modified > ORPHAN_AGE:
             control.storage.delete([marker.key])
 
 
