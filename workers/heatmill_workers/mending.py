@@ -68,15 +68,7 @@ def register_mended(control: Control, job: JobId) -> None:
     lost: RecordDamaged | None = None
     for _ in range(AT_ONCE):
         try:
-            if lost is None:
-                register(control.storage, control.state, job)
-            else:
-                _register_by_plan(control, job, lost)
-        except JobNotFound as error:
-            # A POST that is not through yet has written nothing else.
-            if isinstance(error, JobDeleted) or next(control.storage.list(job.prefix), None) is None:
-                raise
-            lost = RecordDamaged(keys.request(job), "it is missing")
+            _register(control, job, lost)
         except RecordDamaged as error:
             if error is lost:
                 raise
@@ -86,6 +78,21 @@ def register_mended(control: Control, job: JobId) -> None:
                 set_aside(control.storage, error)
         else:
             return
+
+
+def _register(control: Control, job: JobId, lost: RecordDamaged | None) -> None:
+    if lost is not None:
+        _register_by_plan(control, job, lost)
+        return
+    try:
+        register(control.storage, control.state, job)
+    except JobDeleted:
+        raise
+    except JobNotFound as error:
+        # A POST that is not through yet has written nothing else.
+        if next(control.storage.list(job.prefix), None) is None:
+            raise
+        raise RecordDamaged(keys.request(job), "it is missing") from error
 
 
 def _register_by_plan(control: Control, job: JobId, lost: RecordDamaged) -> None:
