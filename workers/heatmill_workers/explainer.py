@@ -19,7 +19,7 @@ first line of the function's is its summary. Others' methods come through the en
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -42,6 +42,8 @@ from heatmill_workers.models.loaded import LoadedModel
 
 EXPLAINERS = "heatmill_workers.explainers"
 ENTRY_POINTS = "heatmill.explainers"
+# As a share of the changes that a map is made of.
+NOTABLE_ROUNDING = 0.05
 
 Capability = Literal["gradients", "spatial layer", "attention", "operations"]
 Picture = Literal["signed", "magnitude", "positive"]
@@ -205,7 +207,7 @@ def explain(
     except ItemError as error:
         return [error] * len(images)
     _check_shape(known, images, found)
-    measured = found.measured or [Measured()] * len(images)
+    measured = _with_rounding(found) or [Measured()] * len(images)
     # Channels last, a picture takes twice as long to draw.
     maps = _in_rgb(model, _without_rounding(found)).contiguous().cpu().numpy()
     return [_item(known, one, of) for one, of in zip(maps, measured, strict=True)]
@@ -266,6 +268,18 @@ def _without_rounding(found: Attributions) -> Tensor:
     if found.change is None:
         return found.values
     return torch.where(found.change.is_real.view(-1, 1, 1, 1), found.values, 0)
+
+
+def _with_rounding(found: Attributions) -> Sequence[Measured | ItemError]:
+    """What was measured; a map of which rounding may be a notable part is not precise, however well it adds up."""
+    if found.change is None:
+        return found.measured
+    return [
+        replace(of, checks={**of.checks, "rounding_error": share}, verdict="imprecise")
+        if isinstance(of, Measured) and of.verdict == "ok" and share > NOTABLE_ROUNDING
+        else of
+        for of, share in zip(found.measured, found.change.shares, strict=bool(found.measured))
+    ]
 
 
 def _in_rgb(model: LoadedModel, values: Tensor) -> Tensor:

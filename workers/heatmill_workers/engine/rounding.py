@@ -38,6 +38,11 @@ class Change:
         """Which images' maps show more than rounding, (N,) bool; what is not finite is for others to report."""
         return ~(self.size <= self.rounding)
 
+    @property
+    def shares(self) -> list[float]:
+        """Of each image, the rounding as a share of what changes; a model that computes in bfloat16 has much of it."""
+        return (self.rounding / self.size.clamp_min(torch.finfo(self.size.dtype).tiny)).tolist()
+
 
 def of_parts(values: Tensor, rounding: Tensor) -> Change:
     """Of maps (N, C, h, w) whose values are the parts of a difference."""
