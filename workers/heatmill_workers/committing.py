@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from heatmill import keys, records
+from heatmill.committed import Committed
 from heatmill.errors import ClaimLost, QueueUnavailable, RecordDamaged
 from heatmill.jobs.parts import Part
 from heatmill.keys import CommitName, ShardId
-from heatmill.schemas import CommitHeader, Row
+from heatmill.schemas import CommitHeader, Job, Row
 from heatmill.storage import WriteConflict
 from heatmill_workers.claims import ClaimedShard, HeldShard
 from heatmill_workers.mending import set_aside
@@ -120,13 +121,18 @@ class ShardCommits:
         Raises:
             ClaimLost: They are removed.
         """
-        storage, job, final = self._worker.storage, self._shard.job, keys.final(self._shard.job)
-        if not (storage.exists(final) and storage.exists(keys.cancelled(job))):
+        storage, job = self._worker.storage, self._shard.job
+        final = records.load_final(storage, job) if storage.exists(keys.cancelled(job)) else None
+        if final is None:
             return
         ours = [keys.commit(job, header.shard, header.part) for header in headers]
-        written = {entry.key: entry.modified for key in (*ours, final) for entry in storage.list(key)}
-        # What the end counted was there before it; stores tell seconds, and in doubt a record stays.
-        late = [key for key in ours if key in written and final in written and written[key] > written[final]]
-        if late:
+        written = {entry.key: entry.modified for key in (*ours, keys.final(job)) for entry in storage.list(key)}
+        # Stores tell seconds: of the same one it is what the end has not counted.
+        late = [key for key in ours if key in written and written[key] >= written[keys.final(job)]]
+        if late and _is_more_than(records.committed(storage, job), final):
             storage.delete(late)
             raise ClaimLost("the job ended while a commit record was on its way")
+
+
+def _is_more_than(committed: Committed, final: Job) -> bool:
+    return committed.succeeded + committed.failed > final.counts.succeeded + final.counts.failed
