@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import fakeredis
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -20,13 +22,39 @@ from heatmill.planning import new_plan, store_plan
 from heatmill.progress import job_state, read_job
 from heatmill.schemas import Row
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
+from heatmill.state import RedisJobStore, open_state
 from heatmill.storage import S3Storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import commit, png
 
 Run = Callable[..., Result]
+
+# The suite of the Lua scripts runs against Redis and against fakeredis, on which `tests/simulation` runs them.
+SCRIPTED = (
+    *("test_state", "test_state_machine", "test_state_map", "test_state_parts", "test_state_wiped"),
+    *("test_conditions", "test_schedule", "test_throughput"),
+)
+# fakeredis has no INFO, from which this one reads how many commands a script has called; that is Redis' own to tell.
+NEEDS_REDIS = ("test_a_fill_asks_redis_for_as_much_with_many_jobs_as_with_few",)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of the scripts for each server."""
+    if "state" in metafunc.fixturenames and metafunc.module.__name__.rsplit(".")[-1] in SCRIPTED:
+        servers = ["redis"] if metafunc.function.__name__ in NEEDS_REDIS else ["redis", "fakeredis"]
+        metafunc.parametrize("state", servers, indirect=True)
+
+
+@pytest.fixture
+def state(request: pytest.FixtureRequest, settings: Settings) -> Iterator[RedisJobStore]:
+    """An empty job store; on fakeredis where a test is of the scripts."""
+    on_fake = getattr(request, "param", "redis") == "fakeredis"
+    store = (
+        RedisJobStore(fakeredis.FakeStrictRedis(decode_responses=True)) if on_fake else open_state(settings.redis_url)
+    )
+    with closing(store.client):
+        yield store
 
 
 @dataclass(frozen=True)
