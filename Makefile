@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Other environments of this machine share the packages' files.
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: help setup demo up test verify chaos bench bench-quick check format methods lock clean
+.PHONY: help setup demo up test verify chaos simulate bench bench-quick check format methods lock clean
 
 help:     ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,6 +26,9 @@ verify: setup   ## what takes too long for `test`: matrices over architectures
 
 chaos: setup  ## everything breaks at random: make chaos SEED=7 MINUTES=2
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+simulate: setup  ## all roles in one process on a stepped clock, with faults from a seed: make simulate SEEDS=1000, or SEED=17 for its trace
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench: setup   ## every benchmark, against the reference libraries and the limits: under 15 minutes on two cores
 	$(BIN)/python -m benchmarks
