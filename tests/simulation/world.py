@@ -42,7 +42,7 @@ SETTINGS = Settings(
     result_cache=False,
     access_log=False,
     source_prefixes=(),
-    api_keys_file=Path(__file__).with_name("keys.json"),
+    api_keys_file=Path(__file__).with_name("tenants.json"),
 )
 WORKERS, CONTROLS = 3, 2
 POLL_SECONDS = 0.5
