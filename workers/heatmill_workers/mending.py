@@ -41,11 +41,15 @@ def mend(control: Control, job: JobId) -> None:
         return
     except RecordDamaged:
         if _end_of(storage, job) is None:
-            _open_again(control, job)
+            _mark_open(control, job)
         return
     final = _end_of(storage, job)
-    if final is None or not _is_sound(storage, job, final):
-        _open_again(control, job)
+    if final is None:
+        _mark_open(control, job)
+    elif not _is_sound(storage, job, final):
+        log.warning("a job is opened again, since some of its records are lost", job=str(job))
+        _mark_open(control, job)
+        storage.delete([keys.final(job)])
 
 
 def set_aside(storage: S3Storage, damaged: RecordDamaged) -> None:
@@ -204,8 +208,6 @@ def _has_map(storage: S3Storage, job: JobId, plan: Plan) -> bool:
     return made is not None
 
 
-def _open_again(control: Control, job: JobId) -> None:
+def _mark_open(control: Control, job: JobId) -> None:
     """The timer finds it by its marker."""
-    log.warning("a job is opened again, since some of its records are lost", job=str(job))
     control.storage.put(keys.open_marker(job), b"")
-    control.storage.delete([keys.final(job)])
