@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from heatmill import records
 from heatmill.jobs.parts import MAX_PARTS
 from tests.faults.classifier import NAP
@@ -11,6 +13,8 @@ from tests.faults.photos import ordering
 from tests.faults.service import Service
 from tests.faults.stack import wait_until
 
+# Two minutes; what a shard does in parts is tested without processes in tests/workers/shard/test_parts.py.
+pytestmark = pytest.mark.verify
 # Of these tests' time limit, which holds for the load of the model too.
 LIMIT_SECONDS = 6
 

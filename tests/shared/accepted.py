@@ -30,5 +30,6 @@ def accepted_job(shard_items: int = 2, **request: Any) -> AcceptedJob:
 def store(storage: S3Storage, accepted: AcceptedJob) -> JobId:
     """Accept it."""
     job = JobId(accepted.tenant, accepted.id)
+    storage.put(keys.open_marker(job), b"")
     storage.write_once(keys.request(job), accepted.model_dump_json().encode())
     return job

@@ -42,13 +42,13 @@ from heatmill_workers.rows import failed_rows
 from heatmill_workers.shard.giving_back import (
     RETRY_SECONDS,
     Ending,
-    check_storage,
     give_back,
     give_back_for_machine,
     give_back_for_second_opinion,
     give_back_for_storage,
     note_done,
     note_reason,
+    proved_storage,
 )
 from heatmill_workers.shard.model_at_hand import load_model
 from heatmill_workers.shard.run import explain_parts
@@ -88,8 +88,8 @@ def _process(worker: Worker, shard: ClaimedShard) -> None:
         if not commits.is_whole:
             opinion = opinion_on_shard(worker, shard)
             opinion.leave_it_to_another()
-            check_storage(worker, shard.job)
-            _explain(worker, shard, ours, commits, opinion)
+            with proved_storage(worker, shard.job):
+                _explain(worker, shard, ours, commits, opinion)
             commits.tell()
             note_done(worker, shard.job, opinion)
 

@@ -157,7 +157,7 @@ def memory(state: RedisJobStore) -> Iterator[str]:
 
 def _record(storage: S3Storage, job: JobId, name: CommitName, written: float) -> Record:
     head, _, body = storage.get(keys.commit(job, *name)).partition(b"\n")
-    header = CommitHeader.model_validate_json(head)
+    header = CommitHeader.model_validate_json(head, extra="ignore")
     rows = list(records.load_commit(storage, job, *name)[1])
     with ThreadPoolExecutor(READERS) as pool:
         results = tuple(pool.map(lambda row: _result(storage, row), rows))

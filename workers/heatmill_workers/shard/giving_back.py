@@ -1,6 +1,8 @@
 """What a worker does with a shard that it cannot finish: whose fault that is decides who tries next, and when."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -32,8 +34,8 @@ LACK_PAUSE_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-class WritesRefused(StorageUnavailable):
-    """The object store did not take what was written to try it."""
+class ResultsRefused(StorageUnavailable):
+    """The object store took what was written to try it, and not what was explained then."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,11 @@ def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, coun
 def give_back_for_storage(worker: Worker, shard: ClaimedShard, error: StorageUnavailable) -> None:
     """The store takes nothing: the job waits, and says for what.
 
-    The next attempt proves first that something can be written, so a trial costs no device time and is not counted.
+    The next attempt proves first that something can be written, which costs no device time. What was explained in vain
+    after such a proof is counted.
     """
     log.warning("put off", error=str(error))
-    detail, counted = f"{worker.witness.worker}: {error}", not isinstance(error, WritesRefused)
+    detail, counted = f"{worker.witness.worker}: {error}", isinstance(error, ResultsRefused)
     try:
         failures = note_condition(worker.state, shard.job, detail, "waiting_for_storage", int(counted))
     except QueueUnavailable as unavailable:
@@ -80,18 +83,23 @@ def give_back_for_storage(worker: Worker, shard: ClaimedShard, error: StorageUna
     give_back(worker, shard, min(rest, LONGEST_RETRY_SECONDS))
 
 
-def check_storage(worker: Worker, job: JobId) -> None:
-    """Of a job of which the store took nothing lately: see that it takes something, before anything is explained.
+@contextmanager
+def proved_storage(worker: Worker, job: JobId) -> Iterator[None]:
+    """Explain only where the store takes something, of a job of which it took nothing lately.
 
     Raises:
-        WritesRefused: It does not.
+        StorageUnavailable: It still takes nothing.
+        ResultsRefused: It takes something, and not the results.
     """
-    if not waits_for_storage(worker.state, job):
-        return
-    try:
+    waits = waits_for_storage(worker.state, job)
+    if waits:
         try_write(worker.storage, job.prefix)
+    try:
+        yield
     except StorageUnavailable as error:
-        raise WritesRefused(str(error)) from error
+        if waits:
+            raise ResultsRefused(str(error)) from error
+        raise
 
 
 def give_back_for_machine(worker: Worker, shard: ClaimedShard, error: MachineError) -> WorkerEnds | None:
