@@ -1,5 +1,6 @@
 """Whether this process lives, and whether what it stands on answers."""
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Literal
@@ -14,7 +15,10 @@ from heatmill.write_trial import try_write
 from heatmill_api.problems import unavailable
 from heatmill_api.replies import reply
 from heatmill_api.routing import unversioned
-from heatmill_api.services import services
+from heatmill_api.services import Services, WriteTrial, services
+
+# Between two writes that try the store, in one process.
+TRIAL_SECONDS = 10.0
 
 api = unversioned("health")
 log = structlog.get_logger()
@@ -63,21 +67,31 @@ def readyz() -> Response:
     here = services()
     fault = _fault(here.state.ping) or _fault(here.dispatcher.probe)
     redis = Dependency(status="down", message=fault) if fault else Dependency(status="ok")
-    storage = _storage(here.storage)
+    storage = _storage(here)
     ready = storage.status != "down"
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
     return reply(Readiness(ready=ready, redis=redis, storage=storage), status)
 
 
-def _storage(storage: S3Storage) -> StorageHealth:
+def _storage(here: Services) -> StorageHealth:
+    storage = here.storage
     if fault := _fault(storage.ping):
         return StorageHealth(status="down", message=fault)
-    if fault := _fault(lambda: try_write(storage)) or _fault(lambda: storage.has_conditional_writes):
+    if fault := _write_fault(here.write_trial, storage) or _fault(lambda: storage.has_conditional_writes):
         return StorageHealth(status="read_only", message=f"it takes nothing: {fault}")
     if storage.has_conditional_writes:
         return StorageHealth(status="ok", conditional_writes=True)
     message = "this store does not order racing writes; heatmill relies on claims in Redis instead"
     return StorageHealth(status="ok", conditional_writes=False, message=message)
+
+
+def _write_fault(trial: WriteTrial, storage: S3Storage) -> str:
+    """What is wrong with writing; tried at most every few seconds, since anybody may ask, and writes cost."""
+    with trial.lock:
+        if time.monotonic() >= trial.until:
+            trial.fault = _fault(lambda: try_write(storage))
+            trial.until = time.monotonic() + TRIAL_SECONDS
+        return trial.fault
 
 
 def _fault(check: Callable[[], object]) -> str:

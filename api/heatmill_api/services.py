@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 
 from flask import current_app, g
 
@@ -20,12 +20,27 @@ EXTENSION = "heatmill"
 JOB = re.compile(keys.JOB_PATTERN)
 
 
+@dataclass
+class WriteTrial:
+    """What came of the last time that something was written to try the store.
+
+    Args:
+        fault: Empty where it was taken.
+        until: How long that counts, on the monotonic clock.
+    """
+
+    fault: str = ""
+    until: float = 0.0
+    lock: Lock = field(default_factory=Lock)
+
+
 @dataclass(frozen=True)
 class Services:
     """The API's collaborators.
 
     Args:
         waiters: Long polls at a time, in this process: they must leave threads for everybody else.
+        write_trial: Of `/readyz`, which anybody may ask for.
     """
 
     storage: S3Storage
@@ -34,6 +49,7 @@ class Services:
     catalogue: Catalogue
     settings: Settings
     waiters: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(8))
+    write_trial: WriteTrial = field(default_factory=WriteTrial)
 
 
 def services() -> Services:

@@ -12,6 +12,8 @@ from heatmill.storage import S3Storage, open_storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import body
+from tests.faults import s3_proxy
+from tests.faults.s3_proxy import Forward, Request, S3Proxy
 
 
 def test_a_living_process_says_so(client: FlaskClient) -> None:
@@ -78,6 +80,27 @@ def test_redis_that_answers_and_takes_no_messages_is_down(services: Services, st
 def test_the_proof_that_a_message_can_be_sent_leaves_nothing_behind(client: FlaskClient, state: RedisJobStore) -> None:
     assert client.get("/readyz").status_code == 200
     assert list(state.client.scan_iter()) == []
+
+
+def test_a_store_that_takes_nothing_is_told_and_tried_once_in_a_while(
+    services: Services, proxied: S3Storage, store_proxy: S3Proxy
+) -> None:
+    writes: list[str] = []
+
+    async def counting(request: Request, forward: Forward) -> bytes:
+        if request.method == "PUT":
+            writes.append(request.path)
+        return await s3_proxy.full()(request, forward)
+
+    store_proxy.behaviour = counting
+    app = create_app(replace(services, storage=proxied))
+
+    answers = [app.test_client().get("/readyz") for _ in range(5)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert [(answer.get_json()["storage"]["status"]) for answer in answers] == ["read_only"] * 5
+    assert "no room" in answers[0].get_json()["storage"]["message"]
+    assert len(set(writes)) == 1
 
 
 def readiness(services: Services) -> TestResponse:
