@@ -44,7 +44,11 @@ def job_progress(*, quiet: bool) -> Iterator[OnJob | None]:
         with _bar(console) as bar:
             task = bar.add_task("queued", total=None, pace="")
             yield lambda job: bar.update(
-                task, description=job.state, total=job.counts.total, completed=job.counts.done, pace=pace(job)
+                task,
+                description=job.state,
+                total=job.counts.total,
+                completed=job.counts.done,
+                pace=waits_for(job) or pace(job),
             )
     else:
         lines = Lines(console)
@@ -72,8 +76,7 @@ def line(job: Job) -> str:
     failed = f"{job.counts.failed} failed" if job.counts.failed else ""
     cached = f"{job.counts.cached} from earlier jobs" if job.counts.cached else ""
     done = f"{job.state}: {job.counts.done} of {total} results"
-    waits = f"{job.condition.type}: {job.condition.detail}" if job.condition else ""
-    return ", ".join(filter(None, (done, failed, cached, pace(job), printable(waits))))
+    return ", ".join(filter(None, (done, failed, cached, pace(job), waits_for(job))))
 
 
 def pace(job: Job) -> str:
@@ -81,6 +84,11 @@ def pace(job: Job) -> str:
     rate = f"{job.items_per_second:.3g} items/s" if job.items_per_second else ""
     left = f"{duration(job.eta_seconds)} left" if job.eta_seconds and not job.done else ""
     return ", ".join(filter(None, (rate, left)))
+
+
+def waits_for(job: Job) -> str:
+    """Why the job stands still, where it does."""
+    return printable(f"{job.condition.type}: {job.condition.detail}") if job.condition else ""
 
 
 def duration(seconds: float) -> str:
@@ -97,6 +105,7 @@ def _bar(console: Console) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
+        # What a store says may hold brackets.
+        TextColumn("{task.fields[pace]}", markup=False),
         console=console,
     )
