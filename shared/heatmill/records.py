@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -20,7 +20,7 @@ from heatmill.jobs.parts import Part
 from heatmill.keys import CommitName, JobId, ShardId
 from heatmill.read_ahead import read_ahead
 from heatmill.schemas import AcceptedJob, CommitHeader, Item, Job, Plan, Row, ShardHeader
-from heatmill.storage import ListedObject, ObjectMissing, S3Storage
+from heatmill.storage import AccessRefused, ListedObject, ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 HEADER_BYTES = 1024
@@ -30,6 +30,9 @@ CREATED_AT = re.compile(rb'"created_at":"([^"]+)"')
 CACHED_FROM = "cached_from"
 COUNTED = ("succeeded", "failed", "cached")
 TOMBSTONE = b'{"deleted":true}'
+RECORD_ENDINGS = (".json", ".jsonl")
+# That make room for the deletion of their job: three calls, and seconds where a store deletes one by one.
+FILES_AT_A_TIME = 3000
 
 
 def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
@@ -54,15 +57,30 @@ def bury(storage: S3Storage, job: JobId) -> None:
     """Delete a terminal job: nobody finds it from now on. Its other objects go when its trash marker is swept.
 
     What is left in place of job.json keeps its id from being used again, by whoever sends its Idempotency-Key.
+
+    Raises:
+        StorageUnavailable: The store takes nothing, also after some of the job's files are gone: call it again.
     """
     try:
-        storage.put(keys.trash_marker(job), b"")
+        _mark_deleted(storage, job)
+    except AccessRefused:
+        raise
     except StorageUnavailable:
-        # A store that is full has room for it without the tables.
-        storage.delete([keys.table(job, 0)])
-        storage.put(keys.trash_marker(job), b"")
+        # A store that is full has room for it without some of the files. Not all say that this is what they are.
+        storage.delete(islice(_files(storage, job), FILES_AT_A_TIME))
+        _mark_deleted(storage, job)
+
+
+def _mark_deleted(storage: S3Storage, job: JobId) -> None:
+    storage.put(keys.trash_marker(job), b"")
     storage.put(keys.request(job), TOMBSTONE)
     storage.delete([keys.final(job)])
+
+
+def _files(storage: S3Storage, job: JobId) -> Iterator[str]:
+    """What a job holds beside its records: without these it is still known, with all of its rows."""
+    listed = (entry.key for entry in storage.list(job.prefix))
+    return (key for key in listed if key != keys.cancelled(job) and not key.endswith(RECORD_ENDINGS))
 
 
 def load_created_at(storage: S3Storage, job: JobId) -> datetime:

@@ -48,26 +48,33 @@ async def slow_down(_: Request, __: Forward) -> bytes:
     return SLOW_DOWN
 
 
-def refusing_writes(status: str, code: str) -> Behaviour:
-    """The store reads and deletes, and takes nothing."""
+def refusing_writes(status: str, code: str, part: str = "") -> Behaviour:
+    """The store reads and deletes, and takes nothing, or no object with this part in its key."""
     body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
     answer = b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%b"
 
     async def behave(request: Request, forward: Forward) -> bytes:
-        if request.method == "PUT":
+        if request.method == "PUT" and part in request.path:
             return answer % (status.encode(), len(body), body)
         return await forward()
 
     return behave
 
 
+def full(part: str = "") -> Behaviour:
+    """The store has no room, or none for objects with this part in their keys."""
+    return refusing_writes("507 Insufficient Storage", "XMinioStorageFull", part)
+
+
 def full_until_something_goes(part: str) -> Behaviour:
     """The store takes nothing until an object with this part in its key is deleted."""
-    refuse = refusing_writes("507 Insufficient Storage", "XMinioStorageFull")
+    refuse = full()
     gone: list[str] = []
 
     async def behave(request: Request, forward: Forward) -> bytes:
         if request.method == "DELETE" and part in request.path:
+            gone.append(request.path)
+        if request.method == "POST" and b"<Delete" in request.body and part.encode() in request.body:
             gone.append(request.path)
         return await (forward() if gone else refuse(request, forward))
 

@@ -8,6 +8,7 @@ for child processes.
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import kombu.pools
@@ -27,7 +28,8 @@ from heatmill.local.redis_server import redis_answers, redis_server
 from heatmill.local.redis_server import redis_url as url_of_redis
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage
+from heatmill.storage import S3Storage, open_storage
+from tests.faults.s3_proxy import S3Proxy
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -109,6 +111,21 @@ def settings(redis_url: str, object_store_url: str, bucket: str) -> Settings:
 def storage(settings: Settings, s3_client: "S3Client") -> S3Storage:
     """The test module's bucket."""
     return S3Storage(s3_client, settings.bucket)
+
+
+@pytest.fixture
+def store_proxy(object_store_url: str) -> Iterator[S3Proxy]:
+    """Between a test and the object store; see `proxied`."""
+    proxy = S3Proxy(free_ports(1)[0], urlsplit(object_store_url).port or 0)
+    proxy.start()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def proxied(settings: Settings, store_proxy: S3Proxy) -> S3Storage:
+    """The test module's bucket, by way of the proxy."""
+    return open_storage(settings.model_copy(update={"s3_endpoint": endpoint(store_proxy.port)}))
 
 
 @pytest.fixture

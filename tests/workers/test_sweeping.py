@@ -1,5 +1,6 @@
 """What deleted jobs and expired jobs leave behind: nothing but a tombstone."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,16 +9,18 @@ from structlog.testing import capture_logs
 from heatmill import job_index, keys, records
 from heatmill.catalogue import Catalogue
 from heatmill.dispatch import SWEEP, Dispatcher
-from heatmill.errors import JobDeleted
+from heatmill.errors import JobDeleted, StorageFull
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.settings import Settings
 from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import AccessRefused, S3Storage
 from heatmill_workers.control import Control, plan, sweep
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair
 from heatmill_workers.sweeping import JOBS_PER_TICK
+from tests.faults import s3_proxy
+from tests.faults.s3_proxy import S3Proxy
 from tests.workers.jobs import accept, rung
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(3)]
@@ -181,6 +184,59 @@ def test_stray_objects_do_not_keep_the_others_from_being_swept_and_are_told_once
     assert [each for each in second if each.get("key") in strays] == []
     assert set(strays) <= set(stored(control, prefix))
     control.storage.delete(strays)
+
+
+@pytest.mark.parametrize("way", ["deleted", "marked", "expired"])
+def test_a_job_goes_though_the_store_takes_nothing_and_makes_room(
+    control: Control, proxied: S3Storage, store_proxy: S3Proxy, way: str
+) -> None:
+    job = finished(control)
+    if way == "marked":
+        control.storage.put(keys.trash_marker(job), b"")
+    if way == "expired":
+        control.storage.put(keys.expiry_marker(job, datetime.now(UTC) - timedelta(days=1)), b"")
+    store_proxy.behaviour = s3_proxy.full_until_something_goes("/heatmaps/")
+    full = replace(control, storage=proxied)
+
+    if way == "deleted":
+        records.bury(proxied, job)
+    repair(full)
+    for named in rung(control.state, SWEEP):
+        sweep(full, named)
+
+    assert stored(control, job.prefix) == [keys.request(job)]
+    assert stored(control, keys.TRASH_PREFIX) == []
+
+
+def test_a_job_whose_deletion_is_refused_for_good_keeps_its_files(
+    control: Control, proxied: S3Storage, store_proxy: S3Proxy
+) -> None:
+    job = finished(control)
+    before = stored(control, job.prefix)
+    store_proxy.behaviour = s3_proxy.refusing_writes("403 Forbidden", "AccessDenied")
+
+    with pytest.raises(AccessRefused):
+        records.bury(proxied, job)
+
+    assert stored(control, job.prefix) == before
+
+
+def test_a_job_whose_files_made_no_room_is_still_known(
+    control: Control, proxied: S3Storage, store_proxy: S3Proxy
+) -> None:
+    job = finished(control)
+    final = read_job(control.storage, control.state, job)
+    store_proxy.behaviour = s3_proxy.full()
+
+    with pytest.raises(StorageFull):
+        records.bury(proxied, job)
+
+    assert read_job(control.storage, control.state, job) == final
+    assert not stored(control, f"{job.prefix}heatmaps/")
+    store_proxy.heal()
+    records.bury(proxied, job)
+    with pytest.raises(JobDeleted):
+        read_job(control.storage, control.state, job)
 
 
 def test_planning_a_deleted_job_does_nothing(control: Control) -> None:

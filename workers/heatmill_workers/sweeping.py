@@ -9,7 +9,7 @@ import structlog
 
 from heatmill import job_index, keys, records
 from heatmill.dispatch import Dispatcher
-from heatmill.errors import HeatmillError, JobNotFound, RecordDamaged, RecordTooNew
+from heatmill.errors import HeatmillError, JobNotFound, RecordDamaged, RecordTooNew, TransientError
 from heatmill.keys import JobId
 from heatmill.state import RedisJobStore
 from heatmill.storage import ListedObject, S3Storage
@@ -90,10 +90,15 @@ def _tell_once(key: str, words: str) -> None:
 
 @contextmanager
 def alone(what: str) -> Iterator[None]:
-    """A damaged record, or a stray object among the markers, is its own trouble, not that of those after it."""
+    """A damaged record, or a stray object among the markers, is its own trouble, not that of those after it.
+
+    So is a store that takes nothing of one tenant.
+    """
     try:
         yield
     except RecordTooNew as error:
         _tell_once(str(error), "left to a newer heatmill")
+    except TransientError as error:
+        log.warning("put off", what=what, error=str(error))
     except (HeatmillError, LookupError, ValueError):
         log.exception("cannot be repaired", what=what)
