@@ -6,9 +6,9 @@ from typing import Any
 
 from heatmill import keys
 from heatmill.errors import HeatmillError, InternalError, InvalidItem, MapUnavailable, RecordDamaged, SourceUnreadable
-from heatmill.jobs.documents import encode
+from heatmill.jobs.documents import encode, set_aside
 from heatmill.keys import JobId
-from heatmill.records import load_plan, load_shard, set_aside, store_shard
+from heatmill.records import load_plan, load_shard, store_shard
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, JobRequest, Plan, Problem, problem_type
 from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
 

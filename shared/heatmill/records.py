@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from itertools import groupby, islice
 from typing import TypeVar
@@ -275,13 +274,6 @@ def committed(storage: S3Storage, job: JobId) -> Committed:
 
     shards = Shards.of(counted())
     return Committed(shards, counts["succeeded"], counts["failed"], counts["cached"], half_done)
-
-
-def set_aside(storage: S3Storage, key: str) -> None:
-    """Move a damaged object of a job out of the way, to be looked at by a person; it goes with the job."""
-    with suppress(ObjectMissing):
-        storage.copy(key, keys.set_aside(key))
-    storage.delete([key])
 
 
 def _names(job: JobId, listed: Iterable[ListedObject]) -> Iterator[CommitName]:

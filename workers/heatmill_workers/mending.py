@@ -13,6 +13,7 @@ import structlog
 
 from heatmill import keys, records
 from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
+from heatmill.jobs import documents
 from heatmill.jobs.documents import encode
 from heatmill.keys import CommitName, JobId
 from heatmill.planning import as_problem
@@ -55,7 +56,7 @@ def mend(control: Control, job: JobId) -> None:
 def set_aside(storage: S3Storage, damaged: RecordDamaged) -> None:
     """Move a damaged record out of the way, and say so: once, since nobody finds it there again."""
     log.error("a damaged record is set aside", key=damaged.key, reason=str(damaged))
-    records.set_aside(storage, damaged.key)
+    documents.set_aside(storage, damaged.key)
     job = keys.owner(damaged.key)
     if damaged.key == keys.job_map(job, "json") and (plan := _plan(storage, job)) is not None:
         # It is made again where its commit record is not there.

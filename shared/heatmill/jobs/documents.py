@@ -6,11 +6,14 @@ leaves them where they are. A record of a newer format is neither damaged nor re
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from heatmill import keys
 from heatmill.errors import RecordDamaged, RecordTooNew
+from heatmill.storage import ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 # Raised where an older reader would take a record for something that it is not.
@@ -83,3 +86,10 @@ def check_sha256(key: str, wanted: str, body: bytes) -> None:
     """
     if hashlib.sha256(body).hexdigest() != wanted:
         raise RecordDamaged(key, "its lines are not those that were written")
+
+
+def set_aside(storage: S3Storage, key: str) -> None:
+    """Move a damaged object of a job out of the way, to be looked at by a person; it goes with the job."""
+    with suppress(ObjectMissing):
+        storage.copy(key, keys.set_aside(key))
+    storage.delete([key])
