@@ -59,6 +59,12 @@ MEANINGS: tuple[tuple[frozenset[str], type[Exception]], ...] = (
     (frozenset({"416", "InvalidRange"}), EmptyRange),
 )
 
+# The others are caught by who knows what the key is for.
+TEXTS: dict[type[Exception], str] = {
+    BucketMissing: "the object store has no bucket for {key}",
+    NotSupported: "the object store does not know what was asked of it for {key}: {code}",
+}
+
 
 @contextmanager
 def translated(key: str) -> Iterator[None]:
@@ -76,7 +82,7 @@ def _meaning(error: ClientError, key: str) -> Exception:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     for codes, kind in MEANINGS:
         if code in codes:
-            return kind(key)
+            return kind(TEXTS[kind].format(key=key, code=code) if kind in TEXTS else key)
     if code in FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
         return StorageFull(f"the object store has no room for {key}: {code}")
     if 400 <= (status or 500) < 500 and code not in PASSING:

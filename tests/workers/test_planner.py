@@ -10,7 +10,7 @@ import pytest
 
 from heatmill import keys, records
 from heatmill.catalogue import load_catalogue
-from heatmill.errors import StorageUnavailable
+from heatmill.errors import StorageFull, StorageUnavailable
 from heatmill.keys import JobId
 from heatmill.progress import read_job
 from heatmill.registering import register
@@ -181,6 +181,32 @@ def test_a_source_that_fails_for_a_moment_does_not_stand_in_the_way(
     while planner.turn() is not None:
         pass
     assert planned(control, broken)
+
+
+def test_a_source_is_not_listed_for_a_store_that_takes_nothing(
+    control: Control, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, listings, lines = listed(control, sources, "one", 4), [], S3Storage.lines
+
+    def counted(storage: S3Storage, key: str, most: int) -> Iterator[bytes]:
+        listings.append(key)
+        yield from lines(storage, key, most)
+
+    def full(storage: S3Storage, key: str, *_: object) -> None:
+        raise StorageFull(f"no room for {key}")
+
+    monkeypatch.setattr(S3Storage, "lines", counted)
+    with monkeypatch.context() as patch:
+        for write in ("put", "write_once"):
+            patch.setattr(S3Storage, write, full)
+        for _ in range(3):
+            with pytest.raises(StorageFull):
+                planner.turn()
+    assert len(listings) == 1
+    while planner.turn() is not None:
+        pass
+    assert planned(control, job)
+    assert len(listings) == 2
 
 
 def test_a_job_whose_request_is_damaged_does_not_stand_in_the_way_of_others(

@@ -46,8 +46,8 @@ from heatmill_workers.shard.giving_back import (
     give_back_for_machine,
     give_back_for_second_opinion,
     give_back_for_storage,
+    give_back_unforeseen,
     note_done,
-    note_reason,
     proved_storage,
 )
 from heatmill_workers.shard.model_at_hand import load_model
@@ -112,9 +112,7 @@ def _given_back(worker: Worker, shard: ClaimedShard, error: Exception) -> Ending
         return None
     if (fault := machine_fault(error)) is not None:
         return give_back_for_machine(worker, shard, fault)
-    log.error("given back after a failure that nobody foresaw", exc_info=error)
-    note_reason(worker, shard.job, f"{worker.witness.worker}: {type(error).__name__}; the worker's log has the trace")
-    give_back(worker, shard, RETRY_SECONDS)
+    give_back_unforeseen(worker, shard, error)
     return None
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 
 from heatmill import keys, records
-from heatmill.coordination.conditions import clear_condition, note_condition
+from heatmill.coordination.conditions import clear_condition, note_condition, waits_for_storage
 from heatmill.errors import (
     ClaimLost,
     JobNotFound,
@@ -31,6 +31,7 @@ from heatmill.planning import MAX_JOB_ITEMS, ListItems, failed_plan, plan_steps,
 from heatmill.registering import register
 from heatmill.schemas import AcceptedJob, Item, Plan
 from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing
+from heatmill.write_trial import try_write
 from heatmill_workers.control_context import Control
 from heatmill_workers.mending import end_without_request
 from heatmill_workers.sources import Listing, items_of
@@ -182,6 +183,9 @@ def plan_for(control: Control, planning: Planning, seconds: float) -> bool:
     try:
         _check(control, planning)
         control.state.schedule.note_planning(planning.job)
+        if waits_for_storage(control.state, planning.job):
+            # Before a source is listed again for nothing.
+            try_write(control.storage, planning.job.prefix)
         written = _advanced(planning.steps, seconds)
     except BaseException:
         _end(control, planning)

@@ -17,7 +17,8 @@ from heatmill.coordination.live_workers import beat
 from heatmill.errors import ItemTooLargeForDevice, ModelRefused, ModelUnavailable
 from heatmill.images import decode_reduced
 from heatmill.keys import JobId
-from heatmill.state import key
+from heatmill.state import RedisJobStore, key
+from heatmill_workers.committing import ShardCommits
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.store import ModelStore
@@ -318,3 +319,27 @@ def test_an_image_over_which_every_device_fails_is_found_and_fails_alone(
 
     assert endings <= 3
     assert failures(worker, job) == {"image 3": "worker_crashed"}
+
+
+def test_a_failure_outside_of_items_and_machines_is_tried_again_ever_more_rarely(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, rests = job_of(worker, noise(1)), []
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def release(job: JobId, number: int, token: str, rest: float, **more: bool) -> None:
+        rests.append(rest)
+        RedisJobStore.release(worker.state, job, number, token, 0.0, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardCommits, "find", bug)
+        patch.setattr(worker.state, "release", release)
+        for _ in range(9):
+            assert process_shard(worker, job, 0) is None
+    assert rests == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert "ZeroDivisionError" in str(worker.state.client.hget(key(job, "condition"), "detail"))
+    process_shard(worker, job, 0)
+    assert failures(worker, job) == {}
+    assert len(committed(worker, job)) == 1

@@ -24,7 +24,7 @@ from heatmill_workers.shard.second_opinion import SecondOpinion
 from heatmill_workers.worker import Worker
 
 RETRY_SECONDS = 5.0
-# Where a store takes small objects only, shards are explained in vain: twice as long each time.
+# Where each attempt is in vain, say on a store that takes small objects only: twice as long each time.
 LONGEST_RETRY_SECONDS = 300.0
 # A worker that has just failed on a shard is idle first: time for another one to take it.
 SECOND_TRY_SECONDS = 2.0
@@ -79,8 +79,7 @@ def give_back_for_storage(worker: Worker, shard: ClaimedShard, error: StorageUna
     except QueueUnavailable as unavailable:
         log.warning("the reason is not noted", error=str(unavailable))
         failures = 1
-    rest = RETRY_SECONDS * 2.0 ** min(failures - 1, 10) if counted else RETRY_SECONDS
-    give_back(worker, shard, min(rest, LONGEST_RETRY_SECONDS))
+    give_back(worker, shard, _longer_each_time(failures) if counted else RETRY_SECONDS)
 
 
 @contextmanager
@@ -126,12 +125,20 @@ def give_back_for_second_opinion(worker: Worker, shard: ClaimedShard, error: Unc
     return None if others_live else ProcessEnds(str(error))
 
 
-def note_reason(worker: Worker, job: JobId, detail: str) -> None:
-    """Let whoever asks for the job know why it stands still."""
+def give_back_unforeseen(worker: Worker, shard: ClaimedShard, error: Exception) -> None:
+    """A failure that no item, machine or store is known to be at fault for: tried again, ever more rarely."""
+    log.error("given back after a failure that nobody foresaw", exc_info=error)
+    told = f"{worker.witness.worker}: {type(error).__name__}; the worker's log has the trace"
+    give_back(worker, shard, _longer_each_time(note_reason(worker, shard.job, told)))
+
+
+def note_reason(worker: Worker, job: JobId, detail: str) -> int:
+    """Let whoever asks for the job know why it stands still; returns how many times in a row it did."""
     try:
-        note_condition(worker.state, job, detail)
+        return note_condition(worker.state, job, detail)
     except QueueUnavailable as error:
         log.warning("the reason is not noted", error=str(error))
+        return 1
 
 
 def note_done(worker: Worker, job: JobId, opinion: SecondOpinion) -> None:
@@ -143,6 +150,10 @@ def note_done(worker: Worker, job: JobId, opinion: SecondOpinion) -> None:
         end_rests(worker.state, worker.witness.worker)
     except QueueUnavailable as error:
         log.warning("the reasons are not forgotten", error=str(error))
+
+
+def _longer_each_time(failures: int) -> float:
+    return min(RETRY_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_SECONDS)
 
 
 def _has_to_end(worker: Worker, error: MachineError) -> bool:
