@@ -5,7 +5,7 @@ Whoever goes on after a process that died reads from the start: shard files that
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from threading import BoundedSemaphore, Lock
 from uuid import uuid4
@@ -23,14 +23,11 @@ from heatmill.errors import (
     StorageUnavailable,
     TransientError,
 )
-from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused
 from heatmill.keys import JobId
-from heatmill.lines import LineTooLong
-from heatmill.planning import MAX_JOB_ITEMS, ListItems, failed_plan, plan_steps, store_plan
+from heatmill.planning import failed_plan, plan_steps, store_plan
 from heatmill.registering import register
-from heatmill.schemas import AcceptedJob, Item, Plan
-from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing
+from heatmill.schemas import AcceptedJob, Plan
 from heatmill.write_trial import try_write
 from heatmill_workers.control_context import Control
 from heatmill_workers.mending import end_without_request
@@ -179,7 +176,6 @@ def plan_for(control: Control, planning: Planning, seconds: float) -> bool:
         ClaimLost: The job was cancelled, or somebody else plans it.
         TransientError: Storage or Redis does not answer.
     """
-    written: Plan | None = None
     try:
         _check(control, planning)
         control.state.schedule.note_planning(planning.job)
@@ -258,46 +254,6 @@ def _steps(control: Control, job: JobId, accepted: AcceptedJob) -> Generator[Non
     rules = SourceRules(job.tenant, settings.source_prefixes, settings.bucket)
     try:
         list_items = items_of(Listing(control.storage, rules, control.catalogue), accepted)
-        return (yield from plan_steps(control.storage, job, accepted, _readable(_counted(list_items, accepted))))
+        return (yield from plan_steps(control.storage, job, accepted, list_items))
     except (UriRefused, SourceUnreadable) as error:
         return store_plan(control.storage, job, failed_plan(job, accepted.request, error))
-
-
-def _counted(list_items: ListItems, accepted: AcceptedJob) -> ListItems:
-    """Refuse a source of too many items, or of none."""
-
-    def listed(after: Item | None) -> Iterator[Item | None]:
-        is_empty = after is None
-        for item in list_items(after):
-            if item is not None:
-                is_empty = False
-                if item.index >= MAX_JOB_ITEMS:
-                    raise SourceUnreadable(f"the source lists more than {MAX_JOB_ITEMS:,} items")
-            yield item
-        if is_empty:
-            raise SourceUnreadable(f"the source lists no images{_what_is_listed(accepted)}")
-
-    return listed
-
-
-def _what_is_listed(accepted: AcceptedJob) -> str:
-    source = accepted.request.source
-    if source is None or source.failed_of is not None or source.resolved_format != "prefix":
-        return ""
-    return f": no key below {source.uri[:200]} ends in {', '.join(sorted(IMAGE_TYPES))}; read are {NO_TABLES}"
-
-
-def _readable(list_items: ListItems) -> ListItems:
-    """Name the source where it cannot be read; what cannot be written is another matter."""
-
-    def listed(after: Item | None) -> Iterator[Item | None]:
-        try:
-            yield from list_items(after)
-        except BucketMissing as error:
-            raise SourceUnreadable("the source cannot be read: there is no such bucket") from error
-        except ObjectMissing as error:
-            raise SourceUnreadable(f"the source cannot be read: there is no such object: {error}") from error
-        except (AccessRefused, LineTooLong) as error:
-            raise SourceUnreadable(f"the source cannot be read: {error}") from error
-
-    return listed

@@ -13,15 +13,16 @@ from pydantic_core import ErrorDetails
 from heatmill import records
 from heatmill.catalogue import Catalogue
 from heatmill.errors import InvalidItem, ModelNotOnThisWorker, RequestError, SourceUnreadable, UnknownModel
-from heatmill.image_types import IMAGE_TYPES
+from heatmill.image_types import IMAGE_TYPES, NO_TABLES
 from heatmill.image_uris import SourceRules, UriRefused, address
 from heatmill.item_ids import name_fault, shown_id
 from heatmill.keys import JobId
+from heatmill.lines import LineTooLong
 from heatmill.manifest_lines import read_line
-from heatmill.planning import ListItems, as_problem, inline_items, listed_item
+from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, inline_items, listed_item
 from heatmill.read_ahead import read_ahead
 from heatmill.schemas import AcceptedJob, Item, ItemId, ItemRequest
-from heatmill.storage import S3Storage
+from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing, S3Storage
 from heatmill_workers.line_ids import LineIds
 
 MAX_LINE_BYTES = 16 * 1024
@@ -63,7 +64,12 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
 
     Raises:
         UriRefused: The source is not one that the tenant may read.
+        SourceUnreadable (by the listing): It is not there, cannot be read, or lists nothing, or too much.
     """
+    return _readable(_counted(_listed(listing, accepted), accepted))
+
+
+def _listed(listing: Listing, accepted: AcceptedJob) -> ListItems:
     source = accepted.request.source
     if source is None:
         return inline_items(accepted.request.items or ())
@@ -75,6 +81,46 @@ def items_of(listing: Listing, accepted: AcceptedJob) -> ListItems:
         return partial(_prefix_items, opened, name)
     check = partial(_line_item, listing, accepted.request.model)
     return lambda after: _manifest_items(opened.lines(name, MAX_LINE_BYTES), check, after)
+
+
+def _counted(list_items: ListItems, accepted: AcceptedJob) -> ListItems:
+    """Refuse a source of too many items, or of none."""
+
+    def listed(after: Item | None) -> Iterator[Item | None]:
+        is_empty = after is None
+        for item in list_items(after):
+            if item is not None:
+                is_empty = False
+                if item.index >= MAX_JOB_ITEMS:
+                    raise SourceUnreadable(f"the source lists more than {MAX_JOB_ITEMS:,} items")
+            yield item
+        if is_empty:
+            raise SourceUnreadable(f"the source lists no images{_what_is_listed(accepted)}")
+
+    return listed
+
+
+def _what_is_listed(accepted: AcceptedJob) -> str:
+    source = accepted.request.source
+    if source is None or source.failed_of is not None or source.resolved_format != "prefix":
+        return ""
+    return f": no key below {source.uri[:200]} ends in {', '.join(sorted(IMAGE_TYPES))}; read are {NO_TABLES}"
+
+
+def _readable(list_items: ListItems) -> ListItems:
+    """Name the source where it cannot be read; what cannot be written is another matter."""
+
+    def listed(after: Item | None) -> Iterator[Item | None]:
+        try:
+            yield from list_items(after)
+        except BucketMissing as error:
+            raise SourceUnreadable("the source cannot be read: there is no such bucket") from error
+        except ObjectMissing as error:
+            raise SourceUnreadable(f"the source cannot be read: there is no such object: {error}") from error
+        except (AccessRefused, LineTooLong) as error:
+            raise SourceUnreadable(f"the source cannot be read: {error}") from error
+
+    return listed
 
 
 def _failed_items(storage: S3Storage, job: JobId, after: Item | None) -> Iterator[Item | None]:

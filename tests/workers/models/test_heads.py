@@ -230,11 +230,6 @@ def test_labels_that_do_not_fit_are_refused(
         loaded(Net(outputs), *labels, **fields)
 
 
-def test_numbers_without_a_dimension_of_classes_are_refused() -> None:
-    with pytest.raises(ModelUnavailable, match=r"puts out \(N,\) of float32"):
-        loaded(Net(1, lambda z: z[:, 0]), "sick")
-
-
 def test_a_model_keeps_the_names_of_its_parts_and_its_digest() -> None:
     model = loaded(Net(1, torch.sigmoid), "sick", cam_layer="trunk.0")
 

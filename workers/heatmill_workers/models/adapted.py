@@ -17,7 +17,7 @@ class Needs:
         own_images: It writes into its images, so that it gets a copy.
         one_by_one: What it puts out for an image depends on its batch, as quantisation does by the range of all values.
         two_rows: Torch's gradient of a single row is wrong inside of it: an image alone is handed to it twice.
-        reading: Its outputs are no float32 logits: they are picked out of others, or converted.
+        reading: Its outputs are no float32 logits (N, K): they are picked out of others, reshaped or converted.
     """
 
     dtype: torch.dtype = torch.float32
@@ -33,11 +33,11 @@ class Adapted(nn.Module):
 
     Args:
         inner: The operator's module, (N, C, H, W) to outputs.
-        read: Takes the logits (N, K) out of its outputs; None where they are its outputs.
+        read: Takes the logits (N, K) out of its outputs for N images; None where they are its outputs.
         needs: What it needs.
     """
 
-    def __init__(self, inner: nn.Module, read: Callable[[object], Tensor] | None, needs: Needs) -> None:
+    def __init__(self, inner: nn.Module, read: Callable[[object, int], Tensor] | None, needs: Needs) -> None:
         super().__init__()
         self.inner, self.read, self.needs = inner, read, needs
         self.training = inner.training
@@ -59,11 +59,11 @@ class Adapted(nn.Module):
         if needs.dtype != torch.float32:
             images = images.to(needs.dtype)
         outputs = self.inner(images)
-        logits: Tensor = outputs if self.read is None or not needs.reading else self.read(outputs).float()
+        logits: Tensor = outputs if self.read is None or not needs.reading else self.read(outputs, len(images)).float()
         return logits
 
 
-def adapt(module: nn.Module, read: Callable[[object], Tensor] | None, needs: Needs) -> nn.Module:
+def adapt(module: nn.Module, read: Callable[[object, int], Tensor] | None, needs: Needs) -> nn.Module:
     """The module as explainers call it: itself, where it needs nothing."""
     return module if needs == Needs() else Adapted(module, read, needs)
 

@@ -70,13 +70,6 @@ class GhostNorm(Net):
         return torch.cat(groups).mean((2, 3))
 
 
-class Squeezes(Net):
-    """Drops every dimension of length 1, that of the batch among them."""
-
-    def read(self, features: Tensor) -> Tensor:
-        return features.mean((2, 3), keepdim=True).squeeze()
-
-
 class BrightBatch(Net):
     """A decision over the whole batch, at a level between black and white."""
 
@@ -94,7 +87,6 @@ class BrightBatch(Net):
         (AttendsOverTheBatch, "% of their spread"),
         (LessTheFirst, "% of their spread"),
         (ScoredWithinTheBatch, "% of their spread"),
-        (Squeezes, r"puts out \(N,\)"),
         (GhostNorm, "mean"),
         (BrightBatch, "mean"),
     ],

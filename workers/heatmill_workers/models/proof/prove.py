@@ -35,13 +35,13 @@ class Subject:
     Args:
         spec: Its entry in models.toml.
         module: In eval mode, parameters frozen, on its device; changed in place.
-        read: Takes the logits (N, K) out of what it puts out.
+        read: Takes the logits (N, K) out of what it puts out for N images.
         images: (5, C, H, W) float32 on its device, as `proof_images` makes them.
     """
 
     spec: ModelSpec
     module: nn.Module
-    read: Callable[[object], Tensor]
+    read: Callable[[object, int], Tensor]
     images: Tensor
 
 
@@ -53,11 +53,11 @@ def prove(subject: Subject, key: str) -> ModelFacts:
         ModelUnavailable: It does not run on these images, or puts out no logits of its classes.
     """
     spec, module, images = subject.spec, subject.module, subject.images
-    dtypes: set[torch.dtype] = set()
+    are_as_wanted = []
 
-    def read(outputs: object) -> Tensor:
-        logits = subject.read(outputs)
-        dtypes.add(logits.dtype)
+    def read(outputs: object, images: int) -> Tensor:
+        logits = subject.read(outputs, images)
+        are_as_wanted.append(logits is outputs and logits.dtype == torch.float32)
         return logits
 
     precision = find_precision(spec.name, module, images[:1], DTYPES[spec.dtype])
@@ -70,7 +70,7 @@ def prove(subject: Subject, key: str) -> ModelFacts:
         dtype=NAMES[runs.calls.dtype],
         input_dtype=NAMES[needs.dtype],
         converted=precision.converted,
-        reads_outputs=spec.output is not None or dtypes != {torch.float32},
+        reads_outputs=not all(are_as_wanted),
         writes_its_input=runs.writes,
         one_by_one=needs.one_by_one,
     )

@@ -99,8 +99,11 @@ class Runs:
         return ModelRefused(f"model {self.name} runs on one image, and not on a batch of {len(images)}: {said}")
 
 
-def reader(name: str, output: str | int | None) -> Callable[[object], Tensor]:
-    """What takes the logits out of a model's outputs.
+def reader(name: str, output: str | int | None) -> Callable[[object, int], Tensor]:
+    """What takes the logits out of a model's outputs for N images.
+
+    `squeeze()` at the end of a model drops the axis of its one output, and that of a single image; a network of
+    convolutions alone leaves axes of length 1 behind.
 
     Args:
         name: Of the model, for messages.
@@ -110,13 +113,25 @@ def reader(name: str, output: str | int | None) -> Callable[[object], Tensor]:
         ModelUnavailable: The outputs are no logits (N, K), or none of that name.
     """
 
-    def read(outputs: object) -> Tensor:
-        logits = outputs if output is None else _picked(name, outputs, output)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
-            raise ModelUnavailable(f"model {name} puts out {_described(logits)}; wanted are logits (N, classes)")
+    def read(outputs: object, images: int) -> Tensor:
+        found = outputs if output is None else _picked(name, outputs, output)
+        logits = _in_rows(found, images) if isinstance(found, Tensor) and found.is_floating_point() else None
+        if logits is None:
+            raise ModelUnavailable(f"model {name} puts out {_described(found)}; wanted are logits (N, classes)")
         return logits
 
     return read
+
+
+def _in_rows(values: Tensor, images: int) -> Tensor | None:
+    """As (N, K); None where that cannot be told."""
+    if values.ndim == 2:
+        return values
+    if values.ndim < 2 and (images == 1 or values.shape == (images,)):
+        return values.reshape(images, -1)
+    if values.ndim > 2 and set(values.shape[2:]) == {1}:
+        return values.flatten(1)
+    return None
 
 
 def _picked(name: str, outputs: object, output: str | int) -> object:
