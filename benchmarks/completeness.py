@@ -18,8 +18,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill.errors import UnsupportedOperation
-from heatmill.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loaders import torchvision

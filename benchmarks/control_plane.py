@@ -26,9 +26,10 @@ from benchmarks.submitting import (
     status_times,
     submit,
 )
-from heatmill import keys, records
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 
 # The timer's own 3 s would be most of what a rebuild takes.
 TIMER_SECONDS = 0.25

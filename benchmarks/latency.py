@@ -14,8 +14,8 @@ from celery import Celery
 
 from benchmarks.pipeline import photo
 from benchmarks.service import Service, jpegs, service
-from heatmill.catalogue import load_catalogue
-from heatmill.models import BUNDLED_MODEL
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.schemas import MethodRequest
 from heatmill_workers.explainer import explain
 from heatmill_workers.models.loading import pick_device

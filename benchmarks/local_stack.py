@@ -13,15 +13,15 @@ from uuid import uuid4
 
 import httpx
 
-from heatmill.dispatch import CONTROL_QUEUE
+from heatmill.coordination.job_store import RedisJobStore, open_state
+from heatmill.coordination.task_queue import CONTROL_QUEUE
 from heatmill.local import services
 from heatmill.local.layout import StackOptions
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.local.processes import Process, Program, running
 from heatmill.local.stack import Stack
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage, open_storage
+from heatmill.storage.bucket import S3Storage, open_storage
 
 TENANTS = ("flood", "small")
 START_SECONDS = 60.0

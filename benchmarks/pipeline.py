@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.service import Service, jpegs, service
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.images import ImageLimits, decode
-from heatmill.models import BUNDLED_MODEL
 from heatmill.schemas import MethodRequest
 from heatmill_workers.explainer import explain
 from heatmill_workers.models.loaded import LoadedModel

@@ -13,11 +13,11 @@ from PIL import Image
 
 from benchmarks.subjects import PHOTOS
 from heatmill import Client
+from heatmill.client.http import Retries, Transport
+from heatmill.client.uploads import upload
 from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
 from heatmill.schemas import ItemRequest, Job, MethodRequest
-from heatmill.transport import Retries, Transport
-from heatmill.uploads import upload
 
 # Whoever asks takes time of the cores that compute: once in so much of what has passed, and no more often than this.
 POLL_SECONDS, POLL_SHARE = 0.01, 0.03

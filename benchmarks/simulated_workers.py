@@ -18,14 +18,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from heatmill import keys, records
-from heatmill.dispatch import EXPLAIN_QUEUE, Dispatcher, celery_app, lists
+from heatmill.coordination.job_store import Claim, RedisJobStore, open_state
+from heatmill.coordination.task_queue import EXPLAIN_QUEUE, Dispatcher, celery_app, lists
+from heatmill.jobs import records
 from heatmill.jobs.parts import Part, parts_of
-from heatmill.keys import JobId
 from heatmill.schemas import CommitHeader, Item
 from heatmill.settings import Settings
-from heatmill.state import Claim, RedisJobStore, open_state
-from heatmill.storage import S3Storage, WriteConflict, open_storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage, WriteConflict, open_storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.claims import ClaimedShard, held
 
 # A row as EfficientNet-Lite0 and saliency give it, but for what differs between items.

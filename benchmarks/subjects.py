@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.completeness import calibrate
-from heatmill.models import BUNDLED_MODEL, ModelSpec, Preprocessing
+from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loaders import bundled, torchvision
 from heatmill_workers.models.loaders.transformers import Logits

@@ -14,7 +14,7 @@ import httpx
 
 from benchmarks.local_stack import LocalStack
 from heatmill.coordination.throughput import record_throughput
-from heatmill.keys import JobId
+from heatmill.storage.keys import JobId
 from heatmill_api.replies import page_token
 
 Row = dict[str, Any]

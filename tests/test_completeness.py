@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.completeness import METHODS, TIMM, TORCHVISION, TRANSFORMERS, calibrated
 from benchmarks.layers import HEADING
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.errors import UnsupportedOperation
-from heatmill.models import BUNDLED_MODEL
 from heatmill_workers.completeness import TOLERATED_ERROR
 from heatmill_workers.explainer import Explained, explain
 

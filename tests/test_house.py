@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from heatmill.local.programs import script
+from heatmill.local.servers.programs import script
 
 ROOT = Path(__file__).parents[1]
 CODE = ("shared/*.py", "api/*.py", "workers/*.py", "benchmarks/*.py", "docs/*.py")

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from heatmill.image_types import FORMATS, IMAGE_TYPES
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.images.recognised import BRANDS, MARKS
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.schemas.image_types import FORMATS, IMAGE_TYPES
 from heatmill.settings import Settings
 from heatmill_workers.heatmaps import encode_array, render
 from heatmill_workers.models.preprocessing import least_side, preprocess_photo

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from heatmill import Client
-from heatmill.catalogue import Passes, load_catalogue
+from heatmill.catalogue.catalogue import Passes, load_catalogue
+from heatmill.catalogue.models import ModelSpec
 from heatmill.cli import main
-from heatmill.models import ModelSpec
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -83,7 +83,7 @@ def test_the_model_in_the_example_is_one() -> None:
 
 
 def test_the_table_names_every_method() -> None:
-    methods = json.loads((ROOT / "shared/heatmill/methods.json").read_text("utf-8"))
+    methods = json.loads((ROOT / "shared/heatmill/catalogue/data/methods.json").read_text("utf-8"))
     assert sorted(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == sorted(each["name"] for each in methods)
 
 
@@ -96,7 +96,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_every_method_has_its_place_in_the_methods_page() -> None:
     page = (ROOT / "docs/methods.md").read_text("utf-8")
-    for method in json.loads((ROOT / "shared/heatmill/methods.json").read_text("utf-8")):
+    for method in json.loads((ROOT / "shared/heatmill/catalogue/data/methods.json").read_text("utf-8")):
         assert f"| `{method['name']}` |" in page
         assert f"**`{method['name']}`**" in page
 

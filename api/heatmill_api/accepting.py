@@ -12,17 +12,18 @@ from uuid import uuid4
 import structlog
 from werkzeug.datastructures import FileStorage
 
-from heatmill import keys, records
 from heatmill.coordination.schedule import Window
+from heatmill.coordination.task_queue import EXPLAIN_QUEUE, lists
 from heatmill.coordination.throughput import slowest_seconds_per_pass
-from heatmill.dispatch import EXPLAIN_QUEUE, lists
 from heatmill.errors import IdempotencyKeyReused, JobDeleted, JobNotFound, QueueUnavailable, StorageUnavailable
+from heatmill.jobs import records
 from heatmill.jobs.documents import encode
-from heatmill.keys import JobId
-from heatmill.planning import MAX_TAR_RESULTS, inline_items, shard_items, write_plan
-from heatmill.registering import register_new
+from heatmill.jobs.planner import MAX_TAR_RESULTS, inline_items, shard_items, write_plan
+from heatmill.jobs.registration import register_new
 from heatmill.schemas import AcceptedJob, JobRequest, Plan
-from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage.keys import JobId
 from heatmill_api.resolving import is_small
 from heatmill_api.services import Services
 

@@ -6,9 +6,9 @@ from flask import Response
 from pydantic import Field
 from werkzeug.exceptions import NotFound
 
-from heatmill.catalogue import Method, Model
+from heatmill.catalogue.catalogue import Method, Model
 from heatmill.errors import UnknownMethod, UnknownModel
-from heatmill.model_records import load_newest_facts
+from heatmill.jobs.model_records import load_newest_facts
 from heatmill.schemas import ModelFacts, Schema, Size
 from heatmill_api.replies import reply
 from heatmill_api.routing import NamePath, problems, versioned

@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 
 from flask import Flask, Response
 
-from heatmill import keys
 from heatmill.errors import BeingRepaired, HeatmillError, QueueUnavailable, RecordDamaged
+from heatmill.storage import keys
 from heatmill_api.problems import problem_of
 from heatmill_api.services import Services, services
 

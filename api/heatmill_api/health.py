@@ -10,8 +10,8 @@ from flask import Response
 
 from heatmill.errors import TransientError
 from heatmill.schemas import Schema
-from heatmill.storage import ObjectMissing, S3Storage
-from heatmill.write_trial import try_write
+from heatmill.storage.bucket import ObjectMissing, S3Storage
+from heatmill.storage.write_trial import try_write
 from heatmill_api.problems import unavailable
 from heatmill_api.replies import reply
 from heatmill_api.routing import unversioned

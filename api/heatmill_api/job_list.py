@@ -8,11 +8,11 @@ from typing import Self
 from flask import Response
 from pydantic import ConfigDict, Field, model_validator
 
-from heatmill import job_index
 from heatmill.errors import JobNotFound, RecordDamaged, RecordTooNew
-from heatmill.keys import JOB_PATTERN
-from heatmill.progress import read_job
+from heatmill.jobs import index as job_index
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Job, JobPage, JobState
+from heatmill.storage.keys import JOB_PATTERN
 from heatmill_api.damage import ask_for_repair
 from heatmill_api.replies import bad_page_token, linked, page_token, read_page_token, reply
 from heatmill_api.routing import Parameters, problems, versioned

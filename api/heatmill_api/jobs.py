@@ -5,9 +5,9 @@ import time
 from flask import Response, request
 from pydantic import Field
 
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs.status import read_job
 from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
+from heatmill.storage.keys import JobId
 from heatmill_api.replies import job_reply, reply
 from heatmill_api.routing import JobPath, Parameters, body, header, problems, ref, versioned
 from heatmill_api.services import known, services

@@ -6,7 +6,6 @@ from http import HTTPStatus
 import structlog
 from flask import Response
 
-from heatmill import job_index, keys, records
 from heatmill.errors import (
     InvalidRequest,
     JobDeleted,
@@ -17,9 +16,12 @@ from heatmill.errors import (
     RecordDamaged,
     StorageUnavailable,
 )
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs import index as job_index
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Job, SourceRequest
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_api.replies import job_reply
 from heatmill_api.routing import JobPath, header, problems, versioned
 from heatmill_api.services import Services, known, services

@@ -4,11 +4,12 @@ from typing import get_args
 
 from flask import Response
 
-from heatmill import keys, records
 from heatmill.errors import RecordDamaged, ResultNotFound
-from heatmill.job_map import JobMap, MapFile
-from heatmill.keys import JobId
-from heatmill.storage import ObjectMissing
+from heatmill.jobs import records
+from heatmill.schemas.feature_map import JobMap, MapFile
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing
+from heatmill.storage.keys import JobId
 from heatmill_api.replies import reply
 from heatmill_api.routing import JobPath, problems, versioned
 from heatmill_api.services import Services, known, services

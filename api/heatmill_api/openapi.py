@@ -11,8 +11,8 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic.json_schema import models_json_schema
 from werkzeug.wrappers import Response as AnyResponse
 
-from heatmill.job_map import JobMap
 from heatmill.schemas import Job, JobPage, JobRequest, ResultPage, ValidRequest
+from heatmill.schemas.feature_map import JobMap
 from heatmill_api import catalogue, health, uploads
 from heatmill_api.problems import RequestProblem
 from heatmill_api.routing import REF

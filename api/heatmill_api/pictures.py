@@ -10,13 +10,13 @@ from flask import Response
 from PIL import Image
 from pydantic import Field
 
-from heatmill import records
 from heatmill.errors import RecordDamaged, ResultNotFound
-from heatmill.keys import CommitName, JobId
-from heatmill.overlay import overlay, resized
-from heatmill.read_ahead import read_ahead
+from heatmill.images.overlay import overlay, resized
+from heatmill.jobs import records
 from heatmill.schemas import Row, StoredFile, StoredPicture
-from heatmill.storage import ObjectMissing
+from heatmill.storage.bucket import ObjectMissing
+from heatmill.storage.keys import CommitName, JobId
+from heatmill.storage.read_ahead import read_ahead
 from heatmill_api.routing import JobPath, Parameters, problems, versioned
 from heatmill_api.services import Services, known, services
 

@@ -34,10 +34,10 @@ from heatmill.errors import (
     UnknownMethod,
     UnknownModel,
 )
-from heatmill.json_pointer import pointer
 from heatmill.schemas import Problem, problem_type
 from heatmill.schemas.bounded import MAX_FAULTS
-from heatmill.storage import AccessRefused
+from heatmill.schemas.json_pointer import pointer
+from heatmill.storage.bucket import AccessRefused
 
 STATUS: Mapping[type[HeatmillError], HTTPStatus] = {
     MalformedRequest: HTTPStatus.BAD_REQUEST,

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from heatmill.catalogue import Catalogue
+from heatmill.catalogue.catalogue import Catalogue
 from heatmill.errors import InvalidRequest, RequestError
-from heatmill.image_uris import UPLOAD, SourceRules, UriRefused, uris_in
-from heatmill.json_pointer import pointer
-from heatmill.planning import map_fault
+from heatmill.images.source_uri import UPLOAD, SourceRules, UriRefused, uris_in
+from heatmill.jobs.planner import map_fault
 from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
 from heatmill.schemas.bounded import MAX_FAULTS
+from heatmill.schemas.json_pointer import pointer
 from heatmill_api.problems import faulty
 
 MAX_INTERACTIVE_ITEMS = 16

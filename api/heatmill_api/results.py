@@ -9,9 +9,9 @@ from typing import Literal
 from flask import Response, request
 from pydantic import Field
 
-from heatmill.presigning import Signer
-from heatmill.progress import read_job
+from heatmill.jobs.status import read_job
 from heatmill.schemas import ResultPage, Row, Verdict
+from heatmill.storage.presign import Signer
 from heatmill_api.damage import repaired
 from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
 from heatmill_api.routing import JobPath, Parameters, problems, ref, versioned

@@ -12,7 +12,7 @@ from flask_openapi3_swagger.plugins import RegisterPlugin  # type: ignore[import
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.routing import PathConverter
 
-from heatmill.keys import JOB_PATTERN
+from heatmill.storage.keys import JOB_PATTERN
 from heatmill_api.problems import RequestProblem, invalid_query
 from heatmill_api.tenants import require_key
 

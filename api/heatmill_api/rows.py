@@ -3,12 +3,13 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from heatmill import keys, records
 from heatmill.errors import RecordDamaged
-from heatmill.keys import CommitName, JobId
-from heatmill.read_ahead import read_ahead
+from heatmill.jobs import records
 from heatmill.schemas import CommitHeader, Row
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import CommitName, JobId
+from heatmill.storage.read_ahead import read_ahead
 
 # Commit records listed at a time: a page needs a few, and to list a thousand takes longer than to read those.
 LISTED = 32

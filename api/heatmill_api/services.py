@@ -6,15 +6,15 @@ from threading import BoundedSemaphore, Lock
 
 from flask import current_app, g
 
-from heatmill import keys
-from heatmill.catalogue import Catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill.catalogue.catalogue import Catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
 from heatmill.errors import JobNotFound
-from heatmill.image_uris import SourceRules
-from heatmill.keys import JobId
+from heatmill.images.source_uri import SourceRules
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 
 EXTENSION = "heatmill"
 JOB = re.compile(keys.JOB_PATTERN)

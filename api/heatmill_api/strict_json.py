@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
-from heatmill.manifest_lines import distinct_names, refuse_constant
+from heatmill.schemas.manifest_lines import distinct_names, refuse_constant
 
 # Where a half of a surrogate pair may stand: such a text cannot be written as UTF-8 again.
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")

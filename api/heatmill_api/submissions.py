@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from heatmill.item_ids import free_id, name_fault
-from heatmill.json_pointer import pointer
 from heatmill.schemas import JobRequest
+from heatmill.schemas.item_ids import free_id, name_fault
+from heatmill.schemas.json_pointer import pointer
 from heatmill.settings import Settings
 from heatmill_api.forms import check_parts, named_files, request_part, too_much_json
 from heatmill_api.problems import faulty, invalid_body

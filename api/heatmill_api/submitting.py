@@ -5,11 +5,11 @@ from http import HTTPStatus
 
 from flask import Response, g, request
 
-from heatmill import records
 from heatmill.errors import InvalidRequest, JobNotFound, JobUnfinished, QueueUnavailable, StorageUnavailable
-from heatmill.keys import JobId
-from heatmill.progress import open_job, progress_of, read_job
+from heatmill.jobs import records
+from heatmill.jobs.status import open_job, progress_of, read_job
 from heatmill.schemas import Job, JobRequest
+from heatmill.storage.keys import JobId
 from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
 from heatmill_api.http.access_log import request_id
 from heatmill_api.problems import faulty

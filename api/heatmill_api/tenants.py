@@ -13,7 +13,7 @@ import structlog
 from flask import Blueprint, Flask, current_app, g, request
 
 from heatmill.errors import Unauthorized
-from heatmill.keys import TENANT_PATTERN, reserved_names
+from heatmill.storage.keys import TENANT_PATTERN, reserved_names
 
 DEFAULT_TENANT = "default"
 TENANT = re.compile(TENANT_PATTERN)

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from flask import Response, request
 from pydantic import Field
 
-from heatmill import keys
 from heatmill.errors import ImageTooLarge, TooLarge
-from heatmill.image_types import ImageType
-from heatmill.planning import as_problem
-from heatmill.promised import Promised
+from heatmill.jobs.planner import as_problem
 from heatmill.schemas import Problem, Schema, Sha256
 from heatmill.schemas.bounded import at_most
-from heatmill.storage import ObjectMissing
+from heatmill.schemas.image_types import ImageType
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing
+from heatmill.storage.presigned_upload import Promised
 from heatmill_api.replies import reply
 from heatmill_api.routing import body, problems, ref, versioned
 from heatmill_api.services import Services, services, tenant

@@ -1,13 +1,13 @@
 """What gunicorn serves: `gunicorn -c python:heatmill_api.gunicorn_conf -b 127.0.0.1:8000 heatmill_api.wsgi:app`."""
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.coordination.job_store import open_state
 from heatmill.coordination.redis_address import check_server
 from heatmill.coordination.rings import Rings
-from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.logs import configure_logs
 from heatmill.settings import Settings
-from heatmill.state import open_state
-from heatmill.storage import open_storage
+from heatmill.storage.bucket import open_storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 

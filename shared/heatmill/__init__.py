@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heatmill.client import Client
+    from heatmill.client.client import Client
 
 __all__ = ["Client"]
 
@@ -11,7 +11,7 @@ __all__ = ["Client"]
 def __getattr__(name: str) -> object:
     """Import the client when it is asked for: the API and the workers live without an HTTP client."""
     if name == "Client":
-        from heatmill.client import Client
+        from heatmill.client.client import Client
 
         return Client
     raise AttributeError(f"module 'heatmill' has no attribute {name!r}")

@@ -4,11 +4,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 

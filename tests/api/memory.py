@@ -15,9 +15,9 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.errors import HeatmillError
-from heatmill.image_uris import SourceRules
+from heatmill.images.source_uri import SourceRules
 from heatmill.settings import Settings
 from heatmill_api.forms import FormRequest
 from heatmill_api.resolving import resolve

@@ -9,14 +9,15 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from heatmill import keys, records
-from heatmill.byte_ranges import byte_range
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.jobs import records
 from heatmill.jobs.parts import Part
-from heatmill.keys import JobId, ShardId
-from heatmill.progress import read_job
+from heatmill.jobs.status import read_job
 from heatmill.schemas import CommitHeader, JobState, Row, StoredPicture, StoredPreview, Target
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.schemas.byte_range import byte_range
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId, ShardId
 
 SHA = "a" * 64
 MODEL = "efficientnet_lite0"

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from heatmill.local.environment import of_services
-from heatmill.local.object_store import Credentials
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.local.processes import running
+from heatmill.local.servers.seaweedfs import Credentials
 from heatmill.local.services import api, api_answers
 
 LIMIT = 100_000

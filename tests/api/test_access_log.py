@@ -7,10 +7,10 @@ import pytest
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
-from heatmill import records
-from heatmill.keys import JobId
+from heatmill.jobs import records
 from heatmill.settings import Settings
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.http.access_log import HEADER
 from heatmill_api.services import Services

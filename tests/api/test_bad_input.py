@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys
-from heatmill.catalogue import load_catalogue
-from heatmill.storage import S3Storage
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
 from tests.api.requests import answered, body
 
 CATALOGUE = load_catalogue()

@@ -4,10 +4,10 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-from heatmill.model_records import store_facts
-from heatmill.models import ModelSpec
+from heatmill.catalogue.models import ModelSpec
+from heatmill.jobs.model_records import store_facts
 from heatmill.schemas import ModelFacts
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 
 
 def test_every_method_shows_the_schema_of_its_params(client: FlaskClient) -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.coordination.job_store import RedisJobStore, open_state
+from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage, open_storage
+from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import body

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill.dispatch import Dispatcher, celery_app
-from heatmill.keys import JobId
-from heatmill.registering import register
+from heatmill.coordination.job_store import RedisJobStore, open_state
+from heatmill.coordination.task_queue import Dispatcher, celery_app
+from heatmill.jobs.registration import register
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import answered, finish, submit

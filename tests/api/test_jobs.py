@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys, records
+from heatmill.coordination.job_store import RedisJobStore, open_state
 from heatmill.coordination.schedule import Window
+from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.coordination.throughput import record_throughput
-from heatmill.dispatch import Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable
-from heatmill.keys import JobId
+from heatmill.jobs import records
 from heatmill.schemas import JobRequest
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage, open_storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage, open_storage
+from heatmill.storage.keys import JobId
 from heatmill_api.accepting import accept, fingerprint, job_for
 from heatmill_api.app import create_app
 from heatmill_api.services import Services

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.dispatch import SWEEP
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import SWEEP
 from heatmill.errors import ImageNotFound, JobDeleted
-from heatmill.keys import JobId
-from heatmill.planning import as_problem
+from heatmill.jobs import records
+from heatmill.jobs.planner import as_problem
 from heatmill.schemas import Row
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import answered, body, commit, finish, row, submit

@@ -6,13 +6,14 @@ from urllib.parse import urlsplit
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys, records
-from heatmill.job_map import Drawn, JobMap, NeighboursKept
-from heatmill.keys import JobId
-from heatmill.planning import map_problem
-from heatmill.progress import map_status
+from heatmill.jobs import records
+from heatmill.jobs.planner import map_problem
+from heatmill.jobs.status import map_status
 from heatmill.schemas import Job, Plan
-from heatmill.storage import S3Storage
+from heatmill.schemas.feature_map import Drawn, JobMap, NeighboursKept
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from tests.api.requests import answered, body, submit
 
 TSNE = {"method": "tsne"}

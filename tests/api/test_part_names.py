@@ -7,9 +7,9 @@ from flask.testing import FlaskClient
 from urllib3.filepost import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
-from heatmill import records
-from heatmill.keys import JobId
-from heatmill.storage import S3Storage
+from heatmill.jobs import records
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from tests.api.test_submissions import REQUEST
 
 

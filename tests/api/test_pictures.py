@@ -9,13 +9,14 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from heatmill import keys, records
+from heatmill.jobs import records
 from heatmill.jobs.parts import parts_of
-from heatmill.keys import JobId
-from heatmill.planning import inline_items, store_plan
-from heatmill.records import store_shard
+from heatmill.jobs.planner import inline_items, store_plan
+from heatmill.jobs.records import store_shard
 from heatmill.schemas import Item, ItemRequest, Plan, Problem
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_api import pictures
 from tests.api.requests import body, commit, picture, preview, row, submit
 

@@ -9,14 +9,15 @@ import httpx
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys, records
-from heatmill.byte_ranges import byte_range
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.errors import StorageUnavailable
-from heatmill.keys import CommitName, JobId, ShardId
-from heatmill.progress import read_job
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
 from heatmill.schemas import CommitHeader, Problem, Row, StoredArray
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.schemas.byte_range import byte_range
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import CommitName, JobId, ShardId
 from tests.api.requests import answered, commit, finish, picture, row, submit
 
 

@@ -6,12 +6,13 @@ from itertools import combinations
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys, records
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.jobs import records
 from heatmill.jobs.parts import parts_of
-from heatmill.keys import JobId
 from heatmill.schemas import Row
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_api.replies import page_token
 from tests.api.requests import answered, commit, finish, row, submit
 from tests.api.test_results import indices, page, walked

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 from heatmill_api.rows import LISTED
 from tests.api.requests import answered, commit, row, submit
 

@@ -11,10 +11,11 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from heatmill import keys, records
-from heatmill.keys import JobId
+from heatmill.jobs import records
 from heatmill.schemas import ItemRequest
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from tests.api.requests import MODEL
 
 REQUEST = {"model": MODEL, "methods": [{"name": "saliency"}]}

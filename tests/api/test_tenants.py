@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
-from heatmill import keys
+from heatmill.storage import keys
 from heatmill_api import tenants
 from heatmill_api.app import create_app
 from heatmill_api.services import Services

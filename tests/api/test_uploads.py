@@ -7,9 +7,9 @@ import httpx
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys
-from heatmill.image_types import IMAGE_TYPES
-from heatmill.storage import S3Storage
+from heatmill.schemas.image_types import IMAGE_TYPES
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
 from tests.api.requests import answered
 
 

@@ -41,6 +41,6 @@ def test_a_row_compares_with_the_library(library: str, monkeypatch: pytest.Monke
 
 
 def test_every_method_of_the_catalogue_is_compared() -> None:
-    from heatmill.catalogue import load_catalogue
+    from heatmill.catalogue.catalogue import load_catalogue
 
     assert {case.method for case in CASES} == {method.name for method in load_catalogue().methods}

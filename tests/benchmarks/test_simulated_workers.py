@@ -3,16 +3,17 @@
 from uuid import uuid4
 
 from benchmarks.simulated_workers import Seen, SimulatedWorker, made_up
-from heatmill import keys, records
-from heatmill.catalogue import Catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill.catalogue.catalogue import Catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
+from heatmill.jobs import records
 from heatmill.jobs.parts import parts_of
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Item
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import Control, plan
 from heatmill_workers.finishing import finish
 from tests.workers.jobs import accept, sent

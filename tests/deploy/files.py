@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from heatmill.local.environment import inherited
-from heatmill.local.programs import script
+from heatmill.local.servers.programs import script
 from heatmill.settings import Settings
 
 ROOT = Path(__file__).parents[2]

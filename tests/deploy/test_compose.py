@@ -12,13 +12,13 @@ import pytest
 import redis
 import yaml
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.local.environment import inherited
-from heatmill.local.object_store import REGION, Credentials, ObjectStorePorts, endpoint
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.local.processes import Program, running
-from heatmill.local.programs import object_store_program, redis_program
-from heatmill.local.redis_server import redis_answers, redis_url
+from heatmill.local.servers.programs import object_store_program, redis_program
+from heatmill.local.servers.redis import redis_answers, redis_url
+from heatmill.local.servers.seaweedfs import REGION, Credentials, ObjectStorePorts, endpoint
 from heatmill.settings import Settings
 from tests.deploy.files import PINNED, PROJECT, ROOT, SETTINGS, program, stages
 from tests.deploy.test_images import MODELS_FILE

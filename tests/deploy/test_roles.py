@@ -18,9 +18,9 @@ import pytest
 
 from heatmill.local import services
 from heatmill.local.environment import inherited, of_services
-from heatmill.local.object_store import Credentials
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import Process, Program, running
+from heatmill.local.servers.seaweedfs import Credentials
 from heatmill.settings import Settings
 from tests.deploy.files import ROOT, program, stages
 from tests.faults.stack import wait_until

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import pytest
 
-from heatmill.dispatch import CONTROL_QUEUE, EXPLAIN_QUEUE, Dispatcher, lists
-from heatmill.keys import JobId
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import CONTROL_QUEUE, EXPLAIN_QUEUE, Dispatcher, lists
 from heatmill.local import services
 from heatmill.local.environment import inherited, of_services
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import Program
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
+from heatmill.storage.keys import JobId
 
 ROLES = ("api", "control", "explain")
 PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")

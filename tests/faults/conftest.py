@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 import pytest
 from mypy_boto3_s3 import S3Client
 
-from heatmill.local.object_store import Credentials
+from heatmill.coordination.job_store import open_state
 from heatmill.local.ports import free_ports
-from heatmill.state import open_state
-from heatmill.storage import S3Storage
+from heatmill.local.servers.seaweedfs import Credentials
+from heatmill.storage.bucket import S3Storage
 from tests.faults.s3_proxy import S3Proxy
 from tests.faults.service import Service, batch
 from tests.faults.stack import Stack

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from heatmill import keys, records
-from heatmill.keys import CommitName, JobId
+from heatmill.jobs import records
 from heatmill.schemas import Job, Row
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import CommitName, JobId
 from tests.faults.photos import Photo
 
 METHOD = "saliency"

@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 
-from heatmill import keys, records
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.throughput import record_throughput
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from tests.faults.history import METHOD, History, Pictures
 from tests.faults.photos import Photo, slow
 from tests.faults.s3_proxy import S3Proxy

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from heatmill.local import services
 from heatmill.local.environment import inherited, of_services
-from heatmill.local.object_store import Credentials, endpoint
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import Process, Program
-from heatmill.local.redis_server import redis_answers, redis_server, redis_url
+from heatmill.local.servers.redis import redis_answers, redis_server, redis_url
+from heatmill.local.servers.seaweedfs import Credentials, endpoint
 from tests.faults.classifier import CLASSES, SIDE
 from tests.faults.s3_proxy import S3Proxy
 

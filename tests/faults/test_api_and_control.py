@@ -6,8 +6,9 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from heatmill import keys, records
-from heatmill.keys import JobId
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from tests.faults.s3_proxy import Forward, Request
 from tests.faults.service import Service, batch
 from tests.faults.stack import wait_until

@@ -8,8 +8,9 @@ from threading import Event
 
 import pytest
 
-from heatmill import keys, records
-from heatmill.keys import JobId
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from tests.faults.photos import Photo, slow
 from tests.faults.service import EXPLAIN, Service, batch
 from tests.faults.stack import SHORT, wait_until

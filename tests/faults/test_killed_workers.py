@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from heatmill import keys, records
-from heatmill.keys import CommitName
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.keys import CommitName
 from tests.faults.history import History
 from tests.faults.photos import HANGING
 from tests.faults.service import Service, batch

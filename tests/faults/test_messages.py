@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from heatmill.dispatch import EXPLAIN, Dispatcher
-from heatmill.keys import JobId
+from heatmill.coordination.task_queue import EXPLAIN, Dispatcher
+from heatmill.storage.keys import JobId
 from tests.faults.history import History
 from tests.faults.photos import slow
 from tests.faults.service import EXPLAIN as WORKERS

@@ -9,8 +9,9 @@ from contextlib import closing
 import pytest
 import redis
 
-from heatmill import keys, records
-from heatmill.keys import JobId
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from tests.faults.history import History
 from tests.faults.photos import slow as slow_photos
 from tests.faults.service import PATIENCE_SECONDS, Service, batch

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from heatmill import keys
 from heatmill.coordination.conditions import UNFIT_WORKERS, read_condition, unfit_workers
+from heatmill.coordination.job_store import key
 from heatmill.coordination.live_workers import live_workers
 from heatmill.coordination.schedule import WORKERS
-from heatmill.state import key
+from heatmill.storage import keys
 from tests.faults.photos import BUGGY
 from tests.faults.service import EXPLAIN, Service, batch
 from tests.faults.stack import MODELS, wait_until

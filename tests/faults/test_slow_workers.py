@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from heatmill import records
+from heatmill.jobs import records
 from heatmill.jobs.parts import MAX_PARTS
 from tests.faults.classifier import NAP
 from tests.faults.photos import ordering

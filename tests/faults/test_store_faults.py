@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 import pytest
 
-from heatmill import records
-from heatmill.keys import JobId
+from heatmill.jobs import records
+from heatmill.storage.keys import JobId
 from tests.faults import s3_proxy
 from tests.faults.s3_proxy import Behaviour
 from tests.faults.service import Service, batch

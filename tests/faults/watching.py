@@ -4,11 +4,11 @@ import threading
 from collections import defaultdict
 from contextlib import closing
 
+from heatmill.coordination.job_store import RedisJobStore, key, open_state
 from heatmill.coordination.redis_errors import translated
-from heatmill.dispatch import EXPLAIN_QUEUE, lists
+from heatmill.coordination.task_queue import EXPLAIN_QUEUE, lists
 from heatmill.errors import QueueUnavailable
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore, key, open_state
+from heatmill.storage.keys import JobId
 
 LISTS = lists(EXPLAIN_QUEUE)
 PERIOD_SECONDS = 0.05

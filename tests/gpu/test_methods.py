@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loading import pick_device, prepare

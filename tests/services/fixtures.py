@@ -16,19 +16,19 @@ import pytest
 import redis
 from celery import Celery
 
-from heatmill.boto_client import boto_client
+from heatmill.coordination.job_store import RedisJobStore, open_state
 from heatmill.coordination.rings import Rings
-from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.local.environment import inherited
 from heatmill.local.errors import ProgramMissing
-from heatmill.local.object_store import Buckets, Credentials, ObjectStorePorts, endpoint, object_store
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import running
-from heatmill.local.redis_server import redis_answers, redis_server
-from heatmill.local.redis_server import redis_url as url_of_redis
+from heatmill.local.servers.redis import redis_answers, redis_server
+from heatmill.local.servers.redis import redis_url as url_of_redis
+from heatmill.local.servers.seaweedfs import Buckets, Credentials, ObjectStorePorts, endpoint, object_store
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage, open_storage
+from heatmill.storage.bucket import S3Storage, open_storage
+from heatmill.storage.s3_client import boto_client
 from tests.faults.s3_proxy import S3Proxy
 
 if TYPE_CHECKING:

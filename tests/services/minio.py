@@ -9,10 +9,10 @@ import httpx
 
 from heatmill.local.environment import inherited
 from heatmill.local.errors import ProgramMissing
-from heatmill.local.object_store import Credentials, endpoint
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.local.processes import Program, running
-from heatmill.local.programs import script
+from heatmill.local.servers.programs import script
+from heatmill.local.servers.seaweedfs import Credentials, endpoint
 
 START_SECONDS = 30
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from heatmill import Client
-from heatmill.downloads import read_fetched
+from heatmill.client.downloads import read_fetched
 from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
 from tests.workers.photos import noise, photo

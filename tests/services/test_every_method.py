@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.images import ImageLimits, decode
-from heatmill.job_map import JobMap
 from heatmill.local.environment import inherited
 from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
-from heatmill.models import BUNDLED_MODEL
 from heatmill.schemas import Row
+from heatmill.schemas.feature_map import JobMap
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.heatmaps import EncodedArray, decode_array, read_values, render
 from heatmill_workers.models import digits, train_digits

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from heatmill.local.errors import DataFolderInUse, DidNotStart
 from heatmill.local.layout import StackOptions
 from heatmill.local.ports import LOOPBACK, free_ports
-from heatmill.local.programs import object_store_program, redis_program
+from heatmill.local.servers.programs import object_store_program, redis_program
 from heatmill.local.stack import Stack
 from tests.services import stack_process
 from tests.services.fixtures import service

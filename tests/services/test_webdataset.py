@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from heatmill.cli import main
-from heatmill.client import Client
-from heatmill.downloads import read_fetched
+from heatmill.client.client import Client
+from heatmill.client.downloads import read_fetched
 from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
 from tests.workers.photos import noise

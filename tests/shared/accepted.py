@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from heatmill import keys
-from heatmill.keys import JobId
 from heatmill.schemas import AcceptedJob, JobRequest
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 
 SOURCE = {"uri": "s3://bucket/prefix/"}
 

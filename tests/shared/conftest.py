@@ -12,18 +12,19 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.cli import main
-from heatmill.committed import Committed
-from heatmill.dispatch import Dispatcher
-from heatmill.keys import JobId
-from heatmill.planning import new_plan, store_plan
-from heatmill.progress import job_state, read_job
+from heatmill.coordination.job_store import RedisJobStore, open_state
+from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.task_queue import Dispatcher
+from heatmill.jobs import records
+from heatmill.jobs.planner import new_plan, store_plan
+from heatmill.jobs.status import job_state, read_job
 from heatmill.schemas import Row
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from tests.api.requests import commit, png

@@ -1,9 +1,9 @@
 """A job that Redis knows, and what it says of it."""
 
-from heatmill.committed import Committed
-from heatmill.keys import JobId
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.shard_set import Committed
 from heatmill.schemas import CommitHeader, MethodRequest, Plan
-from heatmill.state import RedisJobStore
+from heatmill.storage.keys import JobId
 
 JOB = JobId("tenant", "job")
 OTHER = JobId("tenant", "other")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from heatmill.catalogue import Catalogue, Passes, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, Passes, load_catalogue
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.errors import InvalidRequest, MethodNotSupported, UnknownMethod, UnknownModel
-from heatmill.models import BUNDLED_MODEL
 
 STOCK = load_catalogue()
 
@@ -22,7 +22,7 @@ def with_models(folder: Path, text: str) -> Catalogue:
 
 
 def test_loading_it_needs_no_torch() -> None:
-    code = "import sys; from heatmill.catalogue import load_catalogue; load_catalogue(); print(*sys.modules)"
+    code = "import sys; from heatmill.catalogue.catalogue import load_catalogue; load_catalogue(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     assert not {"torch", "torchvision", "numpy"} & set(loaded)

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from heatmill import records
 from heatmill.cli import main
 from heatmill.errors import ImageNotFound
-from heatmill.keys import JobId
-from heatmill.planning import as_problem
+from heatmill.jobs import records
+from heatmill.jobs.planner import as_problem
 from heatmill.schemas import Problem
+from heatmill.storage.keys import JobId
 from tests.api.requests import MODEL, commit, picture, preview, row
 from tests.shared.conftest import Run, Served
 

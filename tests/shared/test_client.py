@@ -11,9 +11,10 @@ from typing import cast
 import pytest
 from PIL import Image
 
-from heatmill import Client, keys, records
-from heatmill.client import WaitTimeout
-from heatmill.downloads import read_fetched
+from heatmill import Client
+from heatmill.client.client import WaitTimeout
+from heatmill.client.downloads import read_fetched
+from heatmill.client.http import Retries
 from heatmill.errors import (
     InvalidRequest,
     JobFinished,
@@ -23,9 +24,10 @@ from heatmill.errors import (
     UnknownMethod,
     UnknownModel,
 )
-from heatmill.keys import JobId
+from heatmill.jobs import records
 from heatmill.schemas import ItemRequest, Job, MethodRequest, Row
-from heatmill.transport import Retries
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from tests.api.requests import MODEL, picture, png, preview, row
 from tests.shared.conftest import Served
 from tests.shared.scripted import Reply, document, scripted

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatmill.committed import Committed, Shards
-from heatmill.state import RedisJobStore, key
+from heatmill.coordination.job_store import RedisJobStore, key
+from heatmill.coordination.shard_set import Committed, Shards
 from tests.shared.known_jobs import JOB, LONG, known, taken
 
 MANY = 100_000

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from heatmill.downloads import FileNames, Origin, fetch_rows, read_fetched, whole_file
+from heatmill.client.downloads import FileNames, Origin, fetch_rows, read_fetched, whole_file
 from heatmill.errors import ServiceUnavailable
 from heatmill.schemas import Problem, Row, StoredArray, StoredFile, StoredPicture, Target
 

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from heatmill.downloads import RESULTS, FetchedRow
-from heatmill.gallery import MAX_ITEMS, write_gallery
+from heatmill.client.downloads import RESULTS, FetchedRow
+from heatmill.client.gallery import MAX_ITEMS, write_gallery
 from heatmill.schemas import Counts, ImageRead, Job, MethodRequest, Problem, Row, StoredPicture, Target
 
 JOB = Job(

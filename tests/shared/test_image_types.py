@@ -4,7 +4,7 @@ from typing import get_args
 
 from PIL import Image
 
-from heatmill.image_types import FORMATS, IMAGE_TYPES, ImageType
+from heatmill.schemas.image_types import FORMATS, IMAGE_TYPES, ImageType
 
 
 def test_every_type_has_an_ending_and_pillow_knows_it_by_its_format() -> None:

@@ -7,11 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from heatmill import job_index, keys
-from heatmill.keys import JobId
+from heatmill.coordination.job_store import RedisJobStore, open_state
+from heatmill.jobs import index as job_index
 from heatmill.schemas import AcceptedJob, ItemRequest, JobRequest, MethodRequest
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REQUEST = JobRequest(model="m", methods=(MethodRequest(name="saliency"),), items=(ItemRequest(image="x"),))

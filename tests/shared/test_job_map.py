@@ -7,14 +7,16 @@ from typing import Any
 import click
 import pytest
 
-from heatmill import Client, keys, records
+from heatmill import Client
 from heatmill.cli.inputs import parse_map
 from heatmill.errors import ResultNotFound
-from heatmill.job_map import JobMap
-from heatmill.keys import JobId
-from heatmill.planning import map_problem
-from heatmill.progress import map_status
+from heatmill.jobs import records
+from heatmill.jobs.planner import map_problem
+from heatmill.jobs.status import map_status
 from heatmill.schemas import ItemRequest, Job, MapRequest
+from heatmill.schemas.feature_map import JobMap
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from tests.api.requests import row
 from tests.shared.conftest import Run, Served
 

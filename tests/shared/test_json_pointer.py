@@ -1,6 +1,6 @@
 """JSON pointers."""
 
-from heatmill.json_pointer import pointer
+from heatmill.schemas.json_pointer import pointer
 
 
 def test_a_pointer_escapes_what_means_something() -> None:

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from heatmill import keys
-from heatmill.keys import JobId
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 
 JOB = JobId("tenant", "job")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from heatmill.catalogue.labels import read_labels, stock_labels, target_index
 from heatmill.errors import TargetUnknown
-from heatmill.labels import read_labels, stock_labels, target_index
 
 IMAGENET = stock_labels("imagenet")
 LABELS = ("tench, Tinca tinca", "goldfish", "crane", "7", "Crane")

@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from heatmill.catalogue import load_catalogue
-from heatmill.models import ModelSpec, Preprocessing, given_labels, read_models, spec_labels, stated_activation
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import (
+    ModelSpec,
+    Preprocessing,
+    given_labels,
+    read_models,
+    spec_labels,
+    stated_activation,
+)
 
 FULL = """
 [[models]]

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from heatmill.boto_client import boto_client
 from heatmill.errors import StorageUnavailable
-from heatmill.local.object_store import endpoint
 from heatmill.local.ports import free_ports
+from heatmill.local.servers.seaweedfs import endpoint
 from heatmill.settings import Settings
-from heatmill.storage import AccessRefused, S3Storage, WriteConflict
+from heatmill.storage.bucket import AccessRefused, S3Storage, WriteConflict
+from heatmill.storage.s3_client import boto_client
 from tests.faults.s3_proxy import Forward, Request, S3Proxy, faithful
 
 NOT_IMPLEMENTED = (501, "NotImplemented")

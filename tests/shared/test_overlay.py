@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from heatmill.overlay import overlay, resized
+from heatmill.images.overlay import overlay, resized
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 

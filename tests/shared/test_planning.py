@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from heatmill import keys
-from heatmill.keys import JobId
-from heatmill.planning import MAX_SHARD_ITEMS, inline_items, ranks, shard_items, store_plan, write_plan
-from heatmill.records import load_plan, load_shard
+from heatmill.jobs.planner import MAX_SHARD_ITEMS, inline_items, ranks, shard_items, store_plan, write_plan
+from heatmill.jobs.records import load_plan, load_shard
 from heatmill.schemas import AcceptedJob, Item, ItemRequest, Plan
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from tests.shared.accepted import accepted_job
 
 # On a real store: the fixture is the same for every example, and every example has a job of its own.

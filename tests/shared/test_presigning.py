@@ -9,9 +9,9 @@ import httpx
 import pytest
 from botocore.config import Config
 
-from heatmill import presigning
-from heatmill.presigning import signer
-from heatmill.storage import S3Storage
+from heatmill.storage import presign as presigning
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.presign import signer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

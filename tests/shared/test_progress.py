@@ -7,17 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatmill import keys, progress, records
+from heatmill.coordination.job_store import Claim, RedisJobStore, open_state
+from heatmill.coordination.progress import JobProgress
 from heatmill.errors import JobNotFound
-from heatmill.job_progress import JobProgress
-from heatmill.keys import JobId, ShardId
+from heatmill.jobs import records
+from heatmill.jobs import status as progress
+from heatmill.jobs.planner import inline_items, write_plan
+from heatmill.jobs.registration import register
+from heatmill.jobs.status import job_state, open_job, read_job
 from heatmill.local.ports import LOOPBACK, free_ports
-from heatmill.planning import inline_items, write_plan
-from heatmill.progress import job_state, open_job, read_job
-from heatmill.registering import register
 from heatmill.schemas import Counts, Item, Job, JobState, Row
-from heatmill.state import Claim, RedisJobStore, open_state
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId, ShardId
 from tests.shared.accepted import accepted_job, store
 from tests.shared.known_jobs import told
 

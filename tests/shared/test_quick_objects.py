@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from heatmill.boto_client import boto_client
 from heatmill.errors import StorageUnavailable
-from heatmill.quick_objects import LARGEST_BODY, REST_SECONDS, QuickObjects
 from heatmill.settings import Settings
-from heatmill.storage import S3Storage, WriteConflict
-from heatmill.store_errors import BucketMissing, ConditionFailed, ObjectMissing
+from heatmill.storage.bucket import S3Storage, WriteConflict
+from heatmill.storage.errors import BucketMissing, ConditionFailed, ObjectMissing
+from heatmill.storage.fast_path import LARGEST_BODY, REST_SECONDS, QuickObjects
+from heatmill.storage.s3_client import boto_client
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel
@@ -100,7 +100,7 @@ def tried_once(
     silent_store: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[QuickObjects, socket.socket]]:
     """A store that has not answered the first call."""
-    monkeypatch.setattr("heatmill.quick_objects.SILENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr("heatmill.storage.fast_path.SILENCE", timedelta(seconds=0.2))
     url, listening = silent_store
     with closing(boto_client(Settings(), url)) as opened:
         quick = QuickObjects(opened, "heatmill")
@@ -123,7 +123,7 @@ def test_it_is_tried_again_after_a_while(
 ) -> None:
     quick, listening = tried_once
     later = time.monotonic() + REST_SECONDS
-    monkeypatch.setattr("heatmill.quick_objects.time.monotonic", lambda: later)
+    monkeypatch.setattr("heatmill.storage.fast_path.time.monotonic", lambda: later)
     assert quick.get("a") is None
     listening.accept()[0].close()
 
@@ -148,7 +148,7 @@ def test_the_environment_does_not_lead_it_elsewhere(
 
 def test_a_fork_of_its_user_is_left_to_boto3(quick: QuickObjects, monkeypatch: pytest.MonkeyPatch) -> None:
     assert quick.put("before", b"x", "text/plain")
-    monkeypatch.setattr("heatmill.quick_objects.os.getpid", lambda: -1)
+    monkeypatch.setattr("heatmill.storage.fast_path.os.getpid", lambda: -1)
     assert quick.get("before") is None
 
 

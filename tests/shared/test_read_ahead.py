@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import pytest
 
-from heatmill.read_ahead import READERS, WAITING, read_ahead
+from heatmill.storage.read_ahead import READERS, WAITING, read_ahead
 
 
 def test_answers_come_in_the_order_of_the_names() -> None:

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatmill import keys, records
-from heatmill.committed import Committed, HalfDone, Shards
+from heatmill.coordination.shard_set import Committed, HalfDone, Shards
 from heatmill.errors import JobNotFound
+from heatmill.jobs import records
 from heatmill.jobs.parts import Part, parts_of
-from heatmill.keys import JobId, ShardId
 from heatmill.schemas import Counts, Item, Job, MethodRequest, Problem, Row
-from heatmill.storage import ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing, S3Storage, WriteConflict
+from heatmill.storage.keys import JobId, ShardId
 from tests.shared.accepted import accepted_job, store
 
 PROBLEM = Problem(type="t", title="x", detail='line\n separator\u2028 "quoted" снег ☃')

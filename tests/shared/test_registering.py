@@ -3,12 +3,12 @@
 import pytest
 import redis
 
-from heatmill import job_index
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.errors import QueueUnavailable
-from heatmill.keys import JobId
-from heatmill.registering import register, register_new
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.jobs import index as job_index
+from heatmill.jobs.registration import register, register_new
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from tests.shared.accepted import accepted_job, store
 
 

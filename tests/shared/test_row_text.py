@@ -2,7 +2,7 @@
 
 import pytest
 
-from heatmill.row_text import class_text
+from heatmill.client.result_text import class_text
 from heatmill.schemas import Row, Target
 
 

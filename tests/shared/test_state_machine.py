@@ -6,10 +6,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from heatmill.committed import Committed, HalfDone, Shards
-from heatmill.keys import JobId
+from heatmill.coordination.job_store import Claim, RedisJobStore
+from heatmill.coordination.shard_set import Committed, HalfDone, Shards
 from heatmill.schemas import CommitHeader, MethodRequest, Plan
-from heatmill.state import Claim, RedisJobStore
+from heatmill.storage.keys import JobId
 from tests.shared.known_jobs import told
 
 JOB = JobId("tenant", "job")

@@ -2,9 +2,9 @@
 
 import time
 
-from heatmill.committed import Committed, Shards
+from heatmill.coordination.job_store import Claim, RedisJobStore
+from heatmill.coordination.shard_set import Committed, Shards
 from heatmill.schemas import MapRequest
-from heatmill.state import Claim, RedisJobStore
 from tests.shared.known_jobs import JOB, LONG, SHORT, SUMMARY, plan, taken, told
 
 

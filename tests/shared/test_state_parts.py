@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 
-from heatmill.committed import Committed, HalfDone, Shards
+from heatmill.coordination.job_store import Claim, RedisJobStore
+from heatmill.coordination.shard_set import Committed, HalfDone, Shards
 from heatmill.schemas import CommitHeader
-from heatmill.state import Claim, RedisJobStore
 from tests.shared.known_jobs import JOB, LONG, counts, known, told, working
 
 PARTS = tuple(told(0, 2, 1, 1, part=part, parts=3) for part in range(3))

@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
-from heatmill.committed import Committed, Shards
+from heatmill.coordination.job_store import Claim, RedisJobStore, open_state
 from heatmill.coordination.schedule import Sent, Window
+from heatmill.coordination.shard_set import Committed, Shards
 from heatmill.errors import QueueUnavailable
 from heatmill.local.ports import LOOPBACK, free_ports
-from heatmill.state import Claim, RedisJobStore, open_state
 from tests.shared.known_jobs import JOB, LONG, counts, known, taken, told
 
 CALLS: dict[str, Callable[[RedisJobStore], object]] = {

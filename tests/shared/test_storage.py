@@ -12,13 +12,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from heatmill.boto_client import boto_client
 from heatmill.errors import StorageUnavailable
-from heatmill.local.object_store import Credentials, endpoint
 from heatmill.local.ports import free_ports
-from heatmill.promised import Promised
+from heatmill.local.servers.seaweedfs import Credentials, endpoint
 from heatmill.settings import Settings
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage, WriteConflict, open_storage
+from heatmill.storage.bucket import AccessRefused, ObjectMissing, S3Storage, WriteConflict, open_storage
+from heatmill.storage.presigned_upload import Promised
+from heatmill.storage.s3_client import boto_client
 from tests.services.fixtures import service
 from tests.services.minio import minio
 

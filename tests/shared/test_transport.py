@@ -12,8 +12,8 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from heatmill.client.http import Retries, Transport, read_answer, retry_after, service_url
 from heatmill.errors import InvalidRequest, JobNotFound, RequestError, ServiceUnavailable, TooLarge
-from heatmill.transport import Retries, Transport, read_answer, retry_after, service_url
 from tests.shared.scripted import Reply, document, problem, scripted
 
 IMPATIENT = Retries(first_seconds=0.01, longest_seconds=0.02, patience_seconds=0.3, connect_patience_seconds=0.1)

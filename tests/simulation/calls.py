@@ -10,7 +10,7 @@ import fakeredis
 import redis
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 from tests.simulation.stepped import Killed, Process, Steps
 
 T = TypeVar("T")

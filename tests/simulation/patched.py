@@ -15,9 +15,9 @@ import pytest
 import structlog
 import torch
 
-from heatmill import progress
 from heatmill.errors import ItemError
-from heatmill.planning import expected_rows
+from heatmill.jobs import status as progress
+from heatmill.jobs.planner import expected_rows
 from heatmill.schemas import Item, Plan, Row, Target
 from heatmill_api import accepting
 from heatmill_workers import claims, finishing, pipeline, repairing, sweeping, tasks

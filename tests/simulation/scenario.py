@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from heatmill import keys, records
 from heatmill.coordination.owned_keys import owner_of
-from heatmill.keys import JobId
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from tests.simulation.calls import Faults
 from tests.simulation.stepped import START
 from tests.simulation.world import SETTINGS, WORKERS, World

@@ -28,13 +28,13 @@ from uuid import uuid4
 
 import pytest
 
-from heatmill import records
 from heatmill.coordination import rings, schedule
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.schedule import Filled, Schedule, Window
 from heatmill.errors import InternalError, MachineError
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.jobs import records
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers import control, finishing, pipeline, repairing, sweeping
 from heatmill_workers.committing import ShardCommits
 from heatmill_workers.shard import giving_back

@@ -10,16 +10,23 @@ from typing import Any
 
 import fakeredis
 
-from heatmill import dispatch
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.coordination import task_queue as dispatch
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.live_workers import beat
 from heatmill.coordination.rings import Rings
-from heatmill.dispatch import CONTROL_QUEUE, EXPLAIN_QUEUE, PRIORITIES, PRIORITY_STEPS, Dispatcher, lists
+from heatmill.coordination.task_queue import (
+    CONTROL_QUEUE,
+    EXPLAIN_QUEUE,
+    PRIORITIES,
+    PRIORITY_STEPS,
+    Dispatcher,
+    lists,
+)
 from heatmill.errors import DeviceUnusable, QueueUnavailable
-from heatmill.keys import JobId
 from heatmill.schemas import Item
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
+from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from heatmill_workers import tasks

@@ -6,12 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from heatmill import keys
-from heatmill.catalogue import Catalogue, load_catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers.code_version import code_version
 from heatmill_workers.control import Control
 from heatmill_workers.models.store import ModelStore

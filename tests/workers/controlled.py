@@ -1,10 +1,11 @@
 """A control worker without explain workers: what these would do at the end of a shard is done by hand."""
 
-from heatmill import keys, records
-from heatmill.dispatch import FINISH
+from heatmill.coordination.task_queue import FINISH
+from heatmill.jobs import records
 from heatmill.jobs.parts import parts_of
-from heatmill.keys import JobId, ShardId
 from heatmill.schemas import Row, Target
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers.control import Control, feed
 from heatmill_workers.finishing import finish
 from tests.workers.jobs import rung

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from heatmill import keys
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.rings import Rings
-from heatmill.dispatch import FEED
-from heatmill.keys import JobId
+from heatmill.coordination.task_queue import FEED
 from heatmill.schemas import AcceptedJob, JobRequest
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 
 MODEL = "efficientnet_lite0"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch.nn.modules.module import register_module_forward_hook
 
-from heatmill import records
-from heatmill.keys import JobId
+from heatmill.jobs import records
 from heatmill.schemas import Row
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import Control, plan
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker

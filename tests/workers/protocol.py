@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from heatmill import keys, records
+from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.errors import QueueUnavailable, StorageUnavailable, TransientError
-from heatmill.keys import CommitName, JobId
+from heatmill.jobs import records
 from heatmill.schemas import Plan
-from heatmill.state import Claim, RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import CommitName, JobId
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker
 from tests.workers.jobs import pass_time

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loaders import torchvision

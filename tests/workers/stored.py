@@ -6,8 +6,8 @@
 from pathlib import Path
 
 from heatmill.jobs.documents import FORMAT
-from heatmill.keys import JobId
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker

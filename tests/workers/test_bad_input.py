@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from heatmill import records
-from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
+from heatmill.jobs import records
 from heatmill.schemas import Row
 from heatmill_workers.control import Control, plan
 from heatmill_workers.pipeline import process_shard

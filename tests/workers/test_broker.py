@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from heatmill.dispatch import EXPLAIN, Dispatcher
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import EXPLAIN, Dispatcher
+from heatmill.storage.keys import JobId
 from heatmill_workers.broker import EMBEDDED, as_sent
 
 JOB = JobId("a", "0" * 32)

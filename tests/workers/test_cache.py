@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from heatmill import images, keys, records
+from heatmill import images
 from heatmill.errors import StorageUnavailable
 from heatmill.images import ImageLimits
-from heatmill.progress import read_job
-from heatmill.registering import register
+from heatmill.jobs import records
+from heatmill.jobs.registration import register
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Row
-from heatmill.storage import AccessRefused, S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import AccessRefused, S3Storage
 from heatmill_workers import prepare
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.finishing import finish

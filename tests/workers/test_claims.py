@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
-from heatmill.committed import Committed
+from heatmill.coordination.job_store import Claim, RedisJobStore, open_state
+from heatmill.coordination.shard_set import Committed
 from heatmill.errors import ClaimLost
-from heatmill.keys import JobId
 from heatmill.schemas import Plan
-from heatmill.state import Claim, RedisJobStore, open_state
+from heatmill.storage.keys import JobId
 from heatmill_workers.claims import ClaimedShard, held
 
 JOB = JobId("default", "0" * 32)

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from heatmill import keys, records
 from heatmill.coordination.schedule import Window
 from heatmill.errors import ClaimLost
-from heatmill.keys import JobId
-from heatmill.planning import inline_items, plan_steps, write_plan
-from heatmill.progress import read_job
-from heatmill.registering import register
+from heatmill.jobs import records
+from heatmill.jobs.planner import inline_items, plan_steps, write_plan
+from heatmill.jobs.registration import register
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Plan
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers import planner
 from heatmill_workers.control import Control, feed, plan
 from heatmill_workers.finishing import finish

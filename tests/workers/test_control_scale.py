@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from redis.connection import Connection
 
-from heatmill import keys, records
-from heatmill.catalogue import Catalogue
-from heatmill.dispatch import Dispatcher
-from heatmill.keys import JobId, ShardId
-from heatmill.planning import write_plan
-from heatmill.progress import read_job
+from heatmill.catalogue.catalogue import Catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
+from heatmill.jobs import records
+from heatmill.jobs.planner import write_plan
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Item, Row
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers.control import Control, feed, plan
 from heatmill_workers.finishing import finish
 from tests.workers.jobs import accept, sent

@@ -2,10 +2,10 @@
 
 import pytest
 
+from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.errors import WorkerCrashed
-from heatmill.keys import JobId
 from heatmill.schemas import Item
-from heatmill.state import Claim, RedisJobStore
+from heatmill.storage.keys import JobId
 from heatmill_workers.claims import ClaimedShard
 from heatmill_workers.crashes import CrashWatch
 

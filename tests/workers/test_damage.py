@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 
-from heatmill import keys
-from heatmill.dispatch import FINISH, MEND, PLAN
-from heatmill.keys import JobId
+from heatmill.coordination.task_queue import FINISH, MEND, PLAN
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.services import Services
 from heatmill_workers.control import feed, plan

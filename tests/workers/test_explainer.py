@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue import Passes
+from heatmill.catalogue.catalogue import Passes
 from heatmill.errors import (
     BadAttribution,
     ImageUnsuitable,

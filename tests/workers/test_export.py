@@ -14,7 +14,7 @@ STALE = "run `make methods`"
 
 
 def stored(name: str) -> Any:
-    return json.loads(files("heatmill").joinpath(name).read_text("utf-8"))
+    return json.loads(files("heatmill.catalogue").joinpath("data", name).read_text("utf-8"))
 
 
 def test_methods_json_is_up_to_date() -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from heatmill import keys
 from heatmill.errors import ImageNotFound, ImageTooLarge, ImageUnreadable
-from heatmill.image_uris import SourceRules
-from heatmill.storage import AccessRefused, S3Storage
+from heatmill.images.source_uri import SourceRules
+from heatmill.storage import keys
+from heatmill.storage.bucket import AccessRefused, S3Storage
 from heatmill_workers.fetching import fetch
 from tests.workers.jobs import upload
 

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from heatmill import keys, records
-from heatmill.progress import read_job
-from heatmill.state import Claim
-from heatmill.storage import S3Storage
+from heatmill.coordination.job_store import Claim
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers.control import Control, feed, plan
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from heatmill import keys
+from heatmill.catalogue.models import Preprocessing
 from heatmill.images import ImageLimits, decode_reduced
-from heatmill.models import Preprocessing
 from heatmill.schemas import ImageRead
+from heatmill.storage import keys
 from heatmill_workers.finishing import finish
 from heatmill_workers.models.preprocessing import least_side
 from heatmill_workers.worker import Worker

@@ -3,12 +3,14 @@
 import re
 from collections import Counter
 
-from heatmill import job_index, keys, records
+from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.coordination.owned_keys import OWNED_KEYS, owner_of
-from heatmill.dispatch import FINISH, SWEEP
-from heatmill.keys import JobId
-from heatmill.registering import register
-from heatmill.state import Claim, RedisJobStore
+from heatmill.coordination.task_queue import FINISH, SWEEP
+from heatmill.jobs import index as job_index
+from heatmill.jobs import records
+from heatmill.jobs.registration import register
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import Control, feed, sweep
 from heatmill_workers.finishing import finish
 from heatmill_workers.planner import Planner

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from heatmill import keys
-from heatmill.dispatch import FINISH, PLAN
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.coordination.task_queue import FINISH, PLAN
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import feed, plan
 from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatmill.catalogue import load_catalogue
-from heatmill.model_records import load_newest_facts
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.jobs.model_records import load_newest_facts
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.worker import Worker, proofs_in

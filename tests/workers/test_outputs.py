@@ -6,9 +6,9 @@ import pytest
 
 from heatmill.errors import StorageUnavailable
 from heatmill.jobs.parts import parts_of
-from heatmill.keys import JobId
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage.bucket import ObjectMissing, S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.outputs import NOWHERE, Files, ShardOutputs, SingleObjects
 
 ROW = Row(

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
-from heatmill.committed import Committed
+from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.coordination.conditions import read_condition
+from heatmill.coordination.job_store import key
+from heatmill.coordination.shard_set import Committed
 from heatmill.coordination.throughput import record_throughput, slowest_seconds_per_pass
-from heatmill.keys import JobId
-from heatmill.progress import read_job, summary
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job, summary
 from heatmill.schemas import Row
-from heatmill.state import key
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import plan
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.shard.giving_back import WorkerEnds

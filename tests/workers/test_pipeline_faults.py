@@ -6,10 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from heatmill import keys, records, registering
 from heatmill.errors import StorageUnavailable
-from heatmill.progress import read_job
-from heatmill.storage import S3Storage
+from heatmill.jobs import records
+from heatmill.jobs import registration as registering
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers.control import feed
 from heatmill_workers.finishing import finish
 from heatmill_workers.models.loaded import LoadedModel

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from heatmill import keys, records
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Job
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import feed, plan
 from heatmill_workers.features import load_features
 from heatmill_workers.finishing import finish

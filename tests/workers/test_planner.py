@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from heatmill import keys, records
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.errors import StorageFull, StorageUnavailable
-from heatmill.keys import JobId
-from heatmill.progress import read_job
-from heatmill.registering import register
-from heatmill.storage import S3Storage
+from heatmill.jobs import records
+from heatmill.jobs.registration import register
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers import planner as planning
 from heatmill_workers.control import Control, feed
 from heatmill_workers.finishing import finish
@@ -119,7 +120,7 @@ def test_a_job_that_was_accepted_just_now_is_planned_by_its_message(control: Con
 def test_a_source_without_line_ends_fails_its_job(
     control: Control, sources: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heatmill.lines.MAX_GAP", 2**20)
+    monkeypatch.setattr("heatmill.storage.lines.MAX_GAP", 2**20)
     control.storage.of_bucket(sources).put("endless.jsonl", b"x" * 3 * 2**20)
     job = accept(control.storage, source={"uri": f"s3://{sources}/endless.jsonl"})
     register(control.storage, control.state, job)

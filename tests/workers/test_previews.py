@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageStat
 
-from heatmill import keys
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.jobs.parts import parts_of
 from heatmill.schemas import Row
+from heatmill.storage import keys
 from heatmill_workers.pipeline import process_shard
 from heatmill_workers.previews import preview
 from heatmill_workers.worker import Worker

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from heatmill import keys, records
-from heatmill.byte_ranges import span
-from heatmill.registering import register
+from heatmill.jobs import records
+from heatmill.jobs.registration import register
 from heatmill.schemas import Layout, StoredFile
-from heatmill.storage import S3Storage
+from heatmill.schemas.byte_range import span
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers import committing
 from heatmill_workers.claims import HeldShard
 from heatmill_workers.control import Control, plan
@@ -121,7 +122,7 @@ def test_a_worker_that_does_not_look_whether_it_was_fenced_off_is_found(
 
 def test_a_redis_that_does_not_look_who_holds_a_shard_is_found(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     state = worker.state
-    script = (files("heatmill") / "lua" / "heartbeat.lua").read_text()
+    script = (files("heatmill.coordination") / "lua" / "jobs" / "heartbeat.lua").read_text()
     mutated = script.replace("if holder and holder:match('^(.*) %d+$') ~= ARGV[3] then return 0 end", "")
     assert mutated != script
     monkeypatch.setitem(state._scripts, "heartbeat", state.client.register_script(mutated))

@@ -2,11 +2,12 @@
 
 import time
 
-from heatmill import keys, records
-from heatmill.committed import Committed
-from heatmill.dispatch import PLAN
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.task_queue import PLAN
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import Control, plan
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ImageUnreadable, ItemError
-from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import Built, LoadedModel

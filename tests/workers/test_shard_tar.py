@@ -12,13 +12,14 @@ from uuid import uuid4
 import pyarrow.parquet as pq
 import pytest
 
-from heatmill import keys, records
-from heatmill.byte_ranges import span
+from heatmill.jobs import records
 from heatmill.jobs.parts import Part, parts_of
-from heatmill.keys import JobId
-from heatmill.registering import register
+from heatmill.jobs.registration import register
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
-from heatmill.storage import S3Storage
+from heatmill.schemas.byte_range import span
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.finishing import finish
 from heatmill_workers.outputs import Files, ShardOutputs, read_files
 from heatmill_workers.pipeline import process_shard

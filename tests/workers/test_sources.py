@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatmill import keys, records
-from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.errors import ModelNotOnThisWorker, SourceUnreadable, TransientError
-from heatmill.image_uris import SourceRules, UriRefused
-from heatmill.keys import CommitName, JobId, ShardId
-from heatmill.lines import cut_lines
-from heatmill.records import load_request
+from heatmill.images.source_uri import SourceRules, UriRefused
+from heatmill.jobs import records
+from heatmill.jobs.records import load_request
 from heatmill.schemas import Item, Row
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import CommitName, JobId, ShardId
+from heatmill.storage.lines import cut_lines
 from heatmill_workers.line_ids import LineIds
 from heatmill_workers.sources import Listing, items_of
 from tests.workers.jobs import accept

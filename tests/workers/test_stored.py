@@ -2,9 +2,10 @@
 
 import pytest
 
-from heatmill import keys, records
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import feed
 from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard

@@ -6,15 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from heatmill import job_index, keys, records
-from heatmill.catalogue import Catalogue
-from heatmill.dispatch import SWEEP, Dispatcher
+from heatmill.catalogue.catalogue import Catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import SWEEP, Dispatcher
 from heatmill.errors import JobDeleted, StorageFull
-from heatmill.keys import JobId
-from heatmill.progress import read_job
+from heatmill.jobs import index as job_index
+from heatmill.jobs import records
+from heatmill.jobs.status import read_job
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import AccessRefused, S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import AccessRefused, S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import Control, plan, sweep
 from heatmill_workers.finishing import finish
 from heatmill_workers.repairing import repair

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from torch import Tensor, nn
 
-from heatmill import keys
-from heatmill.catalogue import Catalogue, load_catalogue
-from heatmill.keys import JobId
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.control import feed, plan
 from heatmill_workers.finishing import finish
 from heatmill_workers.pipeline import process_shard

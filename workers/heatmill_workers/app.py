@@ -9,10 +9,10 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 
-from heatmill import dispatch
+from heatmill.coordination import task_queue as dispatch
 from heatmill.jobs.parts import MAX_PARTS
+from heatmill.jobs.planner import MAX_SHARD_ITEMS
 from heatmill.logs import configure_logs
-from heatmill.planning import MAX_SHARD_ITEMS
 from heatmill.settings import Settings
 
 

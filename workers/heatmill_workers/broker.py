@@ -14,7 +14,7 @@ import structlog
 from kombu.transport import redis as kombu_redis
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from heatmill.dispatch import CONTROL_QUEUE, EXPLAIN_QUEUE
+from heatmill.coordination.task_queue import CONTROL_QUEUE, EXPLAIN_QUEUE
 
 EMBEDDED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 

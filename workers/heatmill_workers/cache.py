@@ -17,15 +17,15 @@ from typing import Annotated
 import structlog
 from pydantic import StringConstraints
 
-from heatmill import keys
 from heatmill.errors import RecordDamaged, RecordTooNew, StorageUnavailable
-from heatmill.image_uris import uris_in
+from heatmill.images.source_uri import uris_in
 from heatmill.jobs.documents import decode, encode
-from heatmill.keys import JOB_PATTERN, JobId
-from heatmill.planning import ranks
-from heatmill.records import CACHED_FROM
+from heatmill.jobs.planner import ranks
+from heatmill.jobs.records import CACHED_FROM
 from heatmill.schemas import Item, Row, Schema
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import AccessRefused, ObjectMissing, S3Storage
+from heatmill.storage.keys import JOB_PATTERN, JobId
 from heatmill_workers.outputs import Layout
 from heatmill_workers.result_cache.key import ResultFingerprint
 

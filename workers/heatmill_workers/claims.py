@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.errors import ClaimLost, QueueUnavailable
-from heatmill.keys import JobId
-from heatmill.state import Claim, RedisJobStore
+from heatmill.storage.keys import JobId
 
 log = structlog.get_logger()
 

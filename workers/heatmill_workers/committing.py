@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from heatmill import keys, records
-from heatmill.committed import Committed
+from heatmill.coordination.shard_set import Committed
 from heatmill.errors import ClaimLost, QueueUnavailable, RecordDamaged
+from heatmill.jobs import records
 from heatmill.jobs.parts import Part
-from heatmill.keys import CommitName, ShardId
 from heatmill.schemas import CommitHeader, Job, Row
-from heatmill.storage import WriteConflict
+from heatmill.storage import keys
+from heatmill.storage.bucket import WriteConflict
+from heatmill.storage.keys import CommitName, ShardId
 from heatmill_workers.claims import ClaimedShard, HeldShard
 from heatmill_workers.mending import set_aside
 from heatmill_workers.worker import Worker

@@ -4,12 +4,12 @@ from functools import partial
 from math import inf
 from uuid import uuid4
 
-from heatmill import keys
+from heatmill.coordination.progress import JobProgress
 from heatmill.coordination.schedule import Filled, Sent, Window
-from heatmill.dispatch import CONTROL_QUEUE, EXPLAIN_QUEUE, PRIORITIES, lists
+from heatmill.coordination.task_queue import CONTROL_QUEUE, EXPLAIN_QUEUE, PRIORITIES, lists
 from heatmill.errors import QueueUnavailable
-from heatmill.job_progress import JobProgress
-from heatmill.keys import JobId
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers import sweeping
 from heatmill_workers.control_context import Control
 from heatmill_workers.planner import HOLD_SECONDS, begin, plan_for

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from heatmill.catalogue import Catalogue
-from heatmill.dispatch import Dispatcher
+from heatmill.catalogue.catalogue import Catalogue
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 
 
 @dataclass(frozen=True)

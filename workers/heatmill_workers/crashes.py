@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.errors import WorkerCrashed
 from heatmill.schemas import Item
-from heatmill.state import RedisJobStore
 from heatmill_workers.claims import ClaimedShard
 
 

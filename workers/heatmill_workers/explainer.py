@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from heatmill.catalogue import Passes
+from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMethod, UnsupportedOperation
-from heatmill.models import CAPABILITIES
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.passes import Origin
 from heatmill_workers.engine.rounding import EPSILON, OF_FEW, Change

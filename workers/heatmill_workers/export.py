@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torchvision.models import ResNet18_Weights
 
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.spatial import find_cut
 from heatmill_workers.engine.tokens import find_tokens
 from heatmill_workers.explainer import Explainer, register
@@ -33,7 +33,7 @@ def main() -> None:
         _write(Path(sys.argv[1]), methods(own=False))
         return
     # In a checkout the package is a plain folder.
-    package = Path(str(files("heatmill")))
+    package = Path(str(files("heatmill.catalogue"))) / "data"
     _write(package / "labels" / "imagenet.json", ResNet18_Weights.DEFAULT.meta["categories"])
     _write(package / "labels" / "digits.json", digits.LABELS)
     _write(package / "methods.json", methods())

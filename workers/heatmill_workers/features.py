@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmill import keys
 from heatmill.errors import BadAttribution
-from heatmill.keys import JobId
 from heatmill.schemas import Target
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.prediction import Prediction, target
 from heatmill_workers.prepare import Prepared

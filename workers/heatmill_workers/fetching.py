@@ -4,8 +4,8 @@ import hashlib
 from contextlib import suppress
 
 from heatmill.errors import ImageNotFound, ImageTooLarge, ImageUnreadable
-from heatmill.image_uris import ImageAddress, SourceRules, UriRefused, address
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+from heatmill.images.source_uri import ImageAddress, SourceRules, UriRefused, address
+from heatmill.storage.bucket import AccessRefused, ObjectMissing, S3Storage
 
 
 def fetch(uri: str, storage: S3Storage, rules: SourceRules, max_bytes: int) -> bytes:

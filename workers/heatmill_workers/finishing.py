@@ -10,16 +10,17 @@ from uuid import uuid4
 
 import structlog
 
-from heatmill import keys, records
 from heatmill.coordination.conditions import note_condition
+from heatmill.coordination.progress import JobProgress
 from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged, StorageUnavailable
-from heatmill.job_progress import JobProgress
+from heatmill.jobs import records
 from heatmill.jobs.documents import encode
-from heatmill.keys import CommitName, JobId
-from heatmill.progress import job_state, map_status
-from heatmill.read_ahead import read_ahead
+from heatmill.jobs.status import job_state, map_status
 from heatmill.schemas import CommitHeader, Counts, Job, MapRequest, Plan, Row
-from heatmill.storage import S3Storage, WriteConflict
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage, WriteConflict
+from heatmill.storage.keys import CommitName, JobId
+from heatmill.storage.read_ahead import read_ahead
 from heatmill_workers.control import Control, is_complete
 from heatmill_workers.mending import set_aside
 from heatmill_workers.planner import HOLD_SECONDS

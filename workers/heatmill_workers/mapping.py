@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 import structlog
 from numpy.typing import NDArray
 
-from heatmill import keys, records
-from heatmill.job_map import Drawn, JobMap, MapPoint, NeighboursKept
+from heatmill.jobs import records
 from heatmill.jobs.documents import encode
-from heatmill.keys import JobId
-from heatmill.planning import MIN_MAP_ITEMS, map_problem
-from heatmill.read_ahead import read_ahead
+from heatmill.jobs.planner import MIN_MAP_ITEMS, map_problem
 from heatmill.schemas import MapRequest, Plan, Row
-from heatmill.storage import S3Storage
+from heatmill.schemas.feature_map import Drawn, JobMap, MapPoint, NeighboursKept
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
+from heatmill.storage.read_ahead import read_ahead
 from heatmill_workers.features import load_features
 from heatmill_workers.scatter import scatter
 

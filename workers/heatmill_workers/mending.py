@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 
 import structlog
 
-from heatmill import keys, records
 from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
-from heatmill.jobs import documents
+from heatmill.jobs import documents, records
 from heatmill.jobs.documents import encode
-from heatmill.keys import CommitName, JobId
-from heatmill.planning import as_problem
-from heatmill.read_ahead import read_ahead
-from heatmill.registering import register
+from heatmill.jobs.planner import as_problem
+from heatmill.jobs.registration import register
 from heatmill.schemas import CommitHeader, Counts, Job, Plan
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing, S3Storage
+from heatmill.storage.keys import CommitName, JobId
+from heatmill.storage.read_ahead import read_ahead
 from heatmill_workers.control_context import Control
 
 # Of one job, in one go; what is left is found at the next.

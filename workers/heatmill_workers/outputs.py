@@ -7,11 +7,11 @@ from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
-from heatmill import keys
 from heatmill.jobs.parts import Part
-from heatmill.keys import JobId, ShardId
 from heatmill.schemas import Row
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers.previews import Previews, store_previews
 
 # Of a row whose files are not stored yet.

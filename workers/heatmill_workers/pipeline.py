@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import structlog
 
-from heatmill import keys, records
+from heatmill.coordination.job_store import Claim
 from heatmill.errors import (
     ClaimLost,
     ItemError,
@@ -19,14 +19,15 @@ from heatmill.errors import (
     TransientError,
     Unconfirmed,
 )
-from heatmill.image_uris import SourceRules
 from heatmill.images import ImageLimits
-from heatmill.keys import JobId
-from heatmill.planning import lost_items
+from heatmill.images.source_uri import SourceRules
+from heatmill.jobs import records
+from heatmill.jobs.planner import lost_items
 from heatmill.schemas import Item, Plan
 from heatmill.settings import Settings
-from heatmill.state import Claim
-from heatmill.storage import ObjectMissing
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing
+from heatmill.storage.keys import JobId
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.claims import ClaimedShard, HeldShard, held
 from heatmill_workers.committing import ShardCommits

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import structlog
 
-from heatmill import keys, records
 from heatmill.coordination.conditions import clear_condition, note_condition, waits_for_storage
 from heatmill.errors import (
     ClaimLost,
@@ -23,12 +22,14 @@ from heatmill.errors import (
     StorageUnavailable,
     TransientError,
 )
-from heatmill.image_uris import SourceRules, UriRefused
-from heatmill.keys import JobId
-from heatmill.planning import failed_plan, plan_steps, store_plan
-from heatmill.registering import register
+from heatmill.images.source_uri import SourceRules, UriRefused
+from heatmill.jobs import records
+from heatmill.jobs.planner import failed_plan, plan_steps, store_plan
+from heatmill.jobs.registration import register
 from heatmill.schemas import AcceptedJob, Plan
-from heatmill.write_trial import try_write
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
+from heatmill.storage.write_trial import try_write
 from heatmill_workers.control_context import Control
 from heatmill_workers.mending import end_without_request
 from heatmill_workers.sources import Listing, items_of

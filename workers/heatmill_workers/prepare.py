@@ -14,10 +14,10 @@ import structlog
 from torch import Tensor
 
 from heatmill.errors import InternalError, InvalidItem, ItemError
-from heatmill.image_uris import UPLOAD, SourceRules
 from heatmill.images import Box, ImageLimits, Photo, decode_reduced
+from heatmill.images.source_uri import UPLOAD, SourceRules
 from heatmill.schemas import ImageRead, Item, Row
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers.cache import ResultCache
 from heatmill_workers.crashes import CrashWatch
 from heatmill_workers.engine.machine_faults import raise_lasting_fault

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from math import ceil
 from threading import Lock
 
-from heatmill import keys
-from heatmill.byte_ranges import ByteRange, byte_range
 from heatmill.images import Box, Photo
+from heatmill.images.overlay import scaled, seen
 from heatmill.jobs.parts import Part
-from heatmill.keys import ShardId
-from heatmill.overlay import scaled, seen
 from heatmill.schemas import Row, StoredPreview
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+from heatmill.schemas.byte_range import ByteRange, byte_range
+from heatmill.storage import keys
+from heatmill.storage.bucket import AccessRefused, ObjectMissing, S3Storage
+from heatmill.storage.keys import ShardId
 
 LARGEST = 512
 QUALITY = 85

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from heatmill import keys, records
 from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
-from heatmill.keys import JobId
-from heatmill.storage import ListedObject
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.bucket import ListedObject
+from heatmill.storage.keys import JobId
 from heatmill_workers import sweeping
 from heatmill_workers.control import Control, feed
 from heatmill_workers.mending import end_without_request, register_mended

@@ -20,7 +20,7 @@ from heatmill.errors import (
     UnknownMethod,
     UnsupportedOperation,
 )
-from heatmill.planning import as_problem, expected_rows
+from heatmill.jobs.planner import as_problem, expected_rows
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.engine.machine_faults import raise_lasting_fault

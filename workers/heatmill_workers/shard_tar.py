@@ -25,11 +25,11 @@ from typing import Self
 
 import structlog
 
-from heatmill import keys
-from heatmill.byte_ranges import ByteRange, byte_range
 from heatmill.jobs.parts import Part
 from heatmill.schemas import Row, Schema
-from heatmill.storage import S3Storage, WriteConflict
+from heatmill.schemas.byte_range import ByteRange, byte_range
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage, WriteConflict
 from heatmill_workers.outputs import Files, ShardOutputs, at, read_files
 from heatmill_workers.previews import Previews, with_preview
 

@@ -10,19 +10,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from heatmill import records
-from heatmill.catalogue import Catalogue
+from heatmill.catalogue.catalogue import Catalogue
 from heatmill.errors import InvalidItem, ModelNotOnThisWorker, RequestError, SourceUnreadable, UnknownModel
-from heatmill.image_types import IMAGE_TYPES, NO_TABLES
-from heatmill.image_uris import SourceRules, UriRefused, address
-from heatmill.item_ids import name_fault, shown_id
-from heatmill.keys import JobId
-from heatmill.lines import LineTooLong
-from heatmill.manifest_lines import read_line
-from heatmill.planning import MAX_JOB_ITEMS, ListItems, as_problem, inline_items, listed_item
-from heatmill.read_ahead import read_ahead
+from heatmill.images.source_uri import SourceRules, UriRefused, address
+from heatmill.jobs import records
+from heatmill.jobs.planner import MAX_JOB_ITEMS, ListItems, as_problem, inline_items, listed_item
 from heatmill.schemas import AcceptedJob, Item, ItemId, ItemRequest
-from heatmill.storage import AccessRefused, BucketMissing, ObjectMissing, S3Storage
+from heatmill.schemas.image_types import IMAGE_TYPES, NO_TABLES
+from heatmill.schemas.item_ids import name_fault, shown_id
+from heatmill.schemas.manifest_lines import read_line
+from heatmill.storage.bucket import AccessRefused, BucketMissing, ObjectMissing, S3Storage
+from heatmill.storage.keys import JobId
+from heatmill.storage.lines import LineTooLong
+from heatmill.storage.read_ahead import read_ahead
 from heatmill_workers.line_ids import LineIds
 
 MAX_LINE_BYTES = 16 * 1024

@@ -7,12 +7,14 @@ from itertools import islice
 
 import structlog
 
-from heatmill import job_index, keys, records
-from heatmill.dispatch import Dispatcher
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import Dispatcher
 from heatmill.errors import HeatmillError, JobNotFound, RecordDamaged, RecordTooNew, TransientError
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore
-from heatmill.storage import ListedObject, S3Storage
+from heatmill.jobs import index as job_index
+from heatmill.jobs import records
+from heatmill.storage import keys
+from heatmill.storage.bucket import ListedObject, S3Storage
+from heatmill.storage.keys import JobId
 
 # Objects between two looks whether the sweep is still ours: three calls at a time, and where the store deletes one by
 # one, still less than the hold's time.

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from heatmill import keys
-from heatmill.byte_ranges import span
-from heatmill.keys import JobId
 from heatmill.schemas import ImageRead, Row, StoredFile
-from heatmill.storage import S3Storage
+from heatmill.schemas.byte_range import span
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import JobId
 
 ROWS_PER_TABLE = 100_000
 ROWS_PER_GROUP = 10_000

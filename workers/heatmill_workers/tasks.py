@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from heatmill import dispatch
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.coordination import task_queue as dispatch
+from heatmill.coordination.job_store import open_state
 from heatmill.coordination.rings import Rings
 from heatmill.errors import RecordTooNew, TransientError
-from heatmill.keys import JobId
 from heatmill.logs import configure_logs
-from heatmill.state import open_state
-from heatmill.storage import open_storage
+from heatmill.storage.bucket import open_storage
+from heatmill.storage.keys import JobId
 from heatmill_workers import control as controlling
 from heatmill_workers.app import SETTINGS, control, explain
 from heatmill_workers.celery_app.ending import (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import structlog
 from celery.worker import state as celery_state
 
-from heatmill.dispatch import lists
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import lists
 from heatmill.errors import QueueUnavailable
-from heatmill.state import RedisJobStore
 from heatmill_workers.timer import every
 
 # Looks within the patience. They are counted, not the time: a machine that slept has not looked.

@@ -9,16 +9,16 @@ from uuid import uuid4
 import structlog
 import torch
 
-from heatmill.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue.models import ModelSpec
 from heatmill.coordination.doubts import Witness
-from heatmill.dispatch import Dispatcher
+from heatmill.coordination.job_store import RedisJobStore, open_state
+from heatmill.coordination.task_queue import Dispatcher
 from heatmill.errors import StorageUnavailable
-from heatmill.model_records import load_facts, store_facts
-from heatmill.models import ModelSpec
+from heatmill.jobs.model_records import load_facts, store_facts
 from heatmill.schemas import ModelFacts
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore, open_state
-from heatmill.storage import S3Storage, open_storage
+from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill_workers.code_version import code_version
 from heatmill_workers.models.loading import Proofs
 from heatmill_workers.models.remote import localiser

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from heatmill.errors import InternalError, ItemError
 from heatmill.jobs.parts import Part
-from heatmill.planning import as_problem
+from heatmill.jobs.planner import as_problem
 from heatmill.schemas import Row, StoredArray, StoredPicture
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers.engine.head import Quantity
 from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.explainer import explainer

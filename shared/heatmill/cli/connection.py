@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from heatmill.client import DEFAULT_URL, Client
+from heatmill.client.client import DEFAULT_URL, Client
 from heatmill.errors import HeatmillError, RequestError, ServiceUnavailable
 from heatmill.printable import printable
 from heatmill.schemas import Job

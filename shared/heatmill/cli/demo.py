@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.cli.connection import Exit, end_as, fail, failures_as_exit_codes, json_option
 from heatmill.cli.local_stack import running_stack, wait_until_stopped
 from heatmill.cli.output import print_job_and_rows, print_rows
 from heatmill.cli.waiting import wait_for
-from heatmill.client import Client
-from heatmill.downloads import read_fetched
-from heatmill.gallery import PAGE, write_gallery
-from heatmill.models import BUNDLED_MODEL
+from heatmill.client.client import Client
+from heatmill.client.downloads import read_fetched
+from heatmill.client.gallery import PAGE, write_gallery
 from heatmill.schemas import Job
 
 if TYPE_CHECKING:

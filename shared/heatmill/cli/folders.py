@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from heatmill.image_types import IMAGE_TYPES, ending
 from heatmill.printable import printable
+from heatmill.schemas.image_types import IMAGE_TYPES, ending
 
 HIDDEN = "hidden"
 LINKED = "linked"

@@ -13,14 +13,14 @@ import click
 from pydantic import JsonValue, ValidationError
 
 from heatmill.cli.folders import left_out_text, read_folder
+from heatmill.client.local_items import NOT_STORED, check_named_once, file_items, local_item
+from heatmill.client.uploads import is_uri
 from heatmill.errors import InvalidRequest
-from heatmill.image_types import IMAGE_TYPES, ending
-from heatmill.item_ids import check_distinct, name_fault, shown_id
-from heatmill.local_items import NOT_STORED, check_named_once, file_items, local_item
-from heatmill.manifest_lines import read_line, refuse_constant
 from heatmill.printable import printable, without_halves
 from heatmill.schemas import ItemRequest, MapRequest, MethodRequest
-from heatmill.uploads import is_uri
+from heatmill.schemas.image_types import IMAGE_TYPES, ending
+from heatmill.schemas.item_ids import check_distinct, name_fault, shown_id
+from heatmill.schemas.manifest_lines import read_line, refuse_constant
 
 MANIFESTS = (".jsonl", ".ndjson")
 

@@ -7,18 +7,18 @@ from typing import Any, TypedDict, Unpack, get_args
 
 import click
 
+from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.cli.connection import Service, connected, end_as, json_option, service_options
 from heatmill.cli.folders import left_out_text
 from heatmill.cli.inputs import parse_map, parse_metadata, parse_method, parse_target, read_inputs
 from heatmill.cli.output import print_job, print_job_and_rows, print_json, warn
 from heatmill.cli.progress import count_progress
 from heatmill.cli.waiting import interruptible, wait_for
-from heatmill.client import Client
-from heatmill.downloads import read_fetched
-from heatmill.gallery import write_gallery
-from heatmill.models import BUNDLED_MODEL
+from heatmill.client.client import Client
+from heatmill.client.downloads import read_fetched
+from heatmill.client.gallery import write_gallery
+from heatmill.client.submission import SubmitOptions
 from heatmill.schemas import MAX_TOP_K, Job, Layout
-from heatmill.submission import SubmitOptions
 
 # Images that `fetch` names one by one.
 MISSING_SHOWN = 10

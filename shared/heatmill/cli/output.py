@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from heatmill.cli.progress import line
-from heatmill.downloads import FetchedRow
+from heatmill.client.downloads import FetchedRow
+from heatmill.client.result_text import class_text, notes_text, verdict_text
 from heatmill.printable import printable
-from heatmill.row_text import class_text, notes_text, verdict_text
 from heatmill.schemas import Job, Row
 
 MAX_ROWS = 200

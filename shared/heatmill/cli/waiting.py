@@ -7,7 +7,7 @@ import click
 
 from heatmill.cli.connection import Exit
 from heatmill.cli.progress import job_progress
-from heatmill.client import Client
+from heatmill.client.client import Client
 from heatmill.schemas import Job
 
 

@@ -9,11 +9,11 @@ import json
 import time
 from datetime import UTC, datetime
 
+from heatmill.coordination.job_store import RedisJobStore, key
 from heatmill.coordination.live_workers import live_workers
 from heatmill.coordination.redis_errors import translated
-from heatmill.keys import JobId
 from heatmill.schemas import Condition, ConditionType
-from heatmill.state import RedisJobStore, key
+from heatmill.storage.keys import JobId
 
 UNFIT_WORKERS = "heatmill:unfit-workers"
 # Longer than an unfit worker rests before it tries again.

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from heatmill.coordination.job_store import RedisJobStore, key
 from heatmill.coordination.redis_errors import translated
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore, key
+from heatmill.storage.keys import JobId
 
 # Of the doubts about a shard; a commit removes them before.
 SHARD_SECONDS = 86_400

@@ -1,8 +1,8 @@
 """Which explain workers live: each says so every few seconds, and is forgotten soon after it ceases to."""
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.redis_errors import milliseconds, translated
 from heatmill.coordination.schedule import WORKERS
-from heatmill.state import RedisJobStore
 
 BEAT_SECONDS = 5.0
 # Without a beat. More than two beats, so that a slow one does not count as a death.

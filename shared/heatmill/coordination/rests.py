@@ -1,7 +1,7 @@
 """How long a worker rests that was started again after its machine could do no work, and what it lacks."""
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.redis_errors import translated
-from heatmill.state import RedisJobStore
 
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 60.0

@@ -3,7 +3,7 @@
 import redis
 
 from heatmill.coordination.redis_errors import milliseconds, translated
-from heatmill.keys import JobId
+from heatmill.storage.keys import JobId
 
 PREFIX = "heatmill:rung:"
 # A message that is lost is missed for so long.

@@ -1,6 +1,6 @@
 """Which shard is sent next, and which job is planned next: turns that Redis keeps, so that feeding reads no job.
 
-`lua/schedule.lua` names the keys. All of them follow from the fields of the jobs: `mend` builds them again.
+`lua/schedule/schedule.lua` names the keys. All of them follow from the fields of the jobs: `mend` builds them again.
 """
 
 import json
@@ -14,7 +14,7 @@ from uuid import uuid4
 import redis
 
 from heatmill.coordination.redis_errors import milliseconds, translated
-from heatmill.keys import JobId
+from heatmill.storage.keys import JobId
 
 WORKERS = "heatmill:workers"
 # How many jobs were chosen to be mended.
@@ -76,7 +76,7 @@ class Schedule:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        folder = files("heatmill.coordination") / "lua"
+        folder = files("heatmill.coordination") / "lua" / "schedule"
         scripts = {entry.name.removesuffix(".lua"): entry.read_text() for entry in folder.iterdir()}
         shared = scripts.pop("schedule")
         self._scripts = {name: client.register_script(shared + text) for name, text in scripts.items()}

@@ -1,7 +1,7 @@
 """How fast a model is on each type of device, as workers measured it."""
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.redis_errors import translated
-from heatmill.state import RedisJobStore
 
 # A type of device on which nothing was measured for so long is taken for one that is gone.
 KEPT_SECONDS = 86_400

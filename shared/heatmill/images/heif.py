@@ -4,7 +4,7 @@ from functools import cache
 
 from PIL import AvifImagePlugin, Image
 
-from heatmill.image_types import FORMATS
+from heatmill.schemas.image_types import FORMATS
 
 # Photos are decoded in several threads already.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1

@@ -7,8 +7,8 @@ from PIL import Image
 
 from heatmill.errors import InvalidRequest
 from heatmill.images.decode import decode
+from heatmill.images.overlay import overlay
 from heatmill.images.photo import ImageLimits
-from heatmill.overlay import overlay
 from heatmill.schemas import Row, StoredPicture
 
 # More than a service takes where its operator sets nothing else: this is the caller's own memory.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from heatmill.overlay import Box
+from heatmill.images.overlay import Box
 
 JpegDecoder = Callable[[bytes, Image.Image], Image.Image]
 """Decodes a JPEG's bytes to the mode and the size of an opened image; raises `JpegWarning` for a damaged stream."""

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from heatmill import keys
 from heatmill.errors import RecordDamaged, RecordTooNew
-from heatmill.storage import ObjectMissing, S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import ObjectMissing, S3Storage
 
 M = TypeVar("M", bound=BaseModel)
 # Raised where an older reader would take a record for something that it is not.

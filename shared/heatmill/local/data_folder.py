@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from heatmill.local.errors import DataFolderInUse, LocalStackError
-from heatmill.local.object_store import Credentials, ObjectStorePorts
 from heatmill.local.ports import free_ports, is_free
+from heatmill.local.servers.seaweedfs import Credentials, ObjectStorePorts
 
 # A stack that was killed needs a moment until its servers are dead.
 LOCK_SECONDS = 1.0

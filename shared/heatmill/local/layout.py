@@ -9,9 +9,9 @@ from pathlib import Path
 from heatmill.local import services
 from heatmill.local.data_folder import Remembered
 from heatmill.local.environment import inherited, of_services
-from heatmill.local.object_store import REGION, endpoint, object_store
 from heatmill.local.ports import LOOPBACK
-from heatmill.local.redis_server import redis_answers, redis_server, redis_url
+from heatmill.local.servers.redis import redis_answers, redis_server, redis_url
+from heatmill.local.servers.seaweedfs import REGION, endpoint, object_store
 from heatmill.local.supervisor import Part
 
 BUCKET = "heatmill"

@@ -13,10 +13,10 @@ from heatmill.local import interrupts
 from heatmill.local.data_folder import data_folder, remembered
 from heatmill.local.errors import LocalStackError
 from heatmill.local.layout import BUCKET, SOURCES, Layout, StackOptions
-from heatmill.local.object_store import Buckets, endpoint
 from heatmill.local.ports import port_near
 from heatmill.local.processes import POLL_SECONDS
 from heatmill.local.reaper import Reaper
+from heatmill.local.servers.seaweedfs import Buckets, endpoint
 from heatmill.local.supervisor import Supervisor
 
 START_SECONDS = 60.0

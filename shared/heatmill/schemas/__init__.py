@@ -1,16 +1,20 @@
 """What callers, API and workers say to each other, as frozen pydantic models."""
 
-from heatmill.schemas.model_facts import ModelFacts
-from heatmill.schemas.replies import (
-    Condition,
-    ConditionType,
-    Counts,
-    Job,
-    JobPage,
-    MapStatus,
-    ResultPage,
-    ValidRequest,
+from heatmill.schemas.documents import (
+    AcceptedJob,
+    CommitHeader,
+    ImageRead,
+    Item,
+    Plan,
+    Row,
+    ShardHeader,
+    StoredArray,
+    StoredFile,
+    StoredPicture,
+    StoredPreview,
+    Target,
 )
+from heatmill.schemas.model_facts import ModelFacts
 from heatmill.schemas.requests import (
     ID_PATTERN,
     LONGEST_WAIT_SECONDS,
@@ -27,21 +31,17 @@ from heatmill.schemas.requests import (
     MethodRequest,
     SourceRequest,
 )
-from heatmill.schemas.stored import (
-    AcceptedJob,
-    CommitHeader,
-    ImageRead,
-    Item,
-    Plan,
-    Row,
-    ShardHeader,
-    StoredArray,
-    StoredFile,
-    StoredPicture,
-    StoredPreview,
-    Target,
+from heatmill.schemas.responses import (
+    Condition,
+    ConditionType,
+    Counts,
+    Job,
+    JobPage,
+    MapStatus,
+    ResultPage,
+    ValidRequest,
 )
-from heatmill.schemas.words import (
+from heatmill.schemas.vocabulary import (
     JobState,
     Layout,
     Priority,

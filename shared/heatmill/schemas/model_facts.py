@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from heatmill.models import Activation
-from heatmill.schemas.words import Schema, Sha256
+from heatmill.catalogue.models import Activation
+from heatmill.schemas.vocabulary import Schema, Sha256
 
 
 class ModelFacts(Schema):

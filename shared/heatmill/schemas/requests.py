@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from heatmill.schemas.bounded import at_most
-from heatmill.schemas.words import Label, Layout, Priority, Schema
+from heatmill.schemas.vocabulary import Label, Layout, Priority, Schema
 
 MAX_INLINE_ITEMS = 10_000
 MAX_METHODS = 16

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from heatmill.boto_client import boto_client
+from heatmill.coordination.job_store import open_state
 from heatmill.local.environment import inherited
-from heatmill.local.object_store import Buckets, Credentials, ObjectStorePorts, endpoint, object_store
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import running
+from heatmill.local.servers.seaweedfs import Buckets, Credentials, ObjectStorePorts, endpoint, object_store
 from heatmill.settings import Settings
-from heatmill.state import open_state
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.s3_client import boto_client
 from tests.faults.chaos.running import run
 from tests.faults.s3_proxy import S3Proxy
 from tests.faults.service import Service, batch

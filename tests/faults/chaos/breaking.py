@@ -12,10 +12,10 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from heatmill.dispatch import EXPLAIN, Dispatcher
+from heatmill.coordination.task_queue import EXPLAIN, Dispatcher
 from heatmill.errors import QueueUnavailable
-from heatmill.keys import JobId
 from heatmill.local import services
+from heatmill.storage.keys import JobId
 from tests.faults import s3_proxy
 from tests.faults.chaos.log import Broken, Log
 from tests.faults.chaos.schedule import Fault

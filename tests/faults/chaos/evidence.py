@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from heatmill import keys, records
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.errors import JobDeleted, JobNotFound
-from heatmill.keys import CommitName, JobId
+from heatmill.jobs import records
 from heatmill.schemas import CommitHeader, Row
-from heatmill.state import RedisJobStore
-from heatmill.storage import S3Storage
+from heatmill.storage import keys
+from heatmill.storage.bucket import S3Storage
+from heatmill.storage.keys import CommitName, JobId
 from tests.faults.chaos.log import AnyEvent
 
 READERS = 8

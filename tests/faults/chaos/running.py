@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from heatmill import keys
-from heatmill.keys import JobId
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_api.accepting import job_for
 from tests.faults.chaos.breaking import Breaker
 from tests.faults.chaos.calling import Callers

@@ -13,11 +13,11 @@ from heatmill.coordination.conditions import (
     read_condition,
     unfit_workers,
 )
+from heatmill.coordination.job_store import RedisJobStore, key
 from heatmill.coordination.live_workers import LIFE_SECONDS, beat, leave, live_workers, others_live
 from heatmill.coordination.rests import LONGEST_REST_SECONDS, count_end, end_rests, is_first_lack, rest_seconds
 from heatmill.coordination.schedule import WORKERS
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore, key
+from heatmill.storage.keys import JobId
 
 JOB = JobId("default", "0" * 32)
 

@@ -11,16 +11,16 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
+from heatmill.coordination.job_store import open_state
 from heatmill.coordination.redis_address import CHECK_SECONDS, check_server, read_address
-from heatmill.dispatch import Dispatcher, celery_app
+from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable, RedisUnsuitable
 from heatmill.local.environment import inherited
 from heatmill.local.ports import free_ports
 from heatmill.local.processes import running
-from heatmill.local.redis_server import redis_answers, redis_server
-from heatmill.local.redis_server import redis_url as url_of
+from heatmill.local.servers.redis import redis_answers, redis_server
+from heatmill.local.servers.redis import redis_url as url_of
 from heatmill.settings import Settings
-from heatmill.state import open_state
 from tests.services.fixtures import service
 from tests.shared.coordination.tls_front import Authority, new_authority, tls_front
 

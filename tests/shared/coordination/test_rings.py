@@ -2,12 +2,12 @@
 
 import pytest
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.rings import Rings
-from heatmill.dispatch import FEED, FINISH, PLAN, Dispatcher, celery_app
+from heatmill.coordination.task_queue import FEED, FINISH, PLAN, Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable
-from heatmill.keys import JobId
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
+from heatmill.storage.keys import JobId
 
 JOB, OTHER = JobId("a", "1"), JobId("a", "2")
 

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from heatmill.committed import Committed
+from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.coordination.schedule import Filled, Sent, Window
-from heatmill.dispatch import PRIORITY_STEPS
-from heatmill.keys import JobId
+from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.task_queue import PRIORITY_STEPS
 from heatmill.schemas import MapRequest, Priority
-from heatmill.state import Claim, RedisJobStore
+from heatmill.storage.keys import JobId
 from tests.shared.known_jobs import LONG, SHORT, plan, told
 
 MANY = 1_000_000

@@ -2,6 +2,7 @@
 
 import pytest
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.throughput import (
     KEPT_SECONDS,
     OUTDATED,
@@ -9,7 +10,6 @@ from heatmill.coordination.throughput import (
     record_throughput,
     slowest_seconds_per_pass,
 )
-from heatmill.state import RedisJobStore
 
 
 def test_the_slowest_type_of_device_counts(state: RedisJobStore) -> None:

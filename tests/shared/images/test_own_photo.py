@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from heatmill.downloads import FetchedRow
+from heatmill.client.downloads import FetchedRow
 from heatmill.errors import ImageUnreadable, InvalidRequest
 from heatmill.images import overlay_own_photo
 from heatmill.schemas import ImageRead, Row, StoredArray, StoredPicture, Target

@@ -4,8 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from heatmill.local.object_store import Buckets, Credentials, endpoint
 from heatmill.local.ports import free_ports
+from heatmill.local.servers.seaweedfs import Buckets, Credentials, endpoint
 
 
 def test_an_aws_profile_that_does_not_exist_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:

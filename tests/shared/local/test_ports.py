@@ -3,8 +3,8 @@
 import socket
 from contextlib import closing
 
-from heatmill.local.object_store import ObjectStorePorts
 from heatmill.local.ports import CANDIDATES, LOOPBACK, free_ports, is_free, port_near
+from heatmill.local.servers.seaweedfs import ObjectStorePorts
 
 
 def test_ports_are_different_and_free_and_never_given_to_outgoing_connections() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from heatmill.local import programs
 from heatmill.local.errors import ProgramMissing
+from heatmill.local.servers import programs
 
 
 @pytest.fixture

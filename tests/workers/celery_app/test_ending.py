@@ -11,10 +11,10 @@ from celery.worker import state as celery_state
 from structlog.testing import capture_logs
 
 from heatmill.coordination.conditions import unfit_workers
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.live_workers import live_workers
 from heatmill.coordination.rests import count_end, rest_seconds
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
 from heatmill_workers.celery_app import ending
 
 PLACE = "machine/explain@x"

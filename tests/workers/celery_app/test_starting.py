@@ -10,14 +10,14 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from heatmill.dispatch import EXPLAIN_QUEUE, Dispatcher, lists
+from heatmill.coordination.job_store import RedisJobStore
+from heatmill.coordination.task_queue import EXPLAIN_QUEUE, Dispatcher, lists
 from heatmill.errors import DeviceUnusable
-from heatmill.keys import JobId
 from heatmill.local import services
 from heatmill.local.environment import of_services
 from heatmill.local.processes import running
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
+from heatmill.storage.keys import JobId
 from heatmill_workers.celery_app.alive import TOUCH_SECONDS
 from heatmill_workers.celery_app.starting import prove_device, start
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 
 from celery import Celery
 
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.local.environment import inherited
 from heatmill.settings import Settings
-from heatmill.state import RedisJobStore
 from tests.workers.celery_app.stoppable import QUEUE, SEEN
 
 

@@ -134,7 +134,7 @@ def test_it_costs_no_pass_of_its_own(method: str, params: dict[str, Any], rows: 
 
 def test_the_digits_are_compared_with_black_paper() -> None:
     """Scikit-learn's digits are light on black; mid-grey, which `mean` would be, is an 8 to the model."""
-    from heatmill.models import ModelSpec
+    from heatmill.catalogue.models import ModelSpec
     from heatmill_workers.models.loading import load
 
     model = load(ModelSpec(name=digits.NAME, loader="bundled"), torch.device("cpu"))

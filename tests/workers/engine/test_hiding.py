@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from heatmill.models import Preprocessing
+from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.hiding import blurred, plain, segment_means
 from tests.workers.small import photos
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatmill.models import ModelSpec
+from heatmill.catalogue.models import ModelSpec
 from heatmill_workers.engine.penultimate import penultimate
 from heatmill_workers.models.loaders import bundled
 from tests.workers.small import architecture, photos, small_vit

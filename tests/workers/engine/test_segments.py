@@ -7,7 +7,7 @@ from lime.wrappers.scikit_image import SegmentationAlgorithm
 from PIL import Image
 from torch.nn import functional
 
-from heatmill.models import Preprocessing
+from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.segments import as_photos, segment, segment_all
 from heatmill_workers.models.preprocessing import preprocess
 from tests.workers.small import photos

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.errors import (
     UnsupportedOperation,
 )
@@ -218,7 +218,7 @@ def test_every_need_is_refused_where_it_is_not_met(method: str, model: LoadedMod
 def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other_method.py").write_text(
         '"""Zeros."""\n'
-        "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue import Passes\n"
+        "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue.catalogue import Passes\n"
         "from heatmill_workers.explainer import Attributions, explains\n\n"
         "class Params(BaseModel):\n    pass\n\n"
         '@explains(Params, picture="signed", passes=Passes(1, {}))\n'

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatmill.models import Preprocessing
+from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.hiding import plain
 from heatmill_workers.explainer import Explained, explain, flattened

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from heatmill.catalogue import load_catalogue
-from heatmill.models import ModelSpec
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import ModelSpec
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models import digits, train_digits
 from heatmill_workers.models.loaded import LoadedModel

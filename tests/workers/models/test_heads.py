@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelRefused, ModelUnavailable, UnsupportedOperation
-from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.engine.head import Head
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.digest import digest

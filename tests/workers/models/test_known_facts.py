@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heatmill.models import Preprocessing
+from heatmill.catalogue.models import Preprocessing
 from heatmill.schemas import ModelFacts
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loading import Proofs, prepare, proof_key

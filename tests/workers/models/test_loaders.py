@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.labels import config_labels
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation, WeightsUnavailable
-from heatmill.labels import config_labels
-from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.head import Head
 from heatmill_workers.explainer import Explained, explain, register
 from heatmill_workers.models.loading import load

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
-from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.models.digest import digest
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loading import load, prepare

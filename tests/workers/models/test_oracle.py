@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable
-from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.segments import as_photos
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import Built, LoadedModel

@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
+from heatmill.catalogue.models import Preprocessing
 from heatmill.images import ImageLimits, decode, decode_reduced
-from heatmill.models import Preprocessing
 from heatmill_workers.models.preprocessing import least_side, preprocess, preprocess_photo
 
 ORIENTATION = 0x0112

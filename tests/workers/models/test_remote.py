@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable, StorageUnavailable, WeightsUnavailable
-from heatmill.models import ModelSpec, Preprocessing
 from heatmill.settings import Settings
-from heatmill.storage import S3Storage, open_storage
+from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill_workers.models.remote import localiser
 from heatmill_workers.models.store import ModelStore
 from tests.workers.small import LABELS, architecture

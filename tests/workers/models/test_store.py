@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelNotOnThisWorker, ModelRefused
-from heatmill.models import ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.preprocessing import preprocess
 from heatmill_workers.models.store import ModelStore

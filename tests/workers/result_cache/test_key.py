@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel, create_model
 from torch import nn
 
-from heatmill.catalogue import load_catalogue
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.schemas import Item, MapRequest, MethodRequest, Plan
 from heatmill.settings import Settings
 from heatmill_workers.models.digest import digest as weights_digest

@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from heatmill import keys, records
-from heatmill.keys import JobId, ShardId
-from heatmill.progress import read_job
-from heatmill.registering import register
+from heatmill.jobs import records
+from heatmill.jobs.registration import register
+from heatmill.jobs.status import read_job
 from heatmill.schemas import Layout, Plan, Problem, Row
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers import committing
 from heatmill_workers.features import load_features
 from heatmill_workers.finishing import finish

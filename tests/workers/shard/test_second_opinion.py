@@ -3,11 +3,11 @@
 import pytest
 
 from heatmill.coordination.doubts import Witness, doubts_of_shard, read_doubts
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.live_workers import beat
 from heatmill.errors import Unconfirmed, WorkerCrashed
-from heatmill.keys import JobId
 from heatmill.schemas import Item, Problem, Row
-from heatmill.state import RedisJobStore
+from heatmill.storage.keys import JobId
 from heatmill_workers.shard.second_opinion import SecondOpinion, blaming, confirm_rows, confirm_shard
 
 NAME = doubts_of_shard(JobId("default", "0" * 32), 3)

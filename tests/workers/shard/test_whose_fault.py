@@ -11,13 +11,13 @@ from PIL import Image
 from structlog.testing import capture_logs
 from torch import Tensor
 
-from heatmill import keys
-from heatmill.catalogue import Catalogue
+from heatmill.catalogue.catalogue import Catalogue
+from heatmill.coordination.job_store import RedisJobStore, key
 from heatmill.coordination.live_workers import beat
 from heatmill.errors import ItemTooLargeForDevice, ModelRefused, ModelUnavailable
 from heatmill.images import decode_reduced
-from heatmill.keys import JobId
-from heatmill.state import RedisJobStore, key
+from heatmill.storage import keys
+from heatmill.storage.keys import JobId
 from heatmill_workers.committing import ShardCommits
 from heatmill_workers.explainer import Attributions, Explainer, register
 from heatmill_workers.models.loaded import LoadedModel

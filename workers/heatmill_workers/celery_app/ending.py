@@ -10,10 +10,10 @@ import structlog
 from celery.worker import state as celery_state
 
 from heatmill.coordination.conditions import note_unfit
+from heatmill.coordination.job_store import RedisJobStore, open_state
 from heatmill.coordination.live_workers import BEAT_SECONDS, beat, leave
 from heatmill.coordination.rests import count_end, rest_seconds
 from heatmill.errors import QueueUnavailable, RedisUnsuitable
-from heatmill.state import RedisJobStore, open_state
 from heatmill_workers.timer import every
 
 # Its parent listens to this one; a child listens to the same for what its parent says. Celery uses SIGUSR1.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from heatmill.catalogue import load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.coordination.redis_address import check_server
 from heatmill.errors import DeviceUnusable, MachineError
 from heatmill.settings import Settings

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from heatmill.models import Preprocessing
+from heatmill.catalogue.models import Preprocessing
 
 
 def plain(level: float, preprocessing: Preprocessing) -> Tensor:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import UnsupportedOperation
-from heatmill.models import CAPABILITIES
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.spatial import logits_above
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import quickshift, slic
 from torch import Tensor
 
-from heatmill.models import Preprocessing
+from heatmill.catalogue.models import Preprocessing
 
 Segmentation = Literal["quickshift", "slic", "grid"]
 # What lime_image asks of quickshift.

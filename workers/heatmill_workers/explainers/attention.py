@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue import Passes
+from heatmill.catalogue.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.tokens import attention_maps, on_the_grid
 from heatmill_workers.explainer import Attributions, explains

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue import Passes
+from heatmill.catalogue.catalogue import Passes
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.rounding import Change, of_outputs

@@ -9,8 +9,8 @@ has no rule is an error that names it.
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue import Passes
-from heatmill.models import Baseline
+from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.models import Baseline
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import DESCRIPTION, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions

@@ -7,8 +7,8 @@ a background set, and the mean of that. Only the asked-for classes are explained
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue import Passes
-from heatmill.models import MAX_BACKGROUND, BackgroundEntry
+from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions

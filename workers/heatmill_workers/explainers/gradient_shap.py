@@ -27,8 +27,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue import Passes
-from heatmill.models import MAX_BACKGROUND, BackgroundEntry
+from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.completeness import measure
 from heatmill_workers.engine.baselines import BACKGROUND, answers, background, baseline_checks, stacked
 from heatmill_workers.engine.gradients import select

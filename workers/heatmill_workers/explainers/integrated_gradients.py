@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue import Passes
-from heatmill.models import Baseline
+from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.models import Baseline
 from heatmill_workers.completeness import SMALLEST_DIFFERENCE, completeness
 from heatmill_workers.engine.baselines import DESCRIPTION, answers, background, baseline_checks
 from heatmill_workers.engine.gradients import select

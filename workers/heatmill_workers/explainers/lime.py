@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heatmill.catalogue import Passes
+from heatmill.catalogue.catalogue import Passes
 from heatmill.errors import ImageUnsuitable
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.hiding import plain, segment_means

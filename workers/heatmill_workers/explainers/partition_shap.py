@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heatmill.catalogue import Passes
+from heatmill.catalogue.catalogue import Passes
 from heatmill_workers.completeness import completeness
 from heatmill_workers.engine.baselines import MEAN, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches

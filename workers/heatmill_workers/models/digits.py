@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from heatmill.models import Baseline, Preprocessing
+from heatmill.catalogue.models import Baseline, Preprocessing
 
 NAME = "digits_vit"
 LABELS = tuple("0123456789")

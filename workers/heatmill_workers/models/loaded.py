@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import CAPABILITIES, Activation, Preprocessing
 from heatmill.errors import ItemError, UnsupportedOperation
-from heatmill.models import CAPABILITIES, Activation, Preprocessing
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.head import Head

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import Activation, ModelSpec, spec_labels
 from heatmill.errors import ModelRefused, ModelUnavailable
-from heatmill.model_records import entry_digest
-from heatmill.models import Activation, ModelSpec, spec_labels
+from heatmill.jobs.model_records import entry_digest
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.engine.head import Head

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heatmill.catalogue.models import Channels, ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable
-from heatmill.models import Channels, ModelSpec, Preprocessing
 from heatmill_workers.models.preprocessing import preprocess
 
 # An RGB photo to a tensor (3, H, W).

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heatmill.catalogue.models import Interpolation, Preprocessing
 from heatmill.images import Box, Photo
-from heatmill.models import Interpolation, Preprocessing
 
 # Of a longer strip only the middle is resized: 1,000,000 x 50 pixels, made 256 high, would be 4 GB.
 LONGEST_ASPECT = 16

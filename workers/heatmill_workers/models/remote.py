@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
+from heatmill.catalogue.models import ModelSpec
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
-from heatmill.models import ModelSpec
-from heatmill.storage import AccessRefused, ObjectMissing, S3Storage
+from heatmill.storage.bucket import AccessRefused, ObjectMissing, S3Storage
 from heatmill_workers.engine.machine_faults import raise_machine_fault
 
 Localise = Callable[[ModelSpec], ModelSpec]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
+from heatmill.catalogue.models import ModelSpec
 from heatmill.errors import (
     DeviceUnusable,
     ItemTooLargeForDevice,
@@ -16,7 +17,6 @@ from heatmill.errors import (
     ModelRefused,
     TransientError,
 )
-from heatmill.models import ModelSpec
 from heatmill_workers.engine.machine_faults import machine_fault
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loading import NO_PROOFS, Proofs, load, pick_device

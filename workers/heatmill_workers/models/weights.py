@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import ModelSpec
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
-from heatmill.models import ModelSpec
 
 WeightsByName = dict[str, Tensor]
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)

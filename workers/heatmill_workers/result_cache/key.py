@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from heatmill.models import ModelSpec
+from heatmill.catalogue.models import ModelSpec
 from heatmill.schemas import Item, MethodRequest, Plan
 from heatmill.settings import Settings
 from heatmill_workers.models.digest import described

@@ -17,8 +17,8 @@ from heatmill.coordination.conditions import (
 from heatmill.coordination.live_workers import others_live
 from heatmill.coordination.rests import count_end, end_rests, is_first_lack
 from heatmill.errors import MachineError, QueueUnavailable, StorageUnavailable, Unconfirmed
-from heatmill.keys import JobId
-from heatmill.write_trial import try_write
+from heatmill.storage.keys import JobId
+from heatmill.storage.write_trial import try_write
 from heatmill_workers.claims import ClaimedShard
 from heatmill_workers.shard.second_opinion import SecondOpinion
 from heatmill_workers.worker import Worker

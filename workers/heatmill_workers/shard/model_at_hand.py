@@ -2,7 +2,7 @@
 
 import structlog
 
-from heatmill.catalogue import Model
+from heatmill.catalogue.catalogue import Model
 from heatmill.coordination.doubts import MODEL_SECONDS, doubts_of_model
 from heatmill.coordination.live_workers import others_live
 from heatmill.errors import (
@@ -15,7 +15,7 @@ from heatmill.errors import (
     Unconfirmed,
     UnknownModel,
 )
-from heatmill.model_records import entry_digest
+from heatmill.jobs.model_records import entry_digest
 from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.shard.second_opinion import SecondOpinion
 from heatmill_workers.worker import Worker

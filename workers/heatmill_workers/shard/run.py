@@ -10,7 +10,7 @@ import structlog
 
 from heatmill.coordination.throughput import lower_throughput, record_throughput
 from heatmill.errors import QueueUnavailable, ShardUnfinished, Unconfirmed, UnknownMethod
-from heatmill.image_uris import uris_in
+from heatmill.images.source_uri import uris_in
 from heatmill.jobs.parts import Part
 from heatmill.schemas import Plan, Row
 from heatmill_workers.engine.machine_faults import check_device

@@ -20,11 +20,11 @@ from heatmill.coordination.doubts import (
     note_doubts,
     read_doubts,
 )
+from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.live_workers import others_live
 from heatmill.errors import DeviceUnusable, InternalError, MemoryExhausted, Unconfirmed, WorkerCrashed
 from heatmill.images.decode import NEEDS_MORE_MEMORY
 from heatmill.schemas import Item, Problem, Row
-from heatmill.state import RedisJobStore
 from heatmill_workers.claims import ClaimedShard
 from heatmill_workers.engine.machine_faults import machine_fault
 from heatmill_workers.worker import Worker

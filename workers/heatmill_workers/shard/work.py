@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from heatmill.jobs.parts import Part, parts_of
 from heatmill.schemas import Item, Plan
-from heatmill.storage import S3Storage
+from heatmill.storage.bucket import S3Storage
 from heatmill_workers.claims import ClaimedShard, HeldShard
 from heatmill_workers.committing import ShardCommits
 from heatmill_workers.outputs import Layout, ShardOutputs, SingleObjects

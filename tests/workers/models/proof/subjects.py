@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heatmill.models import ModelSpec, Preprocessing
+from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.explainer import Explained, explain
 from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.loading import prepare

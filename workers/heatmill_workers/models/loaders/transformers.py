@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from heatmill.catalogue.models import PROBLEM_TYPES, Interpolation, ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelNotOnThisWorker, ModelUnavailable, WeightsUnavailable
-from heatmill.models import PROBLEM_TYPES, Interpolation, ModelSpec, Preprocessing, spec_labels
 from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loaders.timm import of_config
 from heatmill_workers.models.oracle import (

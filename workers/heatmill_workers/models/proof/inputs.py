@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from heatmill.catalogue.models import Preprocessing
 from heatmill.images import ImageLimits, decode
-from heatmill.models import Preprocessing
 from heatmill_workers.models.preprocessing import preprocess
 
 PHOTOS = ("coffee.png", "chelsea.png")

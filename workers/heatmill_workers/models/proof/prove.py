@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from heatmill.models import ModelSpec
+from heatmill.catalogue.models import ModelSpec
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.models.adapted import Needs, adapt

@@ -1,0 +1,1 @@
+"""What can be asked for: methods and models, known without torch."""

@@ -1,0 +1,1 @@
+"""The object store: the truth about every job."""
