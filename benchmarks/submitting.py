@@ -15,7 +15,7 @@ import httpx
 from benchmarks.local_stack import LocalStack
 from heatmill.coordination.throughput import record_throughput
 from heatmill.storage.keys import JobId
-from heatmill_api.replies import page_token
+from heatmill_api.http.responses import page_token
 
 Row = dict[str, Any]
 MODEL = "efficientnet_lite0"

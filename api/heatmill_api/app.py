@@ -2,13 +2,19 @@
 
 from flask import Flask, Response
 
-from heatmill_api import catalogue, damage, health, job_list, jobs, lifecycle, maps, openapi, pictures, results, uploads
-from heatmill_api.forms import FormRequest
-from heatmill_api.http import access_log
-from heatmill_api.problems import register_problems
-from heatmill_api.routing import new_app, register
-from heatmill_api.services import EXTENSION, Services
-from heatmill_api.tenants import KeysFile, install_keys
+from heatmill_api.context import EXTENSION, Services
+from heatmill_api.http import access_log, damage, openapi
+from heatmill_api.http.auth import KeysFile, install_keys
+from heatmill_api.http.problems import register_problems
+from heatmill_api.http.routing import new_app, register
+from heatmill_api.jobs import lifecycle
+from heatmill_api.jobs import list_view as job_list
+from heatmill_api.jobs import views as jobs
+from heatmill_api.jobs.form import FormRequest
+from heatmill_api.results import heatmap_view as pictures
+from heatmill_api.results import map_view as maps
+from heatmill_api.results import views as results
+from heatmill_api.views import catalogue, health, uploads
 
 # Werkzeug's own cap on the parts of a form, and room for other parts beside the files. Where it strikes, files are left
 # for the garbage collector, so it must not be what usually counts them.

@@ -9,7 +9,7 @@ from heatmill.logs import configure_logs
 from heatmill.settings import Settings
 from heatmill.storage.bucket import open_storage
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 
 configure_logs()
 settings = Settings()

@@ -10,7 +10,7 @@ from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 
 
 @pytest.fixture

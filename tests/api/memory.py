@@ -19,10 +19,10 @@ from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.errors import HeatmillError
 from heatmill.images.source_uri import SourceRules
 from heatmill.settings import Settings
-from heatmill_api.forms import FormRequest
-from heatmill_api.resolving import resolve
-from heatmill_api.submissions import checked, read_json, read_submission
-from heatmill_api.uploads import UploadsRequest
+from heatmill_api.jobs.form import FormRequest
+from heatmill_api.jobs.parse import checked, read_json, read_submission
+from heatmill_api.jobs.validate import resolve
+from heatmill_api.views.uploads import UploadsRequest
 
 URI = "upload://" + "0" * 64
 ITEM = json.dumps({"image": URI})

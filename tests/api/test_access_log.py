@@ -12,8 +12,8 @@ from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
+from heatmill_api.context import Services
 from heatmill_api.http.access_log import HEADER
-from heatmill_api.services import Services
 from tests.api.requests import answered, body
 from tests.api.test_tenants import bearer, guarded
 

@@ -10,7 +10,7 @@ from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 from tests.api.requests import body
 from tests.faults import s3_proxy
 from tests.faults.s3_proxy import Forward, Request, S3Proxy

@@ -13,7 +13,7 @@ from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 from tests.api.requests import answered, finish, submit
 
 NOBODY = "redis://127.0.0.1:9/0"

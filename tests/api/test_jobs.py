@@ -19,9 +19,9 @@ from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill.storage.keys import JobId
-from heatmill_api.accepting import accept, fingerprint, job_for
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
+from heatmill_api.jobs.accept import accept, fingerprint, job_for
 from tests.api.requests import MODEL, body, finish, submit
 from tests.shared.known_jobs import outstanding
 

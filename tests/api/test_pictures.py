@@ -17,7 +17,7 @@ from heatmill.schemas import Item, ItemRequest, Plan, Problem
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_api import pictures
+from heatmill_api.results import heatmap_view as pictures
 from tests.api.requests import body, commit, picture, preview, row, submit
 
 GREEN = (0, 255, 0)

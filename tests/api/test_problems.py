@@ -12,8 +12,8 @@ from werkzeug.test import TestResponse
 
 from heatmill import errors
 from heatmill_api.app import create_app
-from heatmill_api.problems import STATUS
-from heatmill_api.services import Services
+from heatmill_api.context import Services
+from heatmill_api.http.problems import STATUS
 from tests.api.requests import answered, body
 
 CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}

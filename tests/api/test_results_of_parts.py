@@ -13,7 +13,7 @@ from heatmill.schemas import Row
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_api.replies import page_token
+from heatmill_api.http.responses import page_token
 from tests.api.requests import answered, commit, finish, row, submit
 from tests.api.test_results import indices, page, walked
 

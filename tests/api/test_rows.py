@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from heatmill.storage.bucket import S3Storage
-from heatmill_api.rows import LISTED
+from heatmill_api.results.cursor import LISTED
 from tests.api.requests import answered, commit, row, submit
 
 SHARDS = 3 * LISTED

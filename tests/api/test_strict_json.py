@@ -3,7 +3,7 @@
 import pytest
 
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
-from heatmill_api.strict_json import MAX_NAMES, MAX_VALUES, parse_object
+from heatmill_api.http.strict_json import MAX_NAMES, MAX_VALUES, parse_object
 
 
 def test_an_object_is_read_as_it_stands() -> None:

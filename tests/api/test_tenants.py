@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
 from heatmill.storage import keys
-from heatmill_api import tenants
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
-from heatmill_api.tenants import read_keys
+from heatmill_api.context import Services
+from heatmill_api.http import auth as tenants
+from heatmill_api.http.auth import read_keys
 from tests.api.requests import body
 
 

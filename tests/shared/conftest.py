@@ -26,7 +26,7 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 from tests.api.requests import commit, png
 
 Run = Callable[..., Result]

@@ -19,7 +19,7 @@ from heatmill.errors import ItemError
 from heatmill.jobs import status as progress
 from heatmill.jobs.planner import expected_rows
 from heatmill.schemas import Item, Plan, Row, Target
-from heatmill_api import accepting
+from heatmill_api.jobs import accept as accepting
 from heatmill_workers import claims, finishing, pipeline, repairing, sweeping, tasks
 from heatmill_workers.control import feed
 from heatmill_workers.crashes import CrashWatch

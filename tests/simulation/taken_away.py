@@ -160,7 +160,7 @@ def tenants_have_no_turns(patch: pytest.MonkeyPatch) -> None:
 
 def jobs_have_two_ids(patch: pytest.MonkeyPatch) -> None:
     """An Idempotency-Key is not what a job's id is made of."""
-    from heatmill_api import submitting
+    from heatmill_api.jobs import submit as submitting
 
     patch.setattr(submitting, "job_for", lambda tenant, _: JobId(tenant, uuid4().hex))
 

@@ -28,7 +28,7 @@ from heatmill.schemas import Item
 from heatmill.settings import Settings
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 from heatmill_workers import tasks
 from heatmill_workers.control import Control
 from heatmill_workers.pipeline import process_shard

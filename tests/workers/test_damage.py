@@ -16,7 +16,7 @@ from heatmill.coordination.task_queue import FINISH, MEND, PLAN
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.services import Services
+from heatmill_api.context import Services
 from heatmill_workers.control import feed, plan
 from heatmill_workers.finishing import finish
 from heatmill_workers.mending import mend

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_api.accepting import job_for
+from heatmill_api.jobs.accept import job_for
 from tests.faults.chaos.breaking import Breaker
 from tests.faults.chaos.calling import Callers
 from tests.faults.chaos.checking import violations

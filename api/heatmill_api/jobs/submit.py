@@ -10,13 +10,13 @@ from heatmill.jobs import records
 from heatmill.jobs.status import open_job, progress_of, read_job
 from heatmill.schemas import Job, JobRequest
 from heatmill.storage.keys import JobId
-from heatmill_api.accepting import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
+from heatmill_api.context import job_id, services, source_rules, tenant
 from heatmill_api.http.access_log import request_id
-from heatmill_api.problems import faulty
-from heatmill_api.replies import job_path, job_reply
-from heatmill_api.resolving import resolve
-from heatmill_api.services import job_id, services, source_rules, tenant
-from heatmill_api.submissions import Submission
+from heatmill_api.http.problems import faulty
+from heatmill_api.http.responses import job_path, job_reply
+from heatmill_api.jobs.accept import Acceptance, accept, earlier, fingerprint, job_for, start, store_files
+from heatmill_api.jobs.parse import Submission
+from heatmill_api.jobs.validate import resolve
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 

@@ -10,9 +10,9 @@ from heatmill.catalogue.catalogue import Method, Model
 from heatmill.errors import UnknownMethod, UnknownModel
 from heatmill.jobs.model_records import load_newest_facts
 from heatmill.schemas import ModelFacts, Schema, Size
-from heatmill_api.replies import reply
-from heatmill_api.routing import NamePath, problems, versioned
-from heatmill_api.services import services
+from heatmill_api.context import services
+from heatmill_api.http.responses import reply
+from heatmill_api.http.routing import NamePath, problems, versioned
 
 api = versioned("catalogue", "catalogue")
 

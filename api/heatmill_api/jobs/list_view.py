@@ -13,10 +13,10 @@ from heatmill.jobs import index as job_index
 from heatmill.jobs.status import read_job
 from heatmill.schemas import Job, JobPage, JobState
 from heatmill.storage.keys import JOB_PATTERN
-from heatmill_api.damage import ask_for_repair
-from heatmill_api.replies import bad_page_token, linked, page_token, read_page_token, reply
-from heatmill_api.routing import Parameters, problems, versioned
-from heatmill_api.services import Services, job_id, services, tenant
+from heatmill_api.context import Services, job_id, services, tenant
+from heatmill_api.http.damage import ask_for_repair
+from heatmill_api.http.responses import bad_page_token, linked, page_token, read_page_token, reply
+from heatmill_api.http.routing import Parameters, problems, versioned
 
 ENTRY = re.compile(f"[0-9]{{17}}:{JOB_PATTERN}")
 METADATA = "metadata."

@@ -10,8 +10,8 @@ from werkzeug.formparser import FormDataParser, MultiPartParser
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
 from heatmill.printable import printable
 from heatmill.schemas.json_pointer import pointer
-from heatmill_api.part_names import check_no_file, file_name
-from heatmill_api.problems import faulty
+from heatmill_api.http.part_names import check_no_file, file_name
+from heatmill_api.http.problems import faulty
 
 REQUEST = "request"
 IMAGES = "images"

@@ -10,9 +10,9 @@ from heatmill.schemas.feature_map import JobMap, MapFile
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
-from heatmill_api.replies import reply
-from heatmill_api.routing import JobPath, problems, versioned
-from heatmill_api.services import Services, known, services
+from heatmill_api.context import Services, known, services
+from heatmill_api.http.responses import reply
+from heatmill_api.http.routing import JobPath, problems, versioned
 
 PNG = "image/png"
 PICTURE = {"description": "The map.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}

@@ -14,10 +14,10 @@ from heatmill.schemas.image_types import ImageType
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.presigned_upload import Promised
-from heatmill_api.replies import reply
-from heatmill_api.routing import body, problems, ref, versioned
-from heatmill_api.services import Services, services, tenant
-from heatmill_api.submissions import JSON, checked, read_json
+from heatmill_api.context import Services, services, tenant
+from heatmill_api.http.responses import reply
+from heatmill_api.http.routing import body, problems, ref, versioned
+from heatmill_api.jobs.parse import JSON, checked, read_json
 
 MAX_UPLOADS = 1000
 READERS = 16

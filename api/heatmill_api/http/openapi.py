@@ -1,4 +1,4 @@
-"""The OpenAPI document. `python -m heatmill_api.openapi` writes the committed copy."""
+"""The OpenAPI document. `python -m heatmill_api.http.openapi` writes the committed copy."""
 
 import json
 import sys
@@ -13,9 +13,9 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from heatmill.schemas import Job, JobPage, JobRequest, ResultPage, ValidRequest
 from heatmill.schemas.feature_map import JobMap
-from heatmill_api import catalogue, health, uploads
-from heatmill_api.problems import RequestProblem
-from heatmill_api.routing import REF
+from heatmill_api.http.problems import RequestProblem
+from heatmill_api.http.routing import REF
+from heatmill_api.views import catalogue, health, uploads
 
 COPY = Path("docs/openapi.json")
 MODELS = (

@@ -7,8 +7,8 @@ from flask import Flask, Response
 
 from heatmill.errors import BeingRepaired, HeatmillError, QueueUnavailable, RecordDamaged
 from heatmill.storage import keys
-from heatmill_api.problems import problem_of
-from heatmill_api.services import Services, services
+from heatmill_api.context import Services, services
+from heatmill_api.http.problems import problem_of
 
 
 def install(app: Flask) -> None:

@@ -13,7 +13,7 @@ from heatmill.jobs.planner import map_fault
 from heatmill.schemas import ItemRequest, JobRequest, MethodRequest
 from heatmill.schemas.bounded import MAX_FAULTS
 from heatmill.schemas.json_pointer import pointer
-from heatmill_api.problems import faulty
+from heatmill_api.http.problems import faulty
 
 MAX_INTERACTIVE_ITEMS = 16
 # Of all methods together, as JSON: Redis and the workers hold them for each open job.

@@ -17,8 +17,8 @@ from heatmill.schemas import Row, StoredFile, StoredPicture
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
-from heatmill_api.routing import JobPath, Parameters, problems, versioned
-from heatmill_api.services import Services, known, services
+from heatmill_api.context import Services, known, services
+from heatmill_api.http.routing import JobPath, Parameters, problems, versioned
 
 PNG, JPEG = "image/png", "image/jpeg"
 # What a heatmap is shown at over its photo, where no size is asked for.

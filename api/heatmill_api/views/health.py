@@ -12,10 +12,10 @@ from heatmill.errors import TransientError
 from heatmill.schemas import Schema
 from heatmill.storage.bucket import ObjectMissing, S3Storage
 from heatmill.storage.write_trial import try_write
-from heatmill_api.problems import unavailable
-from heatmill_api.replies import reply
-from heatmill_api.routing import unversioned
-from heatmill_api.services import Services, WriteTrial, services
+from heatmill_api.context import Services, WriteTrial, services
+from heatmill_api.http.problems import unavailable
+from heatmill_api.http.responses import reply
+from heatmill_api.http.routing import unversioned
 
 # Between two writes that try the store, in one process.
 TRIAL_SECONDS = 10.0

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.routing import PathConverter
 
 from heatmill.storage.keys import JOB_PATTERN
-from heatmill_api.problems import RequestProblem, invalid_query
-from heatmill_api.tenants import require_key
+from heatmill_api.http.auth import require_key
+from heatmill_api.http.problems import RequestProblem, invalid_query
 
 Responses = dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None]
 REF = "#/components/schemas/{model}"

@@ -8,11 +8,11 @@ from pydantic import Field
 from heatmill.jobs.status import read_job
 from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
 from heatmill.storage.keys import JobId
-from heatmill_api.replies import job_reply, reply
-from heatmill_api.routing import JobPath, Parameters, body, header, problems, ref, versioned
-from heatmill_api.services import known, services
-from heatmill_api.submissions import FORM, JSON, read_submission
-from heatmill_api.submitting import idempotency_key, resolved, submitted
+from heatmill_api.context import known, services
+from heatmill_api.http.responses import job_reply, reply
+from heatmill_api.http.routing import JobPath, Parameters, body, header, problems, ref, versioned
+from heatmill_api.jobs.parse import FORM, JSON, read_submission
+from heatmill_api.jobs.submit import idempotency_key, resolved, submitted
 
 # Short at first: a single image is done in a few times this.
 FIRST_PAUSE_SECONDS = 0.01

@@ -22,11 +22,11 @@ from heatmill.jobs.status import read_job
 from heatmill.schemas import Job, SourceRequest
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_api.replies import job_reply
-from heatmill_api.routing import JobPath, header, problems, versioned
-from heatmill_api.services import Services, known, services
-from heatmill_api.submissions import Submission
-from heatmill_api.submitting import idempotency_key, retried_before, submitted
+from heatmill_api.context import Services, known, services
+from heatmill_api.http.responses import job_reply
+from heatmill_api.http.routing import JobPath, header, problems, versioned
+from heatmill_api.jobs.parse import Submission
+from heatmill_api.jobs.submit import idempotency_key, retried_before, submitted
 
 api = versioned("lifecycle", "jobs")
 log = structlog.get_logger()

@@ -12,11 +12,11 @@ from pydantic import Field
 from heatmill.jobs.status import read_job
 from heatmill.schemas import ResultPage, Row, Verdict
 from heatmill.storage.presign import Signer
-from heatmill_api.damage import repaired
-from heatmill_api.replies import bad_page_token, page_token, read_page_token, reply
-from heatmill_api.routing import JobPath, Parameters, problems, ref, versioned
-from heatmill_api.rows import Place, Walk
-from heatmill_api.services import Services, known, services
+from heatmill_api.context import Services, known, services
+from heatmill_api.http.damage import repaired
+from heatmill_api.http.responses import bad_page_token, page_token, read_page_token, reply
+from heatmill_api.http.routing import JobPath, Parameters, problems, ref, versioned
+from heatmill_api.results.cursor import Place, Walk
 
 JSON_LINES = "application/jsonl"
 PLACE = re.compile(r"([0-9]{1,7})\.([0-9]{1,7})")

@@ -14,9 +14,9 @@ from heatmill.schemas import JobRequest
 from heatmill.schemas.item_ids import free_id, name_fault
 from heatmill.schemas.json_pointer import pointer
 from heatmill.settings import Settings
-from heatmill_api.forms import check_parts, named_files, request_part, too_much_json
-from heatmill_api.problems import faulty, invalid_body
-from heatmill_api.strict_json import parse_object
+from heatmill_api.http.problems import faulty, invalid_body
+from heatmill_api.http.strict_json import parse_object
+from heatmill_api.jobs.form import check_parts, named_files, request_part, too_much_json
 
 FORM = "multipart/form-data"
 JSON = "application/json"

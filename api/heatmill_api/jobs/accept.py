@@ -24,8 +24,8 @@ from heatmill.schemas import AcceptedJob, JobRequest, Plan
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing, S3Storage, WriteConflict
 from heatmill.storage.keys import JobId
-from heatmill_api.resolving import is_small
-from heatmill_api.services import Services
+from heatmill_api.context import Services
+from heatmill_api.jobs.validate import is_small
 
 WRITERS = 8
 

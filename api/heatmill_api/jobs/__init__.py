@@ -1,0 +1,1 @@
+"""Jobs: read, validated, accepted, started; read again, listed, cancelled, retried, deleted."""

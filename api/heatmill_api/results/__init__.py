@@ -1,0 +1,1 @@
+"""What a job made: rows, heatmaps, its map."""
