@@ -87,7 +87,7 @@ COPY --link --from=wheel-control /layer/ /
 COPY --chmod=755 docker/worker-alive /usr/local/bin/worker-alive
 ENV HEATMILL_ALIVE_FILE=/tmp/heatmill-alive
 HEALTHCHECK --interval=20s --timeout=5s --start-period=1m --retries=3 CMD ["worker-alive"]
-CMD ["python", "-m", "heatmill.stoppable", "celery", "-A", "heatmill_workers.app:control", "worker", \
+CMD ["python", "-m", "heatmill.stoppable", "celery", "-A", "heatmill_workers.celery_app.apps:control", "worker", \
      "--queues", "control", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
 
 FROM runtime AS explain
@@ -101,5 +101,5 @@ ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility HEATMILL_ALIVE_FILE=/tmp/heatmill
     TORCH_HOME=/var/cache/heatmill/torch HF_HOME=/var/cache/heatmill/huggingface \
     HEATMILL_WEIGHTS_DIR=/var/cache/heatmill/weights
 HEALTHCHECK --interval=20s --timeout=5s --start-period=1m --retries=3 CMD ["worker-alive"]
-CMD ["python", "-m", "heatmill.stoppable", "celery", "-A", "heatmill_workers.app:explain", "worker", \
+CMD ["python", "-m", "heatmill.stoppable", "celery", "-A", "heatmill_workers.celery_app.apps:explain", "worker", \
      "--queues", "explain", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]

@@ -17,10 +17,10 @@ from benchmarks.service import Service, jpegs, service
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.schemas import MethodRequest
-from heatmill_workers.explainer import explain
+from heatmill_workers.methods.contract import explain
 from heatmill_workers.models.loading import pick_device
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.predict import predict
 
 METHOD = MethodRequest(name="saliency")
 # Asking takes time of the cores that compute.

@@ -14,8 +14,8 @@ import transformers
 from torch import nn
 
 from benchmarks.completeness import LABELS, TRANSFORMERS, calibrate
-from heatmill_workers.engine.spatial import Search, search
-from heatmill_workers.engine.tokens import TokenSearch, search_tokens
+from heatmill_workers.engine.introspection.spatial import Search, search
+from heatmill_workers.engine.introspection.tokens import TokenSearch, search_tokens
 from heatmill_workers.models.loaders import torchvision
 from heatmill_workers.models.loaders.transformers import Logits
 

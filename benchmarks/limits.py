@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatmill_workers.engine.gradients import input_gradients
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.autograd import input_gradients
+from heatmill_workers.engine.loaded_model import LoadedModel
 
 SIZES = (1, 2, 4, 8, 16)
 REPEATS = 3

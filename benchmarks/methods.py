@@ -20,7 +20,7 @@ from benchmarks import references
 from benchmarks.limits import Bare, bare
 from benchmarks.references import Values
 from benchmarks.subjects import Subject, subjects
-from heatmill_workers.explainer import Explained, explain
+from heatmill_workers.methods.contract import Explained, explain
 
 Row = dict[str, Any]
 Reference = Callable[[nn.Module, Tensor, int], Values]

@@ -20,13 +20,13 @@ from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.images import ImageLimits, decode
 from heatmill.schemas import MethodRequest
-from heatmill_workers.explainer import explain
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import explain
 from heatmill_workers.models.loading import pick_device
 from heatmill_workers.models.preprocessing import preprocess
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import GROUP_ITEMS
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.predict import predict
+from heatmill_workers.shard.process import GROUP_ITEMS
 
 LIMITS = ImageLimits(50 * 2**20, 50_000_000)
 # Photos that are explained in memory; of a method that takes seconds, as many as a job of 16 has in a group.

@@ -119,7 +119,7 @@ def lime_image(module: nn.Module, image: Tensor, target: int, samples: int = 100
     """1,000 samples, as the library's tutorial; each pixel has its segment's coefficient."""
     from lime.lime_image import LimeImageExplainer
 
-    from heatmill_workers.engine.segments import segment
+    from heatmill_workers.engine.perturbation.segments import segment
 
     def probabilities(batch: NDArray[np.uint8]) -> Values:
         inputs = (torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255 - _colour(MEAN)) / _colour(STD)
@@ -175,7 +175,7 @@ def transformers_attention_gradient(module: nn.Module, image: Tensor, target: in
 
 def background(image: Tensor) -> Tensor:
     """Ours by default: mean colour, black, white, and the photo blurred."""
-    from heatmill_workers.engine.hiding import blurred
+    from heatmill_workers.engine.perturbation.hiding import blurred
 
     plain = [
         torch.zeros(1, 3, 1, 1) if level is None else (level - _colour(MEAN)) / _colour(STD)

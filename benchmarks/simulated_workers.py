@@ -27,7 +27,7 @@ from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage, WriteConflict, open_storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.claims import ClaimedShard, held
+from heatmill_workers.shard.lease import ClaimedShard, held
 
 # A row as EfficientNet-Lite0 and saliency give it, but for what differs between items.
 ROW = (

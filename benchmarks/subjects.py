@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.completeness import calibrate
 from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
-from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.models.loaders import bundled, torchvision
 from heatmill_workers.models.loaders.transformers import Logits
 from heatmill_workers.models.loading import pick_device, prepare

@@ -12,7 +12,7 @@ MOST_LINES = 300
 MAP = ROOT / "docs" / "architecture.md"
 MOST_LINES_OF_THE_MAP = 120
 # What the map names as a whole.
-WHOLE_FOLDERS = {"schemas", "images", "cli", "local", "explainers", "loaders", "proof", "deeplift"}
+WHOLE_FOLDERS = {"schemas", "images", "cli", "local", "methods", "loaders", "proof", "deeplift"}
 # Hosts that serve packages, and folders of one machine; each differs elsewhere.
 FOREIGN = re.compile(
     r"https?://[a-z0-9.-]*(pypi|pythonhosted|artifactory|nexus)|\.lib[r]ary\b|/work/|/home/", re.IGNORECASE

@@ -17,8 +17,8 @@ from heatmill.images import ImageLimits, decode_reduced
 from heatmill.images.recognised import BRANDS, MARKS
 from heatmill.schemas.image_types import FORMATS, IMAGE_TYPES
 from heatmill.settings import Settings
-from heatmill_workers.heatmaps import encode_array, render
 from heatmill_workers.models.preprocessing import least_side, preprocess_photo
+from heatmill_workers.outputs.heatmap import encode_array, render
 
 PAGE = (Path(__file__).parents[1] / "docs" / "images.md").read_text("utf-8")
 ORIENTATION = 0x0112

@@ -1,6 +1,6 @@
 """Run a module as `python -m` does, and end at SIGTERM also before the module listens for it.
 
-python -m heatmill.stoppable celery -A heatmill_workers.app:control worker --queues control
+python -m heatmill.stoppable celery -A heatmill_workers.celery_app.apps:control worker --queues control
 
 As process 1 of a container a program has no default action for signals: one that comes before Celery or gunicorn has
 set its handler would be lost, and the container would go on as if nobody had asked it to stop.

@@ -14,8 +14,8 @@ from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import Control, plan
-from heatmill_workers.finishing import finish
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.schedule import Control, plan
 from tests.workers.jobs import accept, sent
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kombu.transport import redis
 
-from heatmill_workers.app import explain
+from heatmill_workers.celery_app.apps import explain
 
 __all__ = ["explain"]
 

@@ -110,10 +110,10 @@ class Stack:
         """Start the control worker; it is at work some seconds later."""
         self._start(services.control_worker(self._run_folder, self.environment()))
 
-    def start_explain(self, number: int, module: str = "heatmill_workers.app", **settings: str) -> None:
+    def start_explain(self, number: int, module: str = "heatmill_workers.celery_app.apps", **settings: str) -> None:
         """Start an explain worker; it is at work some seconds later."""
         program = services.explain_worker(number, self._run_folder, self.environment(**settings))
-        command = tuple(part.replace("heatmill_workers.app", module) for part in program.command)
+        command = tuple(part.replace("heatmill_workers.celery_app.apps", module) for part in program.command)
         self._start(replace(program, command=command))
 
     def keep_up(self) -> None:

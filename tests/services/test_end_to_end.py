@@ -95,7 +95,7 @@ def explain_children(stack: Stack) -> list[int]:
         except OSError:
             continue
         ours = f"HEATMILL_REDIS_URL={stack.environment['HEATMILL_REDIS_URL']}".encode()
-        if ours in environment and (b"heatmill_workers.app:explain" in command or b"spawn_main" in command):
+        if ours in environment and (b"heatmill_workers.celery_app.apps:explain" in command or b"spawn_main" in command):
             found.append(int(folder.name))
     return found
 

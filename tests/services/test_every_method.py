@@ -30,12 +30,12 @@ from heatmill.local.layout import StackOptions
 from heatmill.local.stack import Stack
 from heatmill.schemas import Row
 from heatmill.schemas.feature_map import JobMap
-from heatmill_workers.explainer import Explained, explain, register
-from heatmill_workers.heatmaps import EncodedArray, decode_array, read_values, render
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain, register
 from heatmill_workers.models import digits, train_digits
-from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loading import load, pick_device
 from heatmill_workers.models.preprocessing import preprocess
+from heatmill_workers.outputs.heatmap import EncodedArray, decode_array, read_values, render
 from tests.workers.photos import photo
 
 COMPLETENESS = {"completeness_error", "logit_difference"}

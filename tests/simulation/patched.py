@@ -20,11 +20,16 @@ from heatmill.jobs import status as progress
 from heatmill.jobs.planner import expected_rows
 from heatmill.schemas import Item, Plan, Row, Target
 from heatmill_api.jobs import accept as accepting
-from heatmill_workers import claims, finishing, pipeline, repairing, sweeping, tasks
-from heatmill_workers.control import feed
-from heatmill_workers.crashes import CrashWatch
-from heatmill_workers.rows import failed_rows
+from heatmill_workers.celery_app import tasks
+from heatmill_workers.control import cleanup as sweeping
+from heatmill_workers.control import finish as finishing
+from heatmill_workers.control import repair as repairing
+from heatmill_workers.control.schedule import feed
+from heatmill_workers.shard import lease as claims
+from heatmill_workers.shard import process as pipeline
 from heatmill_workers.shard import run
+from heatmill_workers.shard.crash_guard import CrashWatch
+from heatmill_workers.shard.explain import failed_rows
 from tests.simulation.stepped import SteppedEvent, SteppedThread, Steps
 
 READS_THE_CLOCK = (accepting, finishing, repairing, sweeping, progress)

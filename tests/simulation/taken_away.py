@@ -35,9 +35,21 @@ from heatmill.errors import InternalError, MachineError
 from heatmill.jobs import records
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers import control, finishing, pipeline, repairing, sweeping
-from heatmill_workers.committing import ShardCommits
+from heatmill_workers.control import (
+    cleanup as sweeping,
+)
+from heatmill_workers.control import (
+    finish as finishing,
+)
+from heatmill_workers.control import (
+    repair as repairing,
+)
+from heatmill_workers.control import (
+    schedule as control,
+)
 from heatmill_workers.shard import giving_back
+from heatmill_workers.shard import process as pipeline
+from heatmill_workers.shard.commit import ShardCommits
 from heatmill_workers.shard.run import explain_parts
 
 Take = Callable[[pytest.MonkeyPatch], None]

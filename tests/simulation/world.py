@@ -29,12 +29,12 @@ from heatmill.settings import Settings
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.context import Services
-from heatmill_workers import tasks
-from heatmill_workers.control import Control
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.planner import Planner
+from heatmill_workers.celery_app import tasks
+from heatmill_workers.control.plan import Planner
+from heatmill_workers.control.schedule import Control
+from heatmill_workers.shard.context import Worker
 from heatmill_workers.shard.giving_back import WorkerEnds
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.simulation.calls import Calls, Faults, MemoryS3, SteppedRedis, memory_storage
 from tests.simulation.stepped import Process, Steps
 

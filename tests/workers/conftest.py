@@ -12,10 +12,10 @@ from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
-from heatmill_workers.code_version import code_version
-from heatmill_workers.control import Control
+from heatmill_workers.control.schedule import Control
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.worker import Worker
+from heatmill_workers.result_cache.code_version import code_version
+from heatmill_workers.shard.context import Worker
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -6,8 +6,8 @@ from heatmill.jobs.parts import parts_of
 from heatmill.schemas import Row, Target
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId, ShardId
-from heatmill_workers.control import Control, feed
-from heatmill_workers.finishing import finish
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.schedule import Control, feed
 from tests.workers.jobs import rung
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
 from tests.workers.small import loaded
 
 

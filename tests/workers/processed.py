@@ -9,9 +9,9 @@ from torch.nn.modules.module import register_module_forward_hook
 from heatmill.jobs import records
 from heatmill.schemas import Row
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import Control, plan
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.schedule import Control, plan
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, sent, upload
 
 MODEL = "digits_vit"

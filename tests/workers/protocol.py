@@ -16,8 +16,8 @@ from heatmill.schemas import Plan
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import CommitName, JobId
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time
 
 LONG = 60.0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.batching import BatchSizes
-from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.models.loaders import torchvision
 from heatmill_workers.models.loading import prepare
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from heatmill.jobs.documents import FORMAT
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.finishing import finish
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.finish import finish
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import sent
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, planned

@@ -12,9 +12,9 @@ from torch import nn
 from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.jobs import records
 from heatmill.schemas import Row
-from heatmill_workers.control import Control, plan
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.schedule import Control, plan
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, upload
 from tests.workers.photos import noise, photo
 from tests.workers.small import architecture, small_vit

@@ -9,7 +9,7 @@ import pytest
 from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.task_queue import EXPLAIN, Dispatcher
 from heatmill.storage.keys import JobId
-from heatmill_workers.broker import EMBEDDED, as_sent
+from heatmill_workers.celery_app.transport import EMBEDDED, as_sent
 
 JOB = JobId("a", "0" * 32)
 

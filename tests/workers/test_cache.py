@@ -16,11 +16,11 @@ from heatmill.jobs.status import read_job
 from heatmill.schemas import Row
 from heatmill.storage import keys
 from heatmill.storage.bucket import AccessRefused, S3Storage
-from heatmill_workers import prepare
-from heatmill_workers.cache import ResultCache
-from heatmill_workers.finishing import finish
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.finish import finish
+from heatmill_workers.result_cache.cache import ResultCache
+from heatmill_workers.shard import prefetch as prepare
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.photos import noise
 from tests.workers.processed import (
     control_of,

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.context import Worker
 from tests.workers.photos import noise
 from tests.workers.processed import entries, objects, origins, rows_of, submitted
 

@@ -10,7 +10,7 @@ from heatmill.coordination.shard_set import Committed
 from heatmill.errors import ClaimLost
 from heatmill.schemas import Plan
 from heatmill.storage.keys import JobId
-from heatmill_workers.claims import ClaimedShard, held
+from heatmill_workers.shard.lease import ClaimedShard, held
 
 JOB = JobId("default", "0" * 32)
 PLAN = Plan(shards=1, items=1, results=1, model="m", methods=(), top_k=1)

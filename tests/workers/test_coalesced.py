@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from heatmill_workers.coalesced import Coalesced
+from heatmill_workers.celery_app.single_flight import Coalesced
 
 CALLERS = 16
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from heatmill_workers.code_version import OWN_PACKAGES, code_version, sources
+from heatmill_workers.result_cache.code_version import OWN_PACKAGES, code_version, sources
 
 
 def test_it_is_the_same_as_long_as_the_code_is() -> None:
@@ -16,7 +16,7 @@ def test_it_is_the_same_as_long_as_the_code_is() -> None:
 
 def test_every_source_file_of_ours_counts() -> None:
     names = {name for name, _ in sources(OWN_PACKAGES)}
-    assert {"heatmill_workers/explainers/lime.py", "heatmill_workers/engine/deeplift/pairs.py"} <= names
+    assert {"heatmill_workers/methods/lime.py", "heatmill_workers/engine/deeplift/pairs.py"} <= names
     assert {"heatmill_workers/heatmaps.py", "heatmill/images/decode.py"} <= names
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from heatmill_workers.colours import Floats, oklab, palette
+from heatmill_workers.outputs.colourmaps import Floats, oklab, palette
 
 
 def lab(kind: Literal["sequential", "diverging"]) -> Floats:

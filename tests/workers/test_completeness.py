@@ -2,7 +2,7 @@
 
 import pytest
 
-from heatmill_workers.completeness import SMALLEST_DIFFERENCE, TOLERATED_ERROR, completeness
+from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE, TOLERATED_ERROR, completeness
 
 
 @pytest.mark.parametrize(

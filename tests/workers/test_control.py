@@ -18,9 +18,9 @@ from heatmill.jobs.status import read_job
 from heatmill.schemas import Plan
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers import planner
-from heatmill_workers.control import Control, feed, plan
-from heatmill_workers.finishing import finish
+from heatmill_workers.control import plan as planner
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.schedule import Control, feed, plan
 from tests.workers.controlled import ITEMS, commit, settle
 from tests.workers.jobs import accept, sent
 

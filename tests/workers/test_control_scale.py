@@ -20,8 +20,8 @@ from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId, ShardId
-from heatmill_workers.control import Control, feed, plan
-from heatmill_workers.finishing import finish
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.schedule import Control, feed, plan
 from tests.workers.jobs import accept, sent
 
 SHARDS = 100

@@ -6,8 +6,8 @@ from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.errors import WorkerCrashed
 from heatmill.schemas import Item
 from heatmill.storage.keys import JobId
-from heatmill_workers.claims import ClaimedShard
-from heatmill_workers.crashes import CrashWatch
+from heatmill_workers.shard.crash_guard import CrashWatch
+from heatmill_workers.shard.lease import ClaimedShard
 
 JOB = JobId("default", "0" * 32)
 ITEMS = [Item(index=index, id=f"item {index}", image="upload://x") for index in range(4)]

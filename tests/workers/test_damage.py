@@ -17,12 +17,12 @@ from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.context import Services
-from heatmill_workers.control import feed, plan
-from heatmill_workers.finishing import finish
-from heatmill_workers.mending import mend
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.repairing import repair
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.mend import mend
+from heatmill_workers.control.repair import repair
+from heatmill_workers.control.schedule import feed, plan
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.api.requests import answered
 from tests.workers.jobs import pass_time, rung, sent
 from tests.workers.photos import noise

@@ -19,8 +19,9 @@ from heatmill.errors import (
     UnsupportedOperation,
 )
 from heatmill.schemas import Verdict
-from heatmill_workers import explainer as contract
-from heatmill_workers.explainer import (
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods import contract
+from heatmill_workers.methods.contract import (
     Attributions,
     Explained,
     Measured,
@@ -30,7 +31,6 @@ from heatmill_workers.explainer import (
     explains,
     flattened,
 )
-from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.small import LABELS, photos, small_resnet
 
 TARGETS = torch.tensor([3, 7, 0])

@@ -6,7 +6,7 @@ from heatmill.errors import ImageNotFound, ImageTooLarge, ImageUnreadable
 from heatmill.images.source_uri import SourceRules
 from heatmill.storage import keys
 from heatmill.storage.bucket import AccessRefused, S3Storage
-from heatmill_workers.fetching import fetch
+from heatmill_workers.shard.fetch import fetch
 from tests.workers.jobs import upload
 
 

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from heatmill_workers.explainer import Picture
-from heatmill_workers.heatmaps import decode_array, encode_array, read_values, render
+from heatmill_workers.methods.contract import Picture
+from heatmill_workers.outputs.heatmap import decode_array, encode_array, read_values, render
 
 Map = NDArray[np.float32]
 PICTURES: list[Picture] = ["signed", "magnitude", "positive"]

@@ -11,9 +11,9 @@ from heatmill.catalogue.models import Preprocessing
 from heatmill.images import ImageLimits, decode_reduced
 from heatmill.schemas import ImageRead
 from heatmill.storage import keys
-from heatmill_workers.finishing import finish
+from heatmill_workers.control.finish import finish
 from heatmill_workers.models.preprocessing import least_side
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.context import Worker
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, origins, rows_of, submitted
 

@@ -11,10 +11,10 @@ from heatmill.jobs import records
 from heatmill.jobs.registration import register
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import Control, feed, sweep
-from heatmill_workers.finishing import finish
-from heatmill_workers.planner import Planner
-from heatmill_workers.repairing import repair
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.plan import Planner
+from heatmill_workers.control.repair import repair
+from heatmill_workers.control.schedule import Control, feed, sweep
 from tests.workers.controlled import ITEMS, commit
 from tests.workers.jobs import accept, rung, sent
 

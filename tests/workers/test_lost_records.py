@@ -10,11 +10,11 @@ from heatmill.coordination.task_queue import FINISH, PLAN
 from heatmill.jobs.status import read_job
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import feed, plan
-from heatmill_workers.finishing import finish
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.repairing import repair
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.repair import repair
+from heatmill_workers.control.schedule import feed, plan
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time, rung, sent, upload
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, planned_fresh, rows_of

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.jobs.model_records import load_newest_facts
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker, proofs_in
+from heatmill_workers.shard.context import Worker, proofs_in
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import upload
 from tests.workers.photos import noise
 from tests.workers.processed import planned_fresh, rows_of

@@ -9,7 +9,7 @@ from heatmill.jobs.parts import parts_of
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
 from heatmill.storage.bucket import ObjectMissing, S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.outputs import NOWHERE, Files, ShardOutputs, SingleObjects
+from heatmill_workers.outputs.layout import NOWHERE, Files, ShardOutputs, SingleObjects
 
 ROW = Row(
     item="a",

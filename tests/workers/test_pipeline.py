@@ -17,10 +17,10 @@ from heatmill.jobs.status import read_job, summary
 from heatmill.schemas import Row
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import plan
-from heatmill_workers.pipeline import process_shard
+from heatmill_workers.control.schedule import plan
+from heatmill_workers.shard.context import Worker
 from heatmill_workers.shard.giving_back import WorkerEnds
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import MODEL, upload
 from tests.workers.photos import noise, photo
 from tests.workers.processed import control_of, planned_fresh, rows_of

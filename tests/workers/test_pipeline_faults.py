@@ -12,14 +12,14 @@ from heatmill.jobs import registration as registering
 from heatmill.jobs.status import read_job
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
-from heatmill_workers.control import feed
-from heatmill_workers.finishing import finish
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.schedule import feed
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.rows import explain_items
 from heatmill_workers.shard import run
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.explain import explain_items
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time, sent, upload
 from tests.workers.photos import noise
 from tests.workers.processed import METHODS, control_of, planned_fresh, rows_of

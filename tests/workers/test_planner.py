@@ -16,10 +16,10 @@ from heatmill.jobs.status import read_job
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers import planner as planning
-from heatmill_workers.control import Control, feed
-from heatmill_workers.finishing import finish
-from heatmill_workers.planner import Planner
+from heatmill_workers.control import plan as planning
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.plan import Planner
+from heatmill_workers.control.schedule import Control, feed
 from tests.workers.controlled import settle
 from tests.workers.jobs import accept, sent
 

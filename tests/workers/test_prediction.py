@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from heatmill_workers.engine.batching import BatchSizes
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.predict import predict
 from tests.workers.small import CPU, LABELS, photos, small_resnet
 
 

@@ -11,9 +11,9 @@ from heatmill.images import ImageLimits, decode_reduced
 from heatmill.jobs.parts import parts_of
 from heatmill.schemas import Row
 from heatmill.storage import keys
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.previews import preview
-from heatmill_workers.worker import Worker
+from heatmill_workers.outputs.preview import preview
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import upload
 from tests.workers.photos import noise
 from tests.workers.processed import counted, planned, planned_fresh, rows_of, submitted

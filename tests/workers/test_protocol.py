@@ -20,11 +20,11 @@ from heatmill.schemas import Layout, StoredFile
 from heatmill.schemas.byte_range import span
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
-from heatmill_workers import committing
-from heatmill_workers.claims import HeldShard
-from heatmill_workers.control import Control, plan
+from heatmill_workers.control.schedule import Control, plan
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard import commit as committing
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.lease import HeldShard
 from tests.workers.jobs import MODEL, accept, upload
 from tests.workers.one_model import OneModel
 from tests.workers.photos import noise

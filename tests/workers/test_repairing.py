@@ -8,9 +8,9 @@ from heatmill.jobs import records
 from heatmill.jobs.status import read_job
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import Control, plan
-from heatmill_workers.finishing import finish
-from heatmill_workers.repairing import repair
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.repair import repair
+from heatmill_workers.control.schedule import Control, plan
 from tests.workers.controlled import ITEMS, commit, settle
 from tests.workers.jobs import accept, rung, sent
 

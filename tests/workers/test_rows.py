@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ImageUnreadable, ItemError
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
-from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.engine.loaded_model import Built, LoadedModel
+from heatmill_workers.methods.contract import Explained, explain
 from heatmill_workers.models.loading import prepare
-from heatmill_workers.prepare import Prepared, Unprepared
-from heatmill_workers.rows import Outcome, explain_items
+from heatmill_workers.shard.explain import Outcome, explain_items
+from heatmill_workers.shard.prefetch import Prepared, Unprepared
 from tests.workers.processed import counted
 from tests.workers.small import CPU, loaded, photos, small_resnet, small_vit
 

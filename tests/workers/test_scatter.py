@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from heatmill_workers.scatter import COLOURS, OTHERS, SIDE, TITLE_HEIGHT, scatter
+from heatmill_workers.job_maps.picture import COLOURS, OTHERS, SIDE, TITLE_HEIGHT, scatter
 
 
 def drawn(points: list[list[float]], labels: list[str]) -> Image.Image:

@@ -20,11 +20,11 @@ from heatmill.schemas.byte_range import span
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.finishing import finish
-from heatmill_workers.outputs import Files, ShardOutputs, read_files
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.shard_tar import SPOOL_BYTES, ShardTars
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.finish import finish
+from heatmill_workers.outputs.layout import Files, ShardOutputs, read_files
+from heatmill_workers.outputs.tar import SPOOL_BYTES, ShardTars
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, objects, origins, planned, rows_of, submitted
 

@@ -18,8 +18,8 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import CommitName, JobId, ShardId
 from heatmill.storage.lines import cut_lines
-from heatmill_workers.line_ids import LineIds
-from heatmill_workers.sources import Listing, items_of
+from heatmill_workers.control.line_ids import LineIds
+from heatmill_workers.control.sources import Listing, items_of
 from tests.workers.jobs import accept
 
 UPLOAD = f"upload://{'a' * 64}"
@@ -164,7 +164,7 @@ def test_a_listing_pauses_where_it_finds_nothing_for_long(
     storage: S3Storage, sources: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blank lines, lines that were listed before, and objects that are no images."""
-    monkeypatch.setattr("heatmill_workers.sources.AT_A_TIME", 4)
+    monkeypatch.setattr("heatmill_workers.control.sources.AT_A_TIME", 4)
     lines = [*[{"image": UPLOAD}] * 9, *[""] * 9]
     for number in range(9):
         storage.of_bucket(sources).put(f"texts/{number}.txt", b"x")
@@ -182,7 +182,7 @@ def test_a_listing_pauses_where_it_finds_nothing_for_long(
 def test_a_manifest_of_bad_lines_is_refused_once_it_is_clear_that_it_is_none(
     storage: S3Storage, sources: str, list_uri: ListUri, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heatmill_workers.sources.BAD_LINES", 3)
+    monkeypatch.setattr("heatmill_workers.control.sources.BAD_LINES", 3)
     good, declared = {"image": UPLOAD}, {"image": UPLOAD, "error": "the file cannot be read"}
     assert len(list_uri(manifest(storage, sources, *["{"] * 3, *[good] * 5))) == 8, "as many as may be bad in any case"
     assert len(list_uri(manifest(storage, sources, *[good] * 50, *["{"] * 5))) == 55, "or a tenth"

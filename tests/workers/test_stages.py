@@ -5,7 +5,7 @@ from threading import Event, Lock
 
 import pytest
 
-from heatmill_workers.stages import Behind, ahead, groups
+from heatmill_workers.shard.overlap import Behind, ahead, groups
 
 
 class Gauge:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from heatmill.images import ImageLimits, Photo, decode_reduced
-from heatmill_workers.strict_jpeg import decode_jpeg
+from heatmill_workers.shard.strict_jpeg import decode_jpeg
 from tests.workers.photos import photo
 
 LIMITS = ImageLimits(max_bytes=50_000_000, max_pixels=50_000_000)

@@ -17,10 +17,10 @@ from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import AccessRefused, S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import Control, plan, sweep
-from heatmill_workers.finishing import finish
-from heatmill_workers.repairing import repair
-from heatmill_workers.sweeping import JOBS_PER_TICK
+from heatmill_workers.control.cleanup import JOBS_PER_TICK
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.repair import repair
+from heatmill_workers.control.schedule import Control, plan, sweep
 from tests.faults import s3_proxy
 from tests.faults.s3_proxy import S3Proxy
 from tests.workers.jobs import accept, rung

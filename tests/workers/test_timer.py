@@ -2,7 +2,7 @@
 
 import threading
 
-from heatmill_workers.timer import every
+from heatmill_workers.celery_app.periodic import every
 
 
 def test_an_error_ends_one_run_and_not_the_timer() -> None:

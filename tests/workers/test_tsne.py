@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import KNeighborsClassifier
 
-from heatmill_workers.tsne import Layout, Tsne, fitted_perplexity, neighbourhoods
+from heatmill_workers.job_maps.tsne import Layout, Tsne, fitted_perplexity, neighbourhoods
 
 
 def clusters(
@@ -67,7 +67,7 @@ def test_the_same_features_and_seed_give_the_same_bytes() -> None:
 
 def test_large_jobs_take_the_grid_and_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("GRID_POINTS", 10), ("EARLY_ITERATIONS", 60), ("ITERATIONS", 40)):
-        monkeypatch.setattr(f"heatmill_workers.tsne.{name}", value)
+        monkeypatch.setattr(f"heatmill_workers.job_maps.tsne.{name}", value)
     features, of = clusters(60)
     first, second = Tsne().lay_out(features), Tsne().lay_out(features)
     assert first.points.tobytes() == second.points.tobytes()

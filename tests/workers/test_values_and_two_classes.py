@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers.control import feed, plan
-from heatmill_workers.finishing import finish
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.worker import Worker
+from heatmill_workers.control.finish import finish
+from heatmill_workers.control.schedule import feed, plan
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, rows_of

@@ -6,7 +6,7 @@ from itertools import repeat
 import pytest
 
 from heatmill.errors import QueueUnavailable
-from heatmill_workers.watchdog import LOOKS, Sight, Watchdog
+from heatmill_workers.celery_app.watchdog import LOOKS, Sight, Watchdog
 
 STUCK = Sight(waiting=3, taken=0, busy=False)
 

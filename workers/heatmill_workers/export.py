@@ -16,11 +16,11 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import ResNet18_Weights
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
-from heatmill_workers.engine.spatial import find_cut
-from heatmill_workers.engine.tokens import find_tokens
-from heatmill_workers.explainer import Explainer, register
+from heatmill_workers.engine.introspection.spatial import find_cut
+from heatmill_workers.engine.introspection.tokens import find_tokens
+from heatmill_workers.engine.loaded_model import capabilities
+from heatmill_workers.methods.contract import Explainer, register
 from heatmill_workers.models import digits
-from heatmill_workers.models.loaded import capabilities
 from heatmill_workers.models.loaders import bundled, torchvision
 from heatmill_workers.models.loading import load
 

@@ -53,7 +53,7 @@ def _answers(port: int, path: str, seconds: float) -> bool:
 
 def _worker(name: str, app: str, folder: Path, environment: Mapping[str, str]) -> Program:
     arguments = (
-        *("-A", f"heatmill_workers.app:{app}", "worker"),
+        *("-A", f"heatmill_workers.celery_app.apps:{app}", "worker"),
         *("--queues", app),
         *("--hostname", f"{name}@heatmill"),
         *("--loglevel", "INFO"),

@@ -52,7 +52,7 @@ def send(url: str) -> None:
 def consume(url: str) -> None:
     """By Celery's half as the workers have it, with their transport."""
     with celery_app(Settings(redis_url=url), "test") as app:
-        app.conf.broker_transport = "heatmill_workers.broker:Transport"
+        app.conf.broker_transport = "heatmill_workers.celery_app.transport:Transport"
         with app.connection_for_read() as connection:
             connection.connect()
 

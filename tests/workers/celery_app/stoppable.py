@@ -11,7 +11,7 @@ from celery import Celery
 from celery.signals import worker_process_init, worker_shutting_down
 
 from heatmill.settings import Settings
-from heatmill_workers.app import explain_settings
+from heatmill_workers.celery_app.apps import explain_settings
 from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, tell_children
 from heatmill_workers.celery_app.time_limit import time_limited
 

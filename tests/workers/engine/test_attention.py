@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatmill_workers.engine.attention import capture
+from heatmill_workers.engine.introspection.attention import capture
 from tests.workers.small import photos
 from tests.workers.vits import FAMILIES
 

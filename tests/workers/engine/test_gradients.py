@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import LevitConfig, LevitForImageClassification
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.gradients import differentiating, input_gradients, select, target_logits
-from heatmill_workers.explainer import Explained, explain, register
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.autograd import differentiating, input_gradients, select, target_logits
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain, register
 from tests.workers.small import LABELS, loaded, photos, small_resnet, small_vit
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from heatmill.catalogue.models import Preprocessing
-from heatmill_workers.engine.hiding import blurred, plain, segment_means
+from heatmill_workers.engine.perturbation.hiding import blurred, plain, segment_means
 from tests.workers.small import photos
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from heatmill_workers.engine.owen import Box, Node, Shown, halves, masks, owen_values
+from heatmill_workers.engine.perturbation.owen import Box, Node, Shown, halves, masks, owen_values
 
 Play = Callable[[NDArray[np.bool_]], float]
 WEIGHTS = np.random.default_rng(0).normal(size=16)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.catalogue.models import ModelSpec
-from heatmill_workers.engine.penultimate import penultimate
+from heatmill_workers.engine.introspection.penultimate import penultimate
 from heatmill_workers.models.loaders import bundled
 from tests.workers.small import architecture, photos, small_vit
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.engine import refining
-from heatmill_workers.engine.refining import Trail, cut, places, sample, settle, trail, weighted
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.gradient import refining
+from heatmill_workers.engine.gradient.refining import Trail, cut, places, sample, settle, trail, weighted
+from heatmill_workers.engine.loaded_model import LoadedModel
 from tests.workers.small import loaded
 
 SIDE = 8

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from heatmill_workers.engine.ridge import fit
+from heatmill_workers.engine.perturbation.ridge import fit
 
 
 def draws(seed: int, samples: int = 300, features: int = 8) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional
 
 from heatmill.catalogue.models import Preprocessing
-from heatmill_workers.engine.segments import as_photos, segment, segment_all
+from heatmill_workers.engine.perturbation.segments import as_photos, segment, segment_all
 from heatmill_workers.models.preprocessing import preprocess
 from tests.workers.small import photos
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from heatmill_workers.engine.sharing import firsts, owners
+from heatmill_workers.engine.perturbation.sharing import firsts, owners
 from tests.workers.small import photos
 
 

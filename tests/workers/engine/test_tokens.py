@@ -8,7 +8,7 @@ from timm.models import create_model
 from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.tokens import Tokens, attention_maps, find_tokens
+from heatmill_workers.engine.introspection.tokens import Tokens, attention_maps, find_tokens
 from tests.workers.small import architecture, photos
 from tests.workers.vits import of_timm, of_torchvision
 

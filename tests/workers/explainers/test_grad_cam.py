@@ -10,8 +10,8 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain
 from tests.workers.small import architecture, loaded, photos, small_resnet
 
 TARGETS = torch.tensor([3, 7])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.explainers.gradient_shap import Params, _drawn, _draws
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.gradient_shap import Params, _drawn, _draws
 from tests.workers.small import loaded, photos, small_resnet, small_vit
 
 TARGETS = torch.tensor([3, 7, 0])

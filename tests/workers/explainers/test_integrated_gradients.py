@@ -6,9 +6,9 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from heatmill_workers.completeness import SMALLEST_DIFFERENCE
-from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
 from tests.workers.small import loaded, photos, small_resnet, small_vit
 
 TARGETS = torch.tensor([3, 7, 0])

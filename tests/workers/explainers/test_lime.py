@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heatmill.errors import ImageUnsuitable, InvalidRequest
-from heatmill_workers.engine.hiding import plain
-from heatmill_workers.engine.segments import as_photos, segment
-from heatmill_workers.explainer import Explained, explain, register
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.engine.perturbation.segments import as_photos, segment
+from heatmill_workers.methods.contract import Explained, explain, register
 from tests.workers.small import loaded, photos, small_resnet
 
 SAMPLES = 80

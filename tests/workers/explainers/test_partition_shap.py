@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heatmill_workers.completeness import SMALLEST_DIFFERENCE
-from heatmill_workers.engine.hiding import plain
-from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
 from tests.workers.engine.test_owen import mean_over, orders
 from tests.workers.small import loaded, photos, small_resnet
 

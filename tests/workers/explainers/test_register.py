@@ -16,10 +16,11 @@ from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.errors import (
     UnsupportedOperation,
 )
-from heatmill_workers import explainers, export
+from heatmill_workers import export
+from heatmill_workers import methods as explainers
 from heatmill_workers.engine.batching import BatchSizes
-from heatmill_workers.explainer import Explained, explain, register
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain, register
 from tests.workers.small import CPU, photos, small_resnet, small_vit
 
 METHODS = sorted(register())
@@ -219,7 +220,7 @@ def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "other_method.py").write_text(
         '"""Zeros."""\n'
         "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue.catalogue import Passes\n"
-        "from heatmill_workers.explainer import Attributions, explains\n\n"
+        "from heatmill_workers.methods.contract import Attributions, explains\n\n"
         "class Params(BaseModel):\n    pass\n\n"
         '@explains(Params, picture="signed", passes=Passes(1, {}))\n'
         'def zeros(model, images, targets, params):\n    """Nothing."""\n'

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.head import Head
-from heatmill_workers.engine.hiding import plain
-from heatmill_workers.explainer import Explained, explain, flattened
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.methods.contract import Explained, explain, flattened
 from tests.workers.small import loaded, photos, small_resnet
 
 SIDE = 64

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import ModelRefused, ModelUnavailable
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.digest import digest
-from heatmill_workers.models.loaded import LoadedModel
 from tests.workers.models.proof.subjects import Net, maps, noise, proved, seeded
 
 DENSE = torch.eye(8) * 0.5 + torch.eye(8).roll(1, 0)

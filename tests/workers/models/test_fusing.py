@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.models.digest import digest
-from heatmill_workers.models.fusing import fuse
+from heatmill_workers.models.proof.fusing import fuse
 from tests.workers.small import architecture, loaded, photos
 
 

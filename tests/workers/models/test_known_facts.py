@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import Preprocessing
 from heatmill.schemas import ModelFacts
-from heatmill_workers.models.loaded import Built, LoadedModel
+from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.models.loading import Proofs, prepare, proof_key
 from tests.workers.models.proof.subjects import (
     LABELS,

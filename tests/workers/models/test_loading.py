@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.digest import digest
-from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.loading import load, prepare
 from tests.workers.small import CPU, LABELS, architecture, loaded
 

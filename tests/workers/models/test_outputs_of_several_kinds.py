@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from heatmill.errors import ModelRefused
 from heatmill_workers.engine.head import Head
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.predict import predict
 from tests.workers.models.test_heads import IMAGES, Net, found, loaded, logits, names
 
 RULED_OUT = torch.tensor([False, True, False, False])

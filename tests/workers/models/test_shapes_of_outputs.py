@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from heatmill.errors import ModelUnavailable
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.proof.runs import reader
 from tests.workers.models.proof.subjects import PARAMS, Net, maps, noise, proved, seeded
 

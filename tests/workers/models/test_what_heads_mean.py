@@ -11,7 +11,7 @@ from torch.nn import functional
 from heatmill.catalogue.models import Activation
 from heatmill.errors import ModelRefused
 from heatmill_workers.models.proof.activation import Ending, see_ending
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.predict import predict
 from tests.workers.models.proof.test_activation import as_it_is, exported, traced
 from tests.workers.models.test_heads import IMAGES as PHOTOS
 from tests.workers.models.test_heads import loaded, names

@@ -18,8 +18,8 @@ from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.schemas import Item, MapRequest, MethodRequest, Plan
 from heatmill.settings import Settings
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.digest import digest as weights_digest
-from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loaders.transformers import Logits
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.result_cache.key import LEFT_OUT, ResultFingerprint, plain

@@ -13,14 +13,14 @@ from heatmill.jobs.status import read_job
 from heatmill.schemas import Layout, Plan, Problem, Row
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId, ShardId
-from heatmill_workers import committing
-from heatmill_workers.features import load_features
-from heatmill_workers.finishing import finish
+from heatmill_workers.control.finish import finish
+from heatmill_workers.job_maps.features import load_features
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.rows import Answer, explain_items
+from heatmill_workers.shard import commit as committing
 from heatmill_workers.shard import run
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.explain import Answer, explain_items
+from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time, upload
 from tests.workers.one_model import OneModel
 from tests.workers.photos import noise

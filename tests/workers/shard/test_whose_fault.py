@@ -18,15 +18,15 @@ from heatmill.errors import ItemTooLargeForDevice, ModelRefused, ModelUnavailabl
 from heatmill.images import decode_reduced
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_workers.committing import ShardCommits
-from heatmill_workers.explainer import Attributions, Explainer, register
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Attributions, Explainer, register
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.pipeline import process_shard
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.commit import ShardCommits
+from heatmill_workers.shard.context import Worker
 from heatmill_workers.shard.giving_back import ProcessEnds, WorkerEnds
-from heatmill_workers.worker import Worker
-from heatmill_workers.writing import ResultWriter
+from heatmill_workers.shard.predict import predict
+from heatmill_workers.shard.process import process_shard
+from heatmill_workers.shard.result_writer import ResultWriter
 from tests.workers.jobs import upload
 from tests.workers.photos import noise
 from tests.workers.processed import MODEL, planned_fresh, rows_of
@@ -201,7 +201,7 @@ def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: by
             raise error
         return whole(model, images)
 
-    monkeypatch.setattr("heatmill_workers.rows.predict", fails_on_white)
+    monkeypatch.setattr("heatmill_workers.shard.explain.predict", fails_on_white)
 
 
 def decoding_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
@@ -212,7 +212,7 @@ def decoding_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: byte
             raise error
         return whole(given, *arguments)
 
-    monkeypatch.setattr("heatmill_workers.prepare.decode_reduced", fails_on_white)
+    monkeypatch.setattr("heatmill_workers.shard.prefetch.decode_reduced", fails_on_white)
 
 
 def rendering_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event
 
-from heatmill_workers.timer import every
+from heatmill_workers.celery_app.periodic import every
 
 # `docker/worker-alive` wants it to be younger than 60 s.
 TOUCH_SECONDS = 5.0

@@ -14,7 +14,7 @@ from heatmill.coordination.job_store import RedisJobStore, open_state
 from heatmill.coordination.live_workers import BEAT_SECONDS, beat, leave
 from heatmill.coordination.rests import count_end, rest_seconds
 from heatmill.errors import QueueUnavailable, RedisUnsuitable
-from heatmill_workers.timer import every
+from heatmill_workers.celery_app.periodic import every
 
 # Its parent listens to this one; a child listens to the same for what its parent says. Celery uses SIGUSR1.
 SIGNAL = signal.SIGUSR2

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from heatmill.errors import ItemError, UnsupportedOperation
-from heatmill_workers.engine.hiding import blurred, plain
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.engine.perturbation.hiding import blurred, plain
 from heatmill_workers.engine.rounding import matched
-from heatmill_workers.models.loaded import LoadedModel
 
 MEAN = "the colour that the model's preprocessing calls `mean` (the data set's own, mid-grey if it is 0.5, black if 0)"
 DESCRIPTION = f"an image of {MEAN}, black, white, or the photo itself, blurred"

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.gradients import differentiable, differentiating, gradients, select
-from heatmill_workers.engine.spatial import logits_above
+from heatmill_workers.engine.autograd import differentiable, differentiating, gradients, select
+from heatmill_workers.engine.introspection.spatial import logits_above
 
 if TYPE_CHECKING:
-    from heatmill_workers.models.loaded import LoadedModel
+    from heatmill_workers.engine.loaded_model import LoadedModel
 
 Origin = Literal["image", "map"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from heatmill_workers.models.loaded import LoadedModel
+    from heatmill_workers.engine.loaded_model import LoadedModel
 
 EPSILON = torch.finfo(torch.float32).eps
 # Units in the last place of a pass in float32, and of one in half precision.

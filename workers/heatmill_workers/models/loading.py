@@ -18,13 +18,13 @@ from heatmill.jobs.model_records import entry_digest
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.engine.head import Head
+from heatmill_workers.engine.introspection.spatial import Search, search
+from heatmill_workers.engine.introspection.tokens import TokenSearch, search_tokens
+from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.engine.machine_faults import check_device, raise_machine_fault
-from heatmill_workers.engine.spatial import Search, search
-from heatmill_workers.engine.tokens import TokenSearch, search_tokens
 from heatmill_workers.models.adapted import prefix
 from heatmill_workers.models.digest import described, digest
 from heatmill_workers.models.heads import with_head
-from heatmill_workers.models.loaded import Built, LoadedModel
 from heatmill_workers.models.proof.inputs import NOISE, proof_images
 from heatmill_workers.models.proof.own_weights import check_values
 from heatmill_workers.models.proof.prove import Subject, laid_out, lay_out, prove, prove_gradients, reading, running

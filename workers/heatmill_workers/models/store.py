@@ -17,8 +17,8 @@ from heatmill.errors import (
     ModelRefused,
     TransientError,
 )
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import machine_fault
-from heatmill_workers.models.loaded import LoadedModel
 from heatmill_workers.models.loading import NO_PROOFS, Proofs, load, pick_device
 from heatmill_workers.models.remote import Localise
 

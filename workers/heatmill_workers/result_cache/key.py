@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from heatmill.catalogue.models import ModelSpec
 from heatmill.schemas import Item, MethodRequest, Plan
 from heatmill.settings import Settings
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.digest import described
-from heatmill_workers.models.loaded import LoadedModel
 
 log = structlog.get_logger()
 

@@ -19,9 +19,9 @@ from heatmill.coordination.rests import count_end, end_rests, is_first_lack
 from heatmill.errors import MachineError, QueueUnavailable, StorageUnavailable, Unconfirmed
 from heatmill.storage.keys import JobId
 from heatmill.storage.write_trial import try_write
-from heatmill_workers.claims import ClaimedShard
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.lease import ClaimedShard
 from heatmill_workers.shard.second_opinion import SecondOpinion
-from heatmill_workers.worker import Worker
 
 RETRY_SECONDS = 5.0
 # Where each attempt is in vain, say on a store that takes small objects only: twice as long each time.

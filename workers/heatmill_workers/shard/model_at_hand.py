@@ -16,9 +16,9 @@ from heatmill.errors import (
     UnknownModel,
 )
 from heatmill.jobs.model_records import entry_digest
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.shard.context import Worker
 from heatmill_workers.shard.second_opinion import SecondOpinion
-from heatmill_workers.worker import Worker
 
 log = structlog.get_logger()
 

@@ -13,18 +13,18 @@ from heatmill.errors import QueueUnavailable, ShardUnfinished, Unconfirmed, Unkn
 from heatmill.images.source_uri import uris_in
 from heatmill.jobs.parts import Part
 from heatmill.schemas import Plan, Row
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import check_device
-from heatmill_workers.models.loaded import LoadedModel
-from heatmill_workers.outputs import Layout
-from heatmill_workers.prepare import Photos
-from heatmill_workers.rows import Answer, Outcome, explain_items
+from heatmill_workers.outputs.layout import Layout
 from heatmill_workers.shard.arriving import ArrivingRows
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.explain import Answer, Outcome, explain_items
+from heatmill_workers.shard.overlap import Behind, ahead, groups
+from heatmill_workers.shard.prefetch import Photos
+from heatmill_workers.shard.result_writer import ResultWriter
 from heatmill_workers.shard.second_opinion import blaming, confirm_rows
 from heatmill_workers.shard.time_budget import TimeBudget
 from heatmill_workers.shard.work import ShardWork
-from heatmill_workers.stages import Behind, ahead, groups
-from heatmill_workers.worker import Worker
-from heatmill_workers.writing import ResultWriter
 
 # Images of one part that go to the explainers together; they cut them into batches that fit the device.
 GROUP_ITEMS = 16

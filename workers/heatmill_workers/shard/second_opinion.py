@@ -25,9 +25,9 @@ from heatmill.coordination.live_workers import others_live
 from heatmill.errors import DeviceUnusable, InternalError, MemoryExhausted, Unconfirmed, WorkerCrashed
 from heatmill.images.decode import NEEDS_MORE_MEMORY
 from heatmill.schemas import Item, Problem, Row
-from heatmill_workers.claims import ClaimedShard
 from heatmill_workers.engine.machine_faults import machine_fault
-from heatmill_workers.worker import Worker
+from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.lease import ClaimedShard
 
 WHOLE_SHARD = "shard"
 # The process, by itself, since its device or its memory failed.

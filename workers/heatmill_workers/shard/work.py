@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from heatmill.jobs.parts import Part, parts_of
 from heatmill.schemas import Item, Plan
 from heatmill.storage.bucket import S3Storage
-from heatmill_workers.claims import ClaimedShard, HeldShard
-from heatmill_workers.committing import ShardCommits
-from heatmill_workers.outputs import Layout, ShardOutputs, SingleObjects
+from heatmill_workers.outputs.layout import Layout, ShardOutputs, SingleObjects
+from heatmill_workers.outputs.tar import ShardTars
+from heatmill_workers.shard.commit import ShardCommits
+from heatmill_workers.shard.lease import ClaimedShard, HeldShard
 from heatmill_workers.shard.second_opinion import SecondOpinion
-from heatmill_workers.shard_tar import ShardTars
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.tokens import TokenSearch, search_tokens
-from heatmill_workers.explainer import explain
+from heatmill_workers.engine.introspection.tokens import TokenSearch, search_tokens
+from heatmill_workers.methods.contract import explain
 from tests.workers.engine.introspection.test_which_token_is_which_patch import (
     CLASS,
     PATCHES,

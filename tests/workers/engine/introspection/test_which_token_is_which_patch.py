@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.tokens import search_tokens
-from heatmill_workers.explainer import Explained, explain
-from heatmill_workers.models.loaded import LoadedModel
+from heatmill_workers.engine.introspection.tokens import search_tokens
+from heatmill_workers.engine.loaded_model import LoadedModel
+from heatmill_workers.methods.contract import Explained, explain
 from tests.workers.small import LABELS, loaded, photos
 
 METHODS = ("attention", "attention_rollout", "attention_gradient")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.models.loaded import Built
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.loading import prepare
 from tests.workers.models.proof.subjects import (
     LABELS,

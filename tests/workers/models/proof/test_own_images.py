@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.prediction import predict
+from heatmill_workers.shard.predict import predict
 from tests.workers.models.proof.subjects import PARAMS, Net, maps, noise, proved, seeded
 
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
+from heatmill_workers.engine.autograd import select, target_logits
 from heatmill_workers.engine.baselines import Answers, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
 from heatmill_workers.engine.deeplift.multipliers import multipliers_and_outputs
-from heatmill_workers.engine.gradients import select, target_logits
+from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_outputs
-from heatmill_workers.models.loaded import LoadedModel
 
 # Largest difference between a plain pass and one of pairs, as a share of the larger logit; more where the model
 # computes in half precision.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import HeatmillError, UnsupportedOperation
+from heatmill_workers.engine.autograd import differentiable, differentiating, select
 
 # The rules register themselves.
 from heatmill_workers.engine.deeplift import (  # noqa: F401
@@ -20,7 +21,6 @@ from heatmill_workers.engine.deeplift import (  # noqa: F401
 from heatmill_workers.engine.deeplift.convolutions import Convolutions
 from heatmill_workers.engine.deeplift.pairs import Pair, changed_in_place, rows_once, sides
 from heatmill_workers.engine.deeplift.register import COMPILED
-from heatmill_workers.engine.gradients import differentiable, differentiating, select
 from heatmill_workers.engine.machine_faults import machine_fault
 
 

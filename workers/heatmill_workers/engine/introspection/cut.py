@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from heatmill_workers.engine.introspection.locality import CHANNELS_FIRST, Reading
-from heatmill_workers.engine.tail import is_wrapped
+from heatmill_workers.engine.introspection.tail import is_wrapped
 
 
 class Place(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, saved_tensors_hooks
 
-from heatmill_workers.engine.attention import Capture, to_themselves
+from heatmill_workers.engine.introspection.attention import Capture, to_themselves
 from heatmill_workers.engine.introspection.cut import tensors
 from heatmill_workers.engine.introspection.graph import multiplies, nodes_below
 from heatmill_workers.engine.introspection.locality import noise

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from heatmill_workers.engine.gradients import NO_GRADIENT
+from heatmill_workers.engine.autograd import NO_GRADIENT
 from heatmill_workers.engine.introspection.cut import Counted, Place, tensors
 from heatmill_workers.engine.introspection.graph import is_cropped, nodes_below, separates
 from heatmill_workers.engine.introspection.locality import Reading, noise, noise_like

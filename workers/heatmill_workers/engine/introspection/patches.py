@@ -18,7 +18,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.engine.attention import Capture, to_themselves
+from heatmill_workers.engine.introspection.attention import Capture, to_themselves
 from heatmill_workers.engine.introspection.locality import (
     ABOVE,
     CHANNELS_FIRST,

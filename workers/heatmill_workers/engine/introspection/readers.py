@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatmill_workers.engine.attention import Capture
+from heatmill_workers.engine.introspection.attention import Capture
 from heatmill_workers.engine.introspection.locality import noise
 
 IMAGES = 4

@@ -8,8 +8,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from heatmill.catalogue.labels import stock_labels
 from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models import digits
-from heatmill_workers.models.loaded import Built
 from heatmill_workers.models.weights import fill, read_weights
 
 # Name to the list of labels.

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelNotOnThisWorker, ModelUnavailable, WeightsUnavailable
-from heatmill_workers.models.loaded import Built
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.oracle import require_agreement
 from heatmill_workers.models.weights import are_of_one_output, fill, read_weights
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelUnavailable
-from heatmill_workers.models.loaded import Built
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.reasons import reason
 from heatmill_workers.models.weights import checked_file
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
-from heatmill_workers.models.loaded import Built
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.oracle import require_agreement
 from heatmill_workers.models.weights import WeightsByName, are_of_one_output, fill, read_weights
 

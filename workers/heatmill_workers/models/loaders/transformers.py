@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import PROBLEM_TYPES, Interpolation, ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelNotOnThisWorker, ModelUnavailable, WeightsUnavailable
-from heatmill_workers.models.loaded import Built
+from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.loaders.timm import of_config
 from heatmill_workers.models.oracle import (
     Disagreement,

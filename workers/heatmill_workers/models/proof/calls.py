@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from heatmill_workers.engine.tail import shape_of
+from heatmill_workers.engine.introspection.tail import shape_of
 
 DRAWS = frozenset(
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import ModelRefused, UnsupportedOperation
-from heatmill_workers.engine.gradients import differentiable, differentiating, gradients
+from heatmill_workers.engine.autograd import differentiable, differentiating, gradients
 from heatmill_workers.engine.machine_faults import machine_fault
 from heatmill_workers.models.adapted import Needs, adapt
 from heatmill_workers.models.proof.comparison import Tolerance

@@ -11,10 +11,10 @@ from heatmill.catalogue.models import ModelSpec
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.models.adapted import Needs, adapt
-from heatmill_workers.models.fusing import fuse
 from heatmill_workers.models.proof.companions import check_companions, decides_inside
 from heatmill_workers.models.proof.comparison import Reference, tolerance
 from heatmill_workers.models.proof.counters import check_counters, numbers
+from heatmill_workers.models.proof.fusing import fuse
 from heatmill_workers.models.proof.generators import generators
 from heatmill_workers.models.proof.gradients import Differentiability, check_gradients, quantised_layer
 from heatmill_workers.models.proof.memory_layout import set_layout, try_channels_last

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from heatmill_workers.engine.tail import is_wrapped, shape_of
+from heatmill_workers.engine.introspection.tail import is_wrapped, shape_of
 from heatmill_workers.models.proof.intervals import (
     ALL,
     ARITHMETIC,

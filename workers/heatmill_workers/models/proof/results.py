@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.engine.tail import LastResults, Tail
+from heatmill_workers.engine.introspection.tail import LastResults, Tail
 from heatmill_workers.models.proof.calls import LOW_PRECISION
 from heatmill_workers.models.proof.intervals import Range, hull
 from heatmill_workers.models.proof.ranges import Ranges, plain_name

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from heatmill_workers.engine.autograd import differentiable, differentiating, gradients
 from heatmill_workers.engine.batching import is_out_of_memory
 from heatmill_workers.engine.double import InDouble, in_double
-from heatmill_workers.engine.gradients import differentiable, differentiating, gradients
 from heatmill_workers.models.proof.inputs import FIRST_PHOTO, NOISE
 from heatmill_workers.models.proof.runs import FAILED
 

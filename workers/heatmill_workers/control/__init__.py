@@ -1,0 +1,1 @@
+"""The control worker: plan, schedule, finish, repair, clean up."""

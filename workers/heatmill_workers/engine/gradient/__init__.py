@@ -1,0 +1,1 @@
+"""Integrals of gradients along paths."""

@@ -1,0 +1,1 @@
+"""What hides parts of a photo, and what is made of the answers."""

@@ -1,0 +1,1 @@
+"""A job's map: features, points, a picture."""

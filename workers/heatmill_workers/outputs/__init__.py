@@ -1,0 +1,1 @@
+"""Where the results of a shard lie, and what they look like."""
