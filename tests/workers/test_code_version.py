@@ -17,7 +17,7 @@ def test_it_is_the_same_as_long_as_the_code_is() -> None:
 def test_every_source_file_of_ours_counts() -> None:
     names = {name for name, _ in sources(OWN_PACKAGES)}
     assert {"heatmill_workers/methods/lime.py", "heatmill_workers/engine/deeplift/pairs.py"} <= names
-    assert {"heatmill_workers/heatmaps.py", "heatmill/images/decode.py"} <= names
+    assert {"heatmill_workers/outputs/heatmap.py", "heatmill/images/decode.py"} <= names
 
 
 @pytest.mark.parametrize("file", ["package_of_one/__init__.py", "package_of_one/inner/deep.py", "module_of_one.py"])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from heatmill.catalogue.labels import STOCK, config_labels, config_problem_type, read_labels, stock_labels
+from heatmill.schemas.vocabulary import Activation
 
 # Its weights come with the workers: what demo and submit explain where nothing else is said.
 BUNDLED_MODEL = "efficientnet_lite0"
@@ -27,8 +28,6 @@ BackgroundEntry = Annotated[
 MAX_BACKGROUND = 100
 
 Channels = tuple[float, float, float]
-# What turns a model's outputs into probabilities.
-Activation = Literal["softmax", "sigmoid", "none"]
 # What transformers calls the problem that a model was trained for; of one label a model may say nothing.
 PROBLEM_TYPES: Mapping[str, Activation] = {"multi_label_classification": "sigmoid", "regression": "none"}
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]

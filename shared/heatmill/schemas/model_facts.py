@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from heatmill.catalogue.models import Activation
-from heatmill.schemas.vocabulary import Schema, Sha256
+from heatmill.schemas.vocabulary import Activation, Schema, Sha256
 
 
 class ModelFacts(Schema):

@@ -10,6 +10,8 @@ Priority = Literal["interactive", "normal", "bulk"]
 Layout = Literal["objects", "webdataset"]
 JobState = Literal["queued", "running", "succeeded", "partly_failed", "failed", "cancelled"]
 Verdict = Literal["ok", "imprecise", "blank"]
+# What turns a model's outputs into probabilities.
+Activation = Literal["softmax", "sigmoid", "none"]
 # Described as arrays: makers of clients, and of tests, trip over tuples.
 Size = Annotated[
     tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatmill.catalogue.models import Activation
 from heatmill.errors import ModelRefused
+from heatmill.schemas.vocabulary import Activation
 from heatmill_workers.models.proof.activation import Ending, see_ending
 from heatmill_workers.shard.predict import predict
 from tests.workers.models.proof.test_activation import as_it_is, exported, traced

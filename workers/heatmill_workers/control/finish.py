@@ -14,6 +14,7 @@ from heatmill.coordination.conditions import note_condition
 from heatmill.coordination.progress import JobProgress
 from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged, StorageUnavailable
 from heatmill.jobs import records
+from heatmill.jobs.damaged import set_aside
 from heatmill.jobs.documents import encode
 from heatmill.jobs.status import job_state, map_status
 from heatmill.schemas import CommitHeader, Counts, Job, MapRequest, Plan, Row
@@ -21,7 +22,6 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage, WriteConflict
 from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
-from heatmill_workers.control.mend import set_aside
 from heatmill_workers.control.parquet import write_tables
 from heatmill_workers.control.plan import HOLD_SECONDS
 from heatmill_workers.control.schedule import Control, is_complete

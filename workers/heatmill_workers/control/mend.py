@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import structlog
 
 from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged
-from heatmill.jobs import documents, records
+from heatmill.jobs import records
+from heatmill.jobs.damaged import readable_plan, set_aside
 from heatmill.jobs.documents import encode
 from heatmill.jobs.planner import as_problem
 from heatmill.jobs.registration import register
@@ -51,16 +52,6 @@ def mend(control: Control, job: JobId) -> None:
         log.warning("a job is opened again, since some of its records are lost", job=str(job))
         _mark_open(control, job)
         storage.delete([keys.final(job)])
-
-
-def set_aside(storage: S3Storage, damaged: RecordDamaged) -> None:
-    """Move a damaged record out of the way, and say so: once, since nobody finds it there again."""
-    log.error("a damaged record is set aside", key=damaged.key, reason=str(damaged))
-    documents.set_aside(storage, damaged.key)
-    job = keys.owner(damaged.key)
-    if damaged.key == keys.job_map(job, "json") and (plan := _plan(storage, job)) is not None:
-        # It is made again where its commit record is not there.
-        storage.delete([keys.commit(job, plan.shards)])
 
 
 def register_mended(control: Control, job: JobId) -> None:
@@ -129,7 +120,7 @@ def end_without_request(control: Control, job: JobId, damaged: RecordDamaged) ->
     """End a job of which nobody knows any more what was asked for; what is done of it stays."""
     log.error("a job ends, since its request is damaged", job=str(job), reason=str(damaged))
     storage = control.storage
-    plan, found = _plan(storage, job), records.committed(storage, job)
+    plan, found = readable_plan(storage, job), records.committed(storage, job)
     counts = Counts(
         total=found.succeeded + found.failed, succeeded=found.succeeded, failed=found.failed, cached=found.cached
     )
@@ -160,17 +151,9 @@ def _end_of(storage: S3Storage, job: JobId) -> Job | None:
         return None
 
 
-def _plan(storage: S3Storage, job: JobId) -> Plan | None:
-    try:
-        return records.load_plan(storage, job)
-    except RecordDamaged as error:
-        set_aside(storage, error)
-        return None
-
-
 def _is_sound(storage: S3Storage, job: JobId, final: Job) -> bool:
     """Whether the records of a job that is over are those that its end counted."""
-    plan = _plan(storage, job)
+    plan = readable_plan(storage, job)
     headers = list(_headers(storage, job))
     counted = (sum(header.succeeded for header in headers), sum(header.failed for header in headers))
     if counted != (final.counts.succeeded, final.counts.failed):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from heatmill.catalogue.models import Activation
+from heatmill.schemas.vocabulary import Activation
 
 Outputs = Literal["logits", "log-probabilities", "probabilities", "values"]
 Quantity = Literal["logit", "log-probability", "probability", "value"]

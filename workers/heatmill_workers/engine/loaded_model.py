@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from heatmill.catalogue.models import CAPABILITIES, Activation, Preprocessing
+from heatmill.catalogue.models import CAPABILITIES, Preprocessing
 from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill.schemas import ModelFacts
+from heatmill.schemas.vocabulary import Activation
 from heatmill_workers.engine.batching import BatchSizes
+from heatmill_workers.engine.dense_parts import dense_parts
+from heatmill_workers.engine.forward_pass import ForwardPass
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.introspection.spatial import Cut
 from heatmill_workers.engine.introspection.tokens import Tokens
-from heatmill_workers.engine.passes import ForwardPass
-from heatmill_workers.models.digest import dense_parts
 
 
 @dataclass(frozen=True)

@@ -4,49 +4,17 @@ The logits of the pass that predicts are those whose gradients saliency and Grad
 that pass keeps its graph until their gradients are taken, and no method makes another.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
 from torch import Tensor
 
 from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.autograd import differentiable, differentiating, gradients, select
+from heatmill_workers.engine.autograd import differentiable, differentiating
+from heatmill_workers.engine.forward_pass import ForwardPass, Origin
 from heatmill_workers.engine.introspection.spatial import logits_above
-
-if TYPE_CHECKING:
-    from heatmill_workers.engine.loaded_model import LoadedModel
-
-Origin = Literal["image", "map"]
+from heatmill_workers.engine.loaded_model import LoadedModel
 
 
-@dataclass(frozen=True, eq=False)
-class ForwardPass:
-    """A pass of some images.
-
-    Args:
-        images: (N, 3, H, W), as they were given.
-        logits: (N, K), with a graph down to the origins.
-        origins: Where gradients can be taken: the images as a leaf, the model's last spatial map (N, C, h, w).
-    """
-
-    images: Tensor
-    logits: Tensor
-    origins: dict[Origin, Tensor]
-
-    def gradients(self, targets: Tensor, of: Origin) -> Tensor:
-        """Gradient of each image's target logit at an origin, in its shape. Rows do not mix, as logits do not."""
-        chosen = select(self.logits, targets).sum()
-        (found,) = gradients(chosen, [self.origins[of]], keep=True)
-        return found
-
-    def serves(self, images: Tensor, origin: Origin) -> bool:
-        """Whether it is a pass of these very images, and its graph reaches the origin."""
-        same = self.images.data_ptr() == images.data_ptr() and self.images.shape == images.shape
-        return same and origin in self.origins
-
-
-def forward_pass(model: "LoadedModel", images: Tensor, *origins: Origin) -> ForwardPass:
+def forward_pass(model: LoadedModel, images: Tensor, *origins: Origin) -> ForwardPass:
     """The pass that was kept of these images, or a new one.
 
     Args:

@@ -36,8 +36,8 @@ from heatmill.catalogue.catalogue import Passes
 from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnknownMethod, UnsupportedOperation
 from heatmill.schemas import Verdict
+from heatmill_workers.engine.forward_pass import Origin
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.passes import Origin
 from heatmill_workers.engine.rounding import EPSILON, OF_FEW, Change
 
 EXPLAINERS = "heatmill_workers.methods"

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from heatmill.catalogue.models import Activation, ModelSpec, given_labels
+from heatmill.catalogue.models import ModelSpec, given_labels
 from heatmill.errors import ModelRefused, ModelUnavailable, UnsupportedOperation
+from heatmill.schemas.vocabulary import Activation
 from heatmill_workers.engine.head import Head
 from heatmill_workers.models.proof.activation import CLOSE_IN_HALF, Ending, FinalActivation, Name, see_ending
 

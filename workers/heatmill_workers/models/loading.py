@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heatmill.catalogue.models import Activation, ModelSpec, spec_labels
+from heatmill.catalogue.models import ModelSpec, spec_labels
 from heatmill.errors import ModelRefused, ModelUnavailable
 from heatmill.jobs.model_records import entry_digest
 from heatmill.schemas import ModelFacts
+from heatmill.schemas.vocabulary import Activation
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.introspection.spatial import Search, search

@@ -8,12 +8,12 @@ import structlog
 from heatmill.coordination.shard_set import Committed
 from heatmill.errors import ClaimLost, QueueUnavailable, RecordDamaged
 from heatmill.jobs import records
+from heatmill.jobs.damaged import set_aside
 from heatmill.jobs.parts import Part
 from heatmill.schemas import CommitHeader, Job, Row
 from heatmill.storage import keys
 from heatmill.storage.bucket import WriteConflict
 from heatmill.storage.keys import CommitName, ShardId
-from heatmill_workers.control.mend import set_aside
 from heatmill_workers.shard.context import Worker
 from heatmill_workers.shard.lease import ClaimedShard, HeldShard
 

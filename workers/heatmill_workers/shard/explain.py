@@ -26,8 +26,8 @@ from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.engine.passes import forward_pass
-from heatmill_workers.job_maps.features import Placed, place
 from heatmill_workers.methods.contract import Explained, explain, explainer, register
+from heatmill_workers.shard.feature_vector import Placed, place
 from heatmill_workers.shard.predict import Prediction, predict, predict_with_features, scores, target
 from heatmill_workers.shard.prefetch import Prepared, Recalled, Unprepared
 

@@ -22,13 +22,13 @@ from heatmill.errors import (
 from heatmill.images import ImageLimits
 from heatmill.images.source_uri import SourceRules
 from heatmill.jobs import records
+from heatmill.jobs.damaged import set_aside
 from heatmill.jobs.planner import lost_items
 from heatmill.schemas import Item, Plan
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
-from heatmill_workers.control.mend import set_aside
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import machine_fault, raise_machine_fault
 from heatmill_workers.job_maps.build import MapWork, give_up, make_map

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from heatmill.errors import ModelRefused, ModelUnavailable
-from heatmill_workers.models.digest import dense_parts
+from heatmill_workers.engine.dense_parts import dense_parts
 
 Fingerprint = dict[str, tuple[float, float]]
 
