@@ -49,7 +49,7 @@ format: setup   ## format and repair what can be repaired
 
 methods: setup   ## write what is made from code: methods.json, models.json, the labels and openapi.json
 	$(BIN)/python -m heatmill_workers.export
-	$(BIN)/python -m heatmill_api.http.openapi
+	$(BIN)/python -m heatmill_api
 
 lock: setup   ## requirements.lock from pyproject.toml, keeping versions that still fit
 	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --no-annotate -q -o requirements.lock

@@ -19,8 +19,9 @@ from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.errors import HeatmillError
 from heatmill.images.source_uri import SourceRules
 from heatmill.settings import Settings
+from heatmill_api.http.body import checked, read_json
 from heatmill_api.jobs.form import FormRequest
-from heatmill_api.jobs.parse import checked, read_json, read_submission
+from heatmill_api.jobs.parse import read_submission
 from heatmill_api.jobs.validate import resolve
 from heatmill_api.views.uploads import UploadsRequest
 

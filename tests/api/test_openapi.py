@@ -8,14 +8,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from heatmill_api.http.openapi import COPY, write_copy
+from heatmill_api.__main__ import COPY, write_copy
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_copy_is_up_to_date(app: Flask, tmp_path: Path) -> None:
     write_copy(app, tmp_path / "now.json")
-    assert (tmp_path / "now.json").read_text() == (ROOT / COPY).read_text(), "run python -m heatmill_api.http.openapi"
+    assert (tmp_path / "now.json").read_text() == (ROOT / COPY).read_text(), "run python -m heatmill_api"
 
 
 def test_the_document_is_valid(client: FlaskClient) -> None:

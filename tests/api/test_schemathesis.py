@@ -23,9 +23,9 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
+from heatmill_api.__main__ import COPY
 from heatmill_api.app import create_app
 from heatmill_api.context import Services
-from heatmill_api.http.openapi import COPY
 
 KEY = "made-up"
 EXAMPLES = 10

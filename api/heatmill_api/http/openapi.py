@@ -1,42 +1,15 @@
-"""The OpenAPI document. `python -m heatmill_api.http.openapi` writes the committed copy."""
+"""The OpenAPI document."""
 
 import json
-import sys
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, redirect
+from flask import Response, redirect
 from flask_openapi3.openapi import OpenAPI
 from pydantic.json_schema import models_json_schema
 from werkzeug.wrappers import Response as AnyResponse
 
-from heatmill.schemas import Job, JobPage, JobRequest, ResultPage, ValidRequest
-from heatmill.schemas.feature_map import JobMap
-from heatmill_api.http.problems import RequestProblem
-from heatmill_api.http.routing import REF
-from heatmill_api.views import catalogue, health, uploads
-
-COPY = Path("docs/openapi.json")
-MODELS = (
-    RequestProblem,
-    JobRequest,
-    Job,
-    JobPage,
-    ValidRequest,
-    ResultPage,
-    JobMap,
-    uploads.UploadRequest,
-    uploads.UploadsRequest,
-    uploads.Upload,
-    uploads.Uploads,
-    catalogue.MethodView,
-    catalogue.MethodList,
-    catalogue.ModelList,
-    catalogue.ModelDetail,
-    health.Liveness,
-    health.Readiness,
-)
+from heatmill_api.http.routing import DOCUMENTED, REF
 
 
 def serve_document(app: OpenAPI) -> None:
@@ -57,18 +30,12 @@ def document_text(app: OpenAPI) -> str:
     """The document as it is served and committed."""
     found = deepcopy(app.api_doc)
     # flask-openapi3 keeps only what its own model of a schema knows; pydantic's own schemas are whole.
-    _, schemas = models_json_schema([(model, "validation") for model in MODELS], ref_template=REF)
+    _, schemas = models_json_schema([(model, "validation") for model in DOCUMENTED.values()], ref_template=REF)
     found["components"]["schemas"] = schemas["$defs"]
     for path in found["paths"].values():
         for operation in path.values():
             _tidy(operation)
     return json.dumps(found, indent=1, sort_keys=True) + "\n"
-
-
-def write_copy(app: Flask, path: Path) -> None:
-    """Write the committed copy."""
-    with app.test_client() as client:
-        path.write_bytes(client.get("/openapi.json").data)
 
 
 def _tidy(operation: dict[str, Any]) -> None:
@@ -83,14 +50,3 @@ def _tidy(operation: dict[str, Any]) -> None:
         schema.update(*kinds)
         if schema.get("default", "") is None:
             del schema["default"]
-
-
-def main() -> None:
-    """Write the copy to where the first argument says, or to `docs/openapi.json`."""
-    from heatmill_api.wsgi import app
-
-    write_copy(app, Path(sys.argv[1]) if len(sys.argv) > 1 else COPY)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
 """Blueprints, the app object, and how a route is documented. Only this and `openapi` know flask-openapi3."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -17,8 +18,11 @@ from heatmill_api.http.auth import require_key
 from heatmill_api.http.problems import RequestProblem, invalid_query
 
 Responses = dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None]
+Answer = type[BaseModel] | dict[Any, Any] | None
 REF = "#/components/schemas/{model}"
 VERSION = "1"
+# Models that routes name, by the names of their schemas.
+DOCUMENTED: dict[str, type[BaseModel]] = {}
 
 
 class Parameters(BaseModel):
@@ -99,13 +103,19 @@ def register(app: OpenAPI, blueprint: APIBlueprint) -> None:
         app.paths[path] = before[path].model_copy(update=methods)
 
 
+def answers(known: Mapping[int, Answer], *faults: int) -> Responses:
+    """The documentation of what a route answers.
+
+    Args:
+        known: By status: a model of the JSON, None where there is no body, or the documentation itself.
+        *faults: Statuses of problems.
+    """
+    return {**{status: _documented(status, answer) for status, answer in known.items()}, **problems(*faults)}
+
+
 def problems(*statuses: int) -> Responses:
     """The documentation of error answers."""
-    schema = {"$ref": REF.format(model=RequestProblem.__name__)}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": {"schema": schema}}}
-        for status in statuses
-    }
+    return {status: _content(status, "application/problem+json", RequestProblem) for status in statuses}
 
 
 def body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -115,7 +125,8 @@ def body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def ref(model: type[BaseModel]) -> dict[str, Any]:
-    """A reference to a model's schema."""
+    """A reference to a model's schema, which stands in the document from now on."""
+    DOCUMENTED[model.__name__] = model
     return {"$ref": REF.format(model=model.__name__)}
 
 
@@ -123,6 +134,14 @@ def header(name: str, description: str) -> dict[str, Any]:
     """The documentation of a request header that the view reads by itself."""
     schema = {"type": "string", "maxLength": 255}
     return {"parameters": [{"name": name, "in": "header", "description": description, "schema": schema}]}
+
+
+def _documented(status: int, answer: Answer) -> dict[Any, Any] | None:
+    return _content(status, "application/json", answer) if isinstance(answer, type) else answer
+
+
+def _content(status: int, media_type: str, model: type[BaseModel]) -> dict[str, Any]:
+    return {"description": HTTPStatus(status).phrase, "content": {media_type: {"schema": ref(model)}}}
 
 
 def _name_of_view(name: str, path: str, method: str) -> str:

@@ -10,6 +10,7 @@ from werkzeug.formparser import FormDataParser, MultiPartParser
 from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
 from heatmill.printable import printable
 from heatmill.schemas.json_pointer import pointer
+from heatmill_api.http.body import too_much_json
 from heatmill_api.http.part_names import check_no_file, file_name
 from heatmill_api.http.problems import faulty
 
@@ -123,11 +124,6 @@ def named_files(request: Request, max_files: int) -> dict[str, FileStorage]:
     if faults := faults or list(_name_faults(named)):
         raise faulty(faults)
     return {name: files[numbers[0]] for name, numbers in named.items()}
-
-
-def too_much_json(limit: int) -> TooLarge:
-    """The error for a request that lists too much."""
-    return TooLarge(f"the JSON has more than {limit:,} bytes, the limit; list more items in a manifest, as `source`")
 
 
 def _faults(request: Request) -> Iterator[dict[str, object]]:

@@ -24,7 +24,7 @@ from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_api.context import Services, known, services
 from heatmill_api.http.responses import job_reply
-from heatmill_api.http.routing import JobPath, header, problems, versioned
+from heatmill_api.http.routing import JobPath, answers, header, versioned
 from heatmill_api.jobs.parse import Submission
 from heatmill_api.jobs.submit import idempotency_key, retried_before, submitted
 
@@ -32,7 +32,7 @@ api = versioned("lifecycle", "jobs")
 log = structlog.get_logger()
 
 
-@api.post("/jobs/<string:job>:cancel", responses={202: Job, **problems(404, 409, 503)})
+@api.post("/jobs/<string:job>:cancel", responses=answers({202: Job}, 404, 409, 503))
 def cancel_job(path: JobPath) -> Response:
     """Stop a job within one batch. What is done stays; a job that is cancelled already is as it was."""
     here, job = services(), known(path.job)
@@ -54,7 +54,7 @@ def cancel_job(path: JobPath) -> Response:
 
 @api.post(
     "/jobs/<string:job>:retry",
-    responses={202: Job, **problems(404, 409, 422, 503)},
+    responses=answers({202: Job}, 404, 409, 422, 503),
     openapi_extensions=header("Idempotency-Key", "The same key gives the same new job; 1 to 255 visible ASCII."),
 )
 def retry_job(path: JobPath) -> Response:
@@ -83,7 +83,7 @@ def retry_job(path: JobPath) -> Response:
     return submitted(Submission(again), key)
 
 
-@api.delete("/jobs/<string:job>", responses={204: None, **problems(404, 409, 503)})
+@api.delete("/jobs/<string:job>", responses=answers({204: None}, 404, 409, 503))
 def delete_job(path: JobPath) -> Response:
     """Delete a job that is done, with its results. Uploaded images stay, since other jobs may name them."""
     here, job = services(), known(path.job)

@@ -16,7 +16,7 @@ from heatmill.storage.keys import JOB_PATTERN
 from heatmill_api.context import Services, job_id, services, tenant
 from heatmill_api.http.damage import ask_for_repair
 from heatmill_api.http.responses import bad_page_token, linked, page_token, read_page_token, reply
-from heatmill_api.http.routing import Parameters, problems, versioned
+from heatmill_api.http.routing import Parameters, answers, versioned
 
 ENTRY = re.compile(f"[0-9]{{17}}:{JOB_PATTERN}")
 METADATA = "metadata."
@@ -49,7 +49,7 @@ class ListQuery(Parameters):
         return self.state in (None, job.state) and wanted.items() <= job.metadata.items()
 
 
-@api.get("/jobs", responses={200: JobPage, **problems(422, 503)})
+@api.get("/jobs", responses=answers({200: JobPage}, 422, 503))
 def list_jobs(query: ListQuery) -> Response:
     """List jobs, newest first.
 

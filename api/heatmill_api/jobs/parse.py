@@ -6,20 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Request
-from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from heatmill.schemas import JobRequest
 from heatmill.schemas.item_ids import free_id, name_fault
 from heatmill.schemas.json_pointer import pointer
 from heatmill.settings import Settings
-from heatmill_api.http.problems import faulty, invalid_body
+from heatmill_api.http.body import checked, read_json
+from heatmill_api.http.problems import faulty
 from heatmill_api.http.strict_json import parse_object
-from heatmill_api.jobs.form import check_parts, named_files, request_part, too_much_json
+from heatmill_api.jobs.form import check_parts, named_files, request_part
 
 FORM = "multipart/form-data"
-JSON = "application/json"
 READ_BYTES = 1 << 20
 
 
@@ -48,46 +46,6 @@ def read_submission(request: Request, settings: Settings) -> Submission:
     body = parse_object(request_part(request, settings.max_json_bytes))
     _name_uploads(body, digests)
     return Submission(_job_request(body), {digests[name]: file for name, file in files.items()})
-
-
-def read_json(request: Request, settings: Settings, *others: str) -> dict[str, Any]:
-    """A request's body as a JSON object.
-
-    Args:
-        request: The request.
-        settings: Have the limit.
-        others: Content types that are read elsewhere, for the message.
-
-    Raises:
-        MalformedRequest, InvalidRequest: It is none.
-        TooLarge: More bytes than the limit; they are not read.
-    """
-    if request.mimetype != JSON:
-        raise UnsupportedMediaType(
-            f"send the body as {' or '.join((JSON, *others))}, not {request.mimetype or 'nothing'}"
-        )
-    limit = settings.max_json_bytes
-    limit = request.max_content_length = min(limit, request.max_content_length or limit)
-    try:
-        data = request.get_data(cache=False)
-    except RequestEntityTooLarge as error:
-        raise too_much_json(limit) from error
-    # Of a chunked body Werkzeug reads as much as the limit allows, and says nothing of the rest.
-    if request.content_length is None and len(data) >= limit:
-        raise too_much_json(limit)
-    return parse_object(data)
-
-
-def checked(model: type[BaseModel], body: Mapping[str, Any]) -> Any:
-    """A body as its model.
-
-    Raises:
-        InvalidRequest: It does not fit.
-    """
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        raise invalid_body(error, body) from error
 
 
 def _job_request(body: Mapping[str, Any]) -> JobRequest:

@@ -9,9 +9,10 @@ from heatmill.jobs.status import read_job
 from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
 from heatmill.storage.keys import JobId
 from heatmill_api.context import known, services
+from heatmill_api.http.body import JSON
 from heatmill_api.http.responses import job_reply, reply
-from heatmill_api.http.routing import JobPath, Parameters, body, header, problems, ref, versioned
-from heatmill_api.jobs.parse import FORM, JSON, read_submission
+from heatmill_api.http.routing import JobPath, Parameters, answers, body, header, ref, versioned
+from heatmill_api.jobs.parse import FORM, read_submission
 from heatmill_api.jobs.submit import idempotency_key, resolved, submitted
 
 # Short at first: a single image is done in a few times this.
@@ -41,7 +42,7 @@ class WaitQuery(Parameters):
 
 @api.post(
     "/jobs",
-    responses={200: ValidRequest, 202: Job, **problems(400, 409, 413, 415, 422, 503)},
+    responses=answers({200: ValidRequest, 202: Job}, 400, 409, 413, 415, 422, 503),
     openapi_extensions=body({JSON: ref(JobRequest), FORM: FORM_SCHEMA})
     | header("Idempotency-Key", "The same key with the same body gives the same job; 1 to 255 visible ASCII."),
 )
@@ -58,7 +59,7 @@ def submit_job() -> Response:
     return submitted(submission, key)
 
 
-@api.get("/jobs/<string:job>", responses={200: Job, **problems(404, 422, 503)})
+@api.get("/jobs/<string:job>", responses=answers({200: Job}, 404, 422, 503))
 def get_job(path: JobPath, query: WaitQuery) -> Response:
     """Read a job's state and counts."""
     job = known(path.job)

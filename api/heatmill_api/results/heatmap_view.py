@@ -18,7 +18,7 @@ from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
 from heatmill_api.context import Services, known, services
-from heatmill_api.http.routing import JobPath, Parameters, problems, versioned
+from heatmill_api.http.routing import JobPath, Parameters, answers, versioned
 
 PNG, JPEG = "image/png", "image/jpeg"
 # What a heatmap is shown at over its photo, where no size is asked for.
@@ -58,7 +58,7 @@ PREVIEW = {"description": "The preview.", "content": {JPEG: {"schema": {"type": 
 
 @api.get(
     "/jobs/<string:job>/results/<item:item>/<string:method>/heatmap.png",
-    responses={200: PICTURE, **problems(404, 422, 503)},
+    responses=answers({200: PICTURE}, 404, 422, 503),
 )
 def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:
     """Get a heatmap as PNG, by itself or laid over its photo."""
@@ -74,7 +74,7 @@ def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:
 
 @api.get(
     "/jobs/<string:job>/results/<item:item>/<string:method>/preview.jpg",
-    responses={200: PREVIEW, **problems(404, 422, 503)},
+    responses=answers({200: PREVIEW}, 404, 422, 503),
 )
 def get_preview(path: PicturePath, query: PreviewQuery) -> Response:
     """Get what the model saw of an item's image, at most 512 pixels a side; the same for all methods."""

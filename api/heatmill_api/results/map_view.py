@@ -12,7 +12,7 @@ from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
 from heatmill_api.context import Services, known, services
 from heatmill_api.http.responses import reply
-from heatmill_api.http.routing import JobPath, problems, versioned
+from heatmill_api.http.routing import JobPath, answers, versioned
 
 PNG = "image/png"
 PICTURE = {"description": "The map.", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}
@@ -20,7 +20,7 @@ PICTURE = {"description": "The map.", "content": {PNG: {"schema": {"type": "stri
 api = versioned("maps", "results")
 
 
-@api.get("/jobs/<string:job>/map", responses={200: JobMap, **problems(404, 422, 503)})
+@api.get("/jobs/<string:job>/map", responses=answers({200: JobMap}, 404, 422, 503))
 def get_map(path: JobPath) -> Response:
     """Read how a job's map was made, and where its files are.
 
@@ -33,7 +33,7 @@ def get_map(path: JobPath) -> Response:
     return reply(made.model_copy(update={"urls": urls}))
 
 
-@api.get("/jobs/<string:job>/map.png", responses={200: PICTURE, **problems(404, 422, 503)})
+@api.get("/jobs/<string:job>/map.png", responses=answers({200: PICTURE}, 404, 422, 503))
 def get_map_picture(path: JobPath) -> Response:
     """Get a job's map as a picture: a point per image, coloured by the class that the model predicts."""
     here, job = services(), known(path.job)

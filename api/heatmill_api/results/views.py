@@ -15,7 +15,7 @@ from heatmill.storage.presign import Signer
 from heatmill_api.context import Services, known, services
 from heatmill_api.http.damage import repaired
 from heatmill_api.http.responses import bad_page_token, page_token, read_page_token, reply
-from heatmill_api.http.routing import JobPath, Parameters, problems, ref, versioned
+from heatmill_api.http.routing import JobPath, Parameters, answers, ref, versioned
 from heatmill_api.results.cursor import Place, Walk
 
 JSON_LINES = "application/jsonl"
@@ -53,7 +53,7 @@ ROWS = {
 }
 
 
-@api.get("/jobs/<string:job>/results", responses={200: ROWS, **problems(404, 422, 503)})
+@api.get("/jobs/<string:job>/results", responses=answers({200: ROWS}, 404, 422, 503))
 def list_results(path: JobPath, query: ResultsQuery) -> Response:
     """Read results, while the job runs too.
 

@@ -12,7 +12,7 @@ from heatmill.jobs.model_records import load_newest_facts
 from heatmill.schemas import ModelFacts, Schema, Size
 from heatmill_api.context import services
 from heatmill_api.http.responses import reply
-from heatmill_api.http.routing import NamePath, problems, versioned
+from heatmill_api.http.routing import NamePath, answers, versioned
 
 api = versioned("catalogue", "catalogue")
 
@@ -58,13 +58,13 @@ class ModelDetail(ModelView):
     )
 
 
-@api.get("/methods", responses={200: MethodList})
+@api.get("/methods", responses=answers({200: MethodList}))
 def list_methods() -> Response:
     """List the methods, their params as JSON Schema."""
     return reply(MethodList(methods=tuple(_method(method) for method in services().catalogue.methods)))
 
 
-@api.get("/methods/<string:name>", responses={200: MethodView, **problems(404)})
+@api.get("/methods/<string:name>", responses=answers({200: MethodView}, 404))
 def get_method(path: NamePath) -> Response:
     """Read one method."""
     try:
@@ -73,13 +73,13 @@ def get_method(path: NamePath) -> Response:
         raise NotFound(str(error)) from error
 
 
-@api.get("/models", responses={200: ModelList})
+@api.get("/models", responses=answers({200: ModelList}))
 def list_models() -> Response:
     """List the models, and which methods each supports."""
     return reply(ModelList(models=tuple(ModelView(**_model(model)) for model in services().catalogue.models)))
 
 
-@api.get("/models/<string:name>", responses={200: ModelDetail, **problems(404, 503)})
+@api.get("/models/<string:name>", responses=answers({200: ModelDetail}, 404, 503))
 def get_model(path: NamePath) -> Response:
     """Read one model, its labels in the order of its classes, and what its proof found."""
     try:

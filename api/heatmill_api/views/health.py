@@ -15,7 +15,7 @@ from heatmill.storage.write_trial import try_write
 from heatmill_api.context import Services, WriteTrial, services
 from heatmill_api.http.problems import unavailable
 from heatmill_api.http.responses import reply
-from heatmill_api.http.routing import unversioned
+from heatmill_api.http.routing import answers, unversioned
 
 # Between two writes that try the store, in one process.
 TRIAL_SECONDS = 10.0
@@ -55,13 +55,13 @@ class Readiness(Schema):
     storage: StorageHealth
 
 
-@api.get("/livez", responses={200: Liveness})
+@api.get("/livez", responses=answers({200: Liveness}))
 def livez() -> Response:
     """Say that this process lives."""
     return reply(Liveness())
 
 
-@api.get("/readyz", responses={200: Readiness, 503: Readiness})
+@api.get("/readyz", responses=answers({200: Readiness, 503: Readiness}))
 def readyz() -> Response:
     """Say whether the object store answers, and whether Redis takes messages."""
     here = services()

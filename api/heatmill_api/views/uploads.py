@@ -15,9 +15,9 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.presigned_upload import Promised
 from heatmill_api.context import Services, services, tenant
+from heatmill_api.http.body import JSON, checked, read_json
 from heatmill_api.http.responses import reply
-from heatmill_api.http.routing import body, problems, ref, versioned
-from heatmill_api.jobs.parse import JSON, checked, read_json
+from heatmill_api.http.routing import answers, body, ref, versioned
 
 MAX_UPLOADS = 1000
 READERS = 16
@@ -61,13 +61,19 @@ class Uploads(Schema):
 
 @api.post(
     "/uploads",
-    responses={
-        200: {
-            "description": "`Uploads` for many images, `Upload` for a single one.",
-            "content": {JSON: {"schema": {"anyOf": [ref(Uploads), ref(Upload)]}}},
+    responses=answers(
+        {
+            200: {
+                "description": "`Uploads` for many images, `Upload` for a single one.",
+                "content": {JSON: {"schema": {"anyOf": [ref(Uploads), ref(Upload)]}}},
+            }
         },
-        **problems(400, 413, 415, 422, 503),
-    },
+        400,
+        413,
+        415,
+        422,
+        503,
+    ),
     openapi_extensions=body({JSON: {"anyOf": [ref(UploadsRequest), ref(UploadRequest)]}}),
 )
 def create_uploads() -> Response:
