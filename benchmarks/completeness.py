@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loaders import torchvision
 from heatmill_workers.models.loaders.transformers import Logits
 from heatmill_workers.models.loading import load, prepare

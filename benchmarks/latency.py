@@ -17,7 +17,7 @@ from benchmarks.service import Service, jpegs, service
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.schemas import MethodRequest
-from heatmill_workers.methods.contract import explain
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import pick_device
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard.predict import predict

@@ -20,7 +20,8 @@ from benchmarks import references
 from benchmarks.limits import Bare, bare
 from benchmarks.references import Values
 from benchmarks.subjects import Subject, subjects
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 
 Row = dict[str, Any]
 Reference = Callable[[nn.Module, Tensor, int], Values]

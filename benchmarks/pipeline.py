@@ -21,7 +21,7 @@ from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.images import ImageLimits, decode
 from heatmill.schemas import MethodRequest
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import explain
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import pick_device
 from heatmill_workers.models.preprocessing import preprocess
 from heatmill_workers.models.store import ModelStore

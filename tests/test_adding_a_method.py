@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from heatmill_workers import methods as explainers
-from heatmill_workers.methods.contract import register
+from heatmill_workers.methods.registry import register
 
 PAGE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"
 METHOD, TEST = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

@@ -9,7 +9,8 @@ from benchmarks.completeness import METHODS, TIMM, TORCHVISION, TRANSFORMERS, ca
 from benchmarks.layers import HEADING
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import TOLERATED_ERROR
 
 GOAL = 0.01

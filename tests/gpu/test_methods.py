@@ -9,7 +9,9 @@ import torch
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained, explain, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import register
 from heatmill_workers.models.loading import pick_device, prepare
 from tests.workers.small import CPU, LABELS, architecture, photos, small_vit
 

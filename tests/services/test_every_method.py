@@ -31,7 +31,9 @@ from heatmill.local.stack import Stack
 from heatmill.schemas import Row
 from heatmill.schemas.feature_map import JobMap
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import register
 from heatmill_workers.models import digits, train_digits
 from heatmill_workers.models.loading import load, pick_device
 from heatmill_workers.models.preprocessing import preprocess

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loaders.transformers import Logits
 from tests.workers.small import LABELS, loaded, photos, small_vit
 

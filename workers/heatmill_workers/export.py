@@ -19,7 +19,8 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.introspection.spatial import find_cut
 from heatmill_workers.engine.introspection.tokens import find_tokens
 from heatmill_workers.engine.loaded_model import capabilities
-from heatmill_workers.methods.contract import Explainer, register
+from heatmill_workers.methods.contract import Explainer
+from heatmill_workers.methods.registry import register
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaders import bundled, torchvision
 from heatmill_workers.models.loading import load

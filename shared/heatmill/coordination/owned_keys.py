@@ -1,6 +1,6 @@
 """Every key of Redis that has no time to live, and who takes it away: what nobody owns would stay for ever.
 
-A test holds this table against what a service leaves behind (`tests/workers/test_leaks.py`).
+A test holds this table against what a service leaves behind (`tests/workers/control/test_leaks.py`).
 """
 
 import re

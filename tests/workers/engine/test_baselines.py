@@ -12,7 +12,8 @@ from heatmill_workers.engine.baselines import background
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaders import bundled
 from tests.workers.small import photos, small_resnet

@@ -15,7 +15,8 @@ from torch.nn import functional
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import ModelSpec
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models import digits, train_digits
 from heatmill_workers.models.loading import load
 from tests.workers.small import CPU

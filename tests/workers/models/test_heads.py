@@ -16,7 +16,8 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelRefused, ModelUnavailable, UnsupportedOperation
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.digest import digest
 from heatmill_workers.models.loading import load, prepare
 from heatmill_workers.shard.predict import predict, predict_with_features

@@ -17,7 +17,9 @@ from heatmill.catalogue.labels import config_labels
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation, WeightsUnavailable
 from heatmill_workers.engine.head import Head
-from heatmill_workers.methods.contract import Explained, explain, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import register
 from heatmill_workers.models.loading import load
 from tests.workers.small import CPU, LABELS, architecture, photos, small_resnet
 from tests.workers.vits import of_transformers

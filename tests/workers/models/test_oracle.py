@@ -15,7 +15,8 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.engine.perturbation.segments import as_photos
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loaders import timm as timm_loader
 from heatmill_workers.models.loaders import torchvision as torchvision_loader
 from heatmill_workers.models.loaders.transformers import preprocessing_of

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelNotOnThisWorker, ModelRefused
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.preprocessing import preprocess
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard.predict import predict

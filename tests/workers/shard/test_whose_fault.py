@@ -19,7 +19,8 @@ from heatmill.images import decode_reduced
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Attributions, Explainer, register
+from heatmill_workers.methods.contract import Attributions, Explainer
+from heatmill_workers.methods.registry import register
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard.commit import ShardCommits
 from heatmill_workers.shard.context import Worker

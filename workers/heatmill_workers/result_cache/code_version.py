@@ -9,7 +9,7 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
-from heatmill_workers.methods.contract import register
+from heatmill_workers.methods.registry import register
 
 # Decoding lies in the shared package.
 OWN_PACKAGES = frozenset({"heatmill", "heatmill_workers"})

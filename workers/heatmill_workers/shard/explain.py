@@ -26,7 +26,9 @@ from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.engine.passes import forward_pass
-from heatmill_workers.methods.contract import Explained, explain, explainer, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import explainer, register
 from heatmill_workers.shard.feature_vector import Placed, place
 from heatmill_workers.shard.predict import Prediction, predict, predict_with_features, scores, target
 from heatmill_workers.shard.prefetch import Prepared, Recalled, Unprepared

@@ -19,7 +19,7 @@ from heatmill_workers.engine.head import Quantity
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.job_maps.features import store_features
-from heatmill_workers.methods.contract import explainer
+from heatmill_workers.methods.registry import explainer
 from heatmill_workers.outputs.heatmap import encode_array, render
 from heatmill_workers.outputs.layout import NOWHERE, Files, Layout
 from heatmill_workers.shard.explain import Answer, Outcome

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.deeplift.multipliers import multipliers
 from tests.workers.engine.deeplift.modules import BODIES, Net, layer_norms_without_biases, put_into_a_constant, tokens
-from tests.workers.engine.test_gradients import levit
+from tests.workers.engine.test_autograd import levit
 from tests.workers.small import photos
 
 TARGETS = torch.tensor([0, 3, 4])

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.introspection.tokens import TokenSearch, search_tokens
-from heatmill_workers.methods.contract import explain
+from heatmill_workers.methods.explain import explain
 from tests.workers.engine.introspection.test_which_token_is_which_patch import (
     CLASS,
     PATCHES,

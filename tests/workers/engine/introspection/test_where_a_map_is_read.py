@@ -12,7 +12,8 @@ from torch.nn import functional
 from heatmill.errors import ModelUnavailable, UnsupportedOperation
 from heatmill_workers.engine.introspection.locality import Reading
 from heatmill_workers.engine.introspection.spatial import Search, search
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from tests.workers.small import LABELS, loaded, photos
 
 SIDE = 64

@@ -13,7 +13,8 @@ from torch.nn import functional
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.introspection.tokens import search_tokens
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from tests.workers.small import LABELS, loaded, photos
 
 METHODS = ("attention", "attention_rollout", "attention_gradient")

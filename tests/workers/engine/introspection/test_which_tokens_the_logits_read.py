@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.methods.contract import explain
+from heatmill_workers.methods.explain import explain
 from tests.workers.engine.introspection.test_all_attention_is_seen import Layers, found, seen
 from tests.workers.engine.introspection.test_which_token_is_which_patch import CLASS, PATCHES, explained
 from tests.workers.small import LABELS, loaded, photos

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import prepare
 from tests.workers.small import CPU
 

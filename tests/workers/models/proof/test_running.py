@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from tests.workers.models.proof.subjects import (
     PARAMS,
     Flattens,

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from heatmill.jobs import records
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
-from tests.api.test_submissions import REQUEST
+from tests.api.jobs.test_parse import REQUEST
 
 
 def submitted(client: FlaskClient, *headers: bytes) -> TestResponse:

@@ -11,7 +11,8 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ImageUnreadable, ItemError
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import prepare
 from heatmill_workers.shard.explain import Outcome, explain_items
 from heatmill_workers.shard.prefetch import Prepared, Unprepared

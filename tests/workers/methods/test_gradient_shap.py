@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.gradient_shap import Params, _drawn, _draws
 from tests.workers.small import loaded, photos, small_resnet, small_vit
 

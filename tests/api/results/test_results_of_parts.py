@@ -15,7 +15,7 @@ from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.http.responses import page_token
 from tests.api.requests import answered, commit, finish, row, submit
-from tests.api.test_results import indices, page, walked
+from tests.api.results.test_views import indices, page, walked
 
 ITEMS = 5
 # Two rows of each item.

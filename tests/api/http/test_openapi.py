@@ -10,7 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from heatmill_api.__main__ import COPY, write_copy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_committed_copy_is_up_to_date(app: Flask, tmp_path: Path) -> None:

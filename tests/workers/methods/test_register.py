@@ -20,7 +20,9 @@ from heatmill_workers import export
 from heatmill_workers import methods as explainers
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import register
 from tests.workers.small import CPU, photos, small_resnet, small_vit
 
 METHODS = sorted(register())

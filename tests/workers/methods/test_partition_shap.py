@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
-from tests.workers.engine.test_owen import mean_over, orders
+from tests.workers.engine.perturbation.test_owen import mean_over, orders
 from tests.workers.small import loaded, photos, small_resnet
 
 TARGETS = torch.tensor([3, 7])

@@ -12,7 +12,9 @@ from transformers import LevitConfig, LevitForImageClassification
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.autograd import differentiating, input_gradients, select, target_logits
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import register
 from tests.workers.small import LABELS, loaded, photos, small_resnet, small_vit
 
 

@@ -11,7 +11,9 @@ from heatmill.errors import ImageUnsuitable, InvalidRequest
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
 from heatmill_workers.engine.perturbation.segments import as_photos, segment
-from heatmill_workers.methods.contract import Explained, explain, register
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import register
 from tests.workers.small import loaded, photos, small_resnet
 
 SAMPLES = 80

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from heatmill.errors import ImageNotFound, ItemError
 from heatmill_workers.engine.baselines import background
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from tests.workers.small import architecture, loaded, photos, small_resnet, small_vit
 
 TARGETS = torch.tensor([3, 7, 0])

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from tests.workers.small import loaded, photos
 from tests.workers.vits import FAMILIES, TARGETS, attended_by_timm, explained, of_timm
 

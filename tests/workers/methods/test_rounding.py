@@ -12,7 +12,8 @@ from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
-from heatmill_workers.methods.contract import Explained, explain, flattened
+from heatmill_workers.methods.contract import Explained, flattened
+from heatmill_workers.methods.explain import explain
 from tests.workers.small import loaded, photos, small_resnet
 
 SIDE = 64

@@ -21,16 +21,9 @@ from heatmill.errors import (
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.methods import contract
-from heatmill_workers.methods.contract import (
-    Attributions,
-    Explained,
-    Measured,
-    Picture,
-    explain,
-    explainer,
-    explains,
-    flattened,
-)
+from heatmill_workers.methods.contract import Attributions, Explained, Measured, Picture, explains, flattened
+from heatmill_workers.methods.explain import explain
+from heatmill_workers.methods.registry import explainer
 from tests.workers.small import LABELS, photos, small_resnet
 
 TARGETS = torch.tensor([3, 7, 0])

@@ -7,7 +7,8 @@ from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained, explain
+from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
 from tests.workers.small import loaded, photos, small_resnet, small_vit
 

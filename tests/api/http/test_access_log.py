@@ -14,8 +14,8 @@ from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
 from heatmill_api.context import Services
 from heatmill_api.http.access_log import HEADER
+from tests.api.http.test_auth import bearer, guarded
 from tests.api.requests import answered, body
-from tests.api.test_tenants import bearer, guarded
 
 __all__ = ["guarded"]
 
