@@ -50,6 +50,12 @@ def with_params(inside: str, method: str = "lime") -> str:
     return job(methods=f'{{"name": "{method}", "params": {{{inside}}}}}')
 
 
+def form(disposition: str, header: str = "") -> str:
+    """A form with a file, and with what its header says of it."""
+    stated = f"--b\r\nContent-Disposition: form-data; {disposition}\r\n{header}\r\nx\r\n"
+    return f'{stated}--b\r\nContent-Disposition: form-data; name="request"\r\n\r\n{job()}\r\n--b--\r\n'
+
+
 def bodies(size: int) -> dict[str, Callable[[], str]]:
     """Bodies of about so many bytes, by what they hold too much of."""
     unknown = f'{{"image": "{URI}", {numbered(150)}}}'
@@ -80,6 +86,11 @@ def bodies(size: int) -> dict[str, Callable[[], str]]:
         "uploads: numbers": lambda: f'{{"images": [{filled("3", size)}]}}',
         "uploads: empty objects": lambda: f'{{"images": [{filled("{}", size)}]}}',
         "form: numbers": lambda: job(filled("0", size)),
+        "parts: a long file name": lambda: form(f'name="images"; filename="{"a" * size}"'),
+        "parts: a file name of backslashes": lambda: form(f'name="images"; filename="{chr(92) * size}"'),
+        "parts: a long name": lambda: form(f'name="{"a" * size}"; filename="x"'),
+        "parts: parameters": lambda: form('name="images"; filename="x"' + '; a="b"' * (size // 7)),
+        "parts: header lines": lambda: form('name="images"; filename="x"', "X-A: a\r\n" * (size // 8)),
     }
 
 
@@ -115,6 +126,8 @@ def _code(kind: str, body: bytes, settings: Settings, catalogue: Catalogue) -> s
     if kind.startswith("form"):
         parts = {"request": body.decode(), "images": (io.BytesIO(b"x"), "photo.png")}
         builder = EnvironBuilder(method="POST", data=parts)
+    if kind.startswith("parts"):
+        builder = EnvironBuilder(method="POST", data=body, content_type="multipart/form-data; boundary=b")
     request = FormRequest(builder.get_environ())
     try:
         if kind.startswith("uploads"):

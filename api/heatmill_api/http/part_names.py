@@ -25,6 +25,8 @@ ESCAPED = r'(?:[^"\\]|\\["\\])*'
 EXTENDED = re.compile(r"(utf-8|iso-8859-1|us-ascii)'[^']*'((?:[^%\s\"]|%[0-9A-Fa-f]{2})*)", re.IGNORECASE)
 PERCENT = {"%22": '"', "%0d": "\r", "%0a": "\n"}
 SHOWN_CHARACTERS = 600
+# Of 255 bytes, each percent-encoded, and again as they are.
+MAX_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def file_name(headers: Headers) -> FileName:
     if len(values) != 1:
         return FileName(fault=f"a part of the form has {len(values)} headers {HEADER}; it must have one")
     header = values[0]
+    if len(header) > MAX_CHARACTERS:
+        return FileName(fault=f"a header {HEADER} of the form has more than {MAX_CHARACTERS:,} characters, the limit")
     if not re.search(r";\s*filename", header, re.IGNORECASE):
         return FileName()
     try:

@@ -1,7 +1,7 @@
 """The parts of a submitted form: what it must hold, and that nothing of it is dropped in silence."""
 
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from flask import Request
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
@@ -11,6 +11,7 @@ from heatmill.errors import InvalidRequest, MalformedRequest, TooLarge
 from heatmill.printable import printable
 from heatmill.schemas.json_pointer import pointer
 from heatmill_api.http.body import too_much_json
+from heatmill_api.http.part_headers import ShortHeaders
 from heatmill_api.http.part_names import check_no_file, file_name
 from heatmill_api.http.problems import faulty
 
@@ -62,7 +63,7 @@ class _FormParser(FormDataParser):
         parts = _PartParser(
             self.stream_factory, self.max_form_memory_size, self.cls, max_form_parts=self.max_form_parts
         )
-        return stream, *parts.parse(stream, boundary, content_length)
+        return stream, *parts.parse(cast("IO[bytes]", ShortHeaders(stream, boundary)), boundary, content_length)
 
 
 def check_parts(request: Request) -> None:
