@@ -33,6 +33,11 @@ def turned_by_a_grid(images: Tensor) -> Tensor:
         (lambda images: functional.pad(images, (16, 16, 16, 16)), "32 rows and 32 columns around the image"),
         (lambda images: functional.pad(images, (0, 0, 0, 64)), "follow the image"),
         (lambda images: functional.pad(images, (16, 16, 16, 16), mode="reflect"), "around the image"),
+        (lambda images: functional.conv2d(images, torch.ones(3, 3, 3, 3), padding=17), "32 rows and 32 columns around"),
+        (
+            lambda images: functional.conv2d(images, torch.ones(3, 3, 1, 1), padding=(0, 9)),
+            "18 columns around the image",
+        ),
     ],
 )
 def test_a_map_of_an_image_that_the_model_moves_is_not_drawn(moved: Callable[[Tensor], Tensor], reason: str) -> None:
@@ -50,6 +55,8 @@ def test_a_map_of_an_image_that_the_model_moves_is_not_drawn(moved: Callable[[Te
         lambda images: images.permute(0, 2, 3, 1).flip(-1).permute(0, 3, 1, 2),
         lambda images: functional.pad(images, (0, 1, 0, 1)),
         lambda images: functional.interpolate(images, size=(96, 96)),
+        lambda images: functional.conv2d(images, torch.ones(3, 3, 5, 5), padding=4, dilation=2),
+        lambda images: functional.conv2d(images, torch.ones(3, 3, 2, 2), padding=1),
     ],
 )
 def test_what_leaves_the_pixels_in_their_places_keeps_the_layer(kept: Callable[[Tensor], Tensor]) -> None:

@@ -66,22 +66,36 @@ def samples_pixels(node: Node | None) -> bool:
 def padded(node: Node | None, cells: tuple[int, int]) -> tuple[int, int]:
     """How many rows and columns are put around the image, where they make a cell or more; else 0.
 
+    A layer's own padding counts beyond what its kernel takes away again.
+
     Args:
         node: Of a pass of one image.
         cells: (h, w) of the map.
     """
     found = [0, 0]
     for each, is_learned in _learned(node).items():
-        if is_learned or not any(name in each.name() for name in PADDING):
-            continue
-        sizes, below = _shape(each)[-2:], [_shape(child)[-2:] for child in _children(each)]
-        # Parts of the image may be put beside one another.
-        total = sum if "Cat" in each.name() else max
-        for axis in range(min(map(len, [sizes, *below]), default=0)):
-            added = sizes[axis] - total(size[axis] for size in below)
-            if added * cells[axis] >= sizes[axis]:
+        for axis, (added, size) in enumerate(_added(each, is_learned=is_learned)):
+            if added * cells[axis] >= size:
                 found[axis] = max(found[axis], added)
     return found[0], found[1]
+
+
+def _added(node: Node, *, is_learned: bool) -> Iterator[tuple[int, int]]:
+    """Of rows and of columns: how many an operation adds, and how many there are then."""
+    below = [_shape(child)[-2:] for child in _children(node)]
+    if node.name().startswith("ConvolutionBackward"):
+        layer: Any = node
+        if not layer._saved_transposed:  # noqa: SLF001 - autograd's name of it
+            kernel = layer._saved_weight.shape[2:]  # noqa: SLF001
+            sides = zip(below[0], layer._saved_padding, layer._saved_dilation, kernel, strict=False)  # noqa: SLF001
+            for size, padding, dilation, side in sides:
+                yield 2 * padding - dilation * (side - 1), size + 2 * padding
+    elif not is_learned and any(name in node.name() for name in PADDING):
+        sizes = _shape(node)[-2:]
+        # Parts of the image may be put beside one another.
+        total = sum if "Cat" in node.name() else max
+        for axis in range(min(map(len, [sizes, *below]), default=0)):
+            yield sizes[axis] - total(size[axis] for size in below), sizes[axis]
 
 
 def _moves(node: Node, *, is_learned: bool) -> bool:
