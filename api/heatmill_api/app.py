@@ -35,6 +35,7 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
     app.config["MAX_FORM_PARTS"] = max(FORM_PARTS, settings.max_upload_files + FORM_FIELDS)
     app.config["MAX_UPLOAD_FILES"] = settings.max_upload_files
+    app.config["MAX_HELD_BYTES"] = settings.max_held_bytes
     app.config["MAX_CONNECTIONS"] = settings.max_connections
     app.config["MAX_CONNECTIONS_OF_ADDRESS"] = settings.max_connections_of_address
     app.extensions[EXTENSION] = services

@@ -7,6 +7,8 @@ import structlog
 
 # Libraries that tell of every message, connection or credential at INFO.
 TALKATIVE = ("celery", "kombu", "botocore", "boto3", "urllib3")
+# It warns of each request that waits for a thread.
+SILENT = ("waitress.queue",)
 
 
 def configure_logs(level: int = logging.INFO) -> None:
@@ -38,3 +40,5 @@ def configure_logs(level: int = logging.INFO) -> None:
     root.setLevel(level)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)

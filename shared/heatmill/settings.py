@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
     max_json_bytes: Annotated[int, Field(gt=0, description="Of the JSON in a body.")] = 8 * 2**20
     max_upload_files: Annotated[int, Field(gt=0)] = 64
+    max_held_bytes: Annotated[int, Field(gt=0, description="Of all request bodies that one API process holds.")] = 2**29
     max_connections: Annotated[int, Field(gt=0, description="Of one API process.")] = 2000
     max_connections_of_address: Annotated[
         int, Field(gt=0, description="Of one client to one API process; those through a proxy are the proxy's.")

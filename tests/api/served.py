@@ -16,6 +16,7 @@ from heatmill.local.services import api, api_answers
 
 LIMIT = 100_000
 CONNECTIONS_OF_ADDRESS = 200
+MAX_HELD_BYTES = 150 * LIMIT
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def served(
         "s3_endpoint": object_store_url,
         "bucket": bucket,
         "max_body_bytes": str(LIMIT),
+        "max_held_bytes": str(MAX_HELD_BYTES),
         "max_connections_of_address": str(CONNECTIONS_OF_ADDRESS),
     }
     program = api(folder, port, of_services(settings, credentials.environment))

@@ -4,13 +4,16 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from http import HTTPStatus
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from heatmill_api import waitress_worker
+from heatmill_api.waitress_worker import SMALL_BODY
 from tests.api.requests import body
-from tests.api.served import CONNECTIONS_OF_ADDRESS, LIMIT, Served, caller, served
+from tests.api.served import CONNECTIONS_OF_ADDRESS, LIMIT, MAX_HELD_BYTES, Served, caller, served
 
 __all__ = ["caller", "served"]
 
@@ -66,10 +69,53 @@ def test_twenty_thousand_requests_meet_no_pause(caller: httpx.Client) -> None:
     assert max(caller.get(f"/v1/jobs/{job}").elapsed.total_seconds() for _ in range(20_000)) < 1
 
 
+def test_bodies_beyond_what_a_process_holds_are_refused_and_welcome_later(served: Served, caller: httpx.Client) -> None:
+    with ExitStack() as stack:
+        for _ in range(MAX_HELD_BYTES // LIMIT + 5):
+            stack.enter_context(served.connected(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n"))
+        assert caller.get("/v1/methods").status_code == HTTPStatus.OK
+        refused = caller.post("/v1/jobs", json=body())
+    assert (refused.status_code, refused.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "1")
+    assert refused.json()["type"].endswith("service_unavailable")
+    time.sleep(1)
+    assert caller.post("/v1/jobs", json=body()).status_code == HTTPStatus.ACCEPTED
+
+
+def parser(refused_key: str | None = None) -> waitress_worker.Parser:
+    limits = {"MAX_CONNECTIONS": 10, "MAX_CONNECTIONS_OF_ADDRESS": 5, "MAX_CONTENT_LENGTH": 4 * SMALL_BODY}
+    return waitress_worker.Parser(
+        waitress_worker.Limits({**limits, "MAX_HELD_BYTES": 4 * SMALL_BODY}, {}, lambda headers: refused_key)
+    )
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 2000000", b"Transfer-Encoding: chunked"])
+def test_a_large_body_is_not_taken_without_a_key(length: bytes) -> None:
+    request, known = parser("the API key is unknown"), parser()
+    for each in (request, known):
+        each.received(HEAD + length + b"\r\n\r\n")
+    assert (request.completed, known.completed) == (True, False)
+    assert request.error is not None
+    assert request.error.code == HTTPStatus.UNAUTHORIZED
+
+
+def test_addresses_take_turns() -> None:
+    turns = waitress_worker.Turns()
+    for address in ("a", "a", "a", "b", "c", "b"):
+        turns.append(SimpleNamespace(addr=(address, 1)))
+    assert len(turns) == 6
+    assert "".join(turns.popleft().addr[0] for _ in range(6)) == "abcaba"
+    assert not turns
+
+
 @pytest.mark.parametrize("start", [b"GET /livez HTTP/1.1\r\n", HEAD + b"Content-Length: 10\r\n\r\n"])
 def test_a_request_that_takes_too_long_is_late(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {"MAX_CONNECTIONS": 10, "MAX_CONNECTIONS_OF_ADDRESS": 5, "MAX_CONTENT_LENGTH": LIMIT}
-    request = waitress_worker.Parser(waitress_worker.Limits(limits))
+    limits = {
+        "MAX_CONNECTIONS": 10,
+        "MAX_CONNECTIONS_OF_ADDRESS": 5,
+        "MAX_CONTENT_LENGTH": LIMIT,
+        "MAX_HELD_BYTES": LIMIT,
+    }
+    request = waitress_worker.Parser(waitress_worker.Limits(limits, {}, lambda headers: None))
     request.received(start)
     assert not request.is_late
 

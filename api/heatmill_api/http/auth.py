@@ -8,11 +8,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from flask import Blueprint, Flask, current_app, g, request
+from werkzeug.datastructures import Authorization
 
 from heatmill.errors import Unauthorized
+from heatmill.schemas.manifest_lines import distinct_names
 from heatmill.storage.keys import TENANT_PATTERN, reserved_names
 
 DEFAULT_TENANT = "default"
@@ -61,10 +64,7 @@ def read_keys(path: Path | None) -> ApiKeys:
     """
     if path is None:
         return ApiKeys(None)
-    try:
-        tenants = dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: wanted a JSON object of key sha256 -> tenant; {error}") from error
+    tenants = _read_object(path)
     for digest, tenant in tenants.items():
         if not SHA256.fullmatch(digest):
             raise ValueError(f"{path}: {digest[:8]}... is not the sha256 of a key, in 64 lowercase hex digits")
@@ -73,6 +73,17 @@ def read_keys(path: Path | None) -> ApiKeys:
         if tenant in reserved_names():
             raise ValueError(f"{path}: the tenant {tenant!r} has a reserved name: heatmill's own objects lie below it")
     return ApiKeys(tenants)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    reason = "it is another value"
+    try:
+        found = json.loads(path.read_text("utf-8"), object_pairs_hook=distinct_names)
+    except (OSError, ValueError) as error:
+        found, reason = None, str(error)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: wanted a JSON object of key sha256 -> tenant; {reason}")  # noqa: TRY004 - as for others
+    return found
 
 
 class KeysFile:
@@ -131,14 +142,22 @@ def require_key(blueprint: Blueprint) -> None:
     blueprint.before_request(_authenticate)
 
 
+def keys_of(app: Flask) -> ApiKeys:
+    """The keys as they are now."""
+    keys: KeysFile = app.extensions[EXTENSION]
+    return keys.current()
+
+
 def _authenticate() -> None:
-    keys: KeysFile = current_app.extensions[EXTENSION]
-    g.tenant = keys.current().tenant(_sent_key())
+    g.tenant = keys_of(current_app).tenant(_sent_key())
 
 
 def _sent_key() -> str | None:
     """The bearer token, or else the header that people know from elsewhere."""
-    sent = request.authorization
-    if sent is not None and sent.type == "bearer":
-        return sent.token
-    return request.headers.get("X-API-Key")
+    return key_in(request.headers.get("Authorization"), request.headers.get("X-API-Key"))
+
+
+def key_in(authorization: str | None, other: str | None) -> str | None:
+    """The key in a request's headers: the bearer token, or else the header that people know from elsewhere."""
+    sent = Authorization.from_header(authorization)
+    return sent.token if sent is not None and sent.type == "bearer" else other

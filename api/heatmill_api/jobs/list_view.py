@@ -1,6 +1,7 @@
 """List a tenant's jobs."""
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Self
@@ -12,7 +13,7 @@ from heatmill.errors import JobNotFound, RecordDamaged, RecordTooNew
 from heatmill.jobs import index as job_index
 from heatmill.jobs.status import read_job
 from heatmill.schemas import Job, JobPage, JobState
-from heatmill.storage.keys import JOB_PATTERN
+from heatmill.storage.keys import JOB_PATTERN, JobId
 from heatmill_api.context import Services, job_id, services, tenant
 from heatmill_api.http.damage import ask_for_repair
 from heatmill_api.http.responses import bad_page_token, linked, page_token, read_page_token, reply
@@ -23,6 +24,8 @@ METADATA = "metadata."
 MAX_PAGE = 200
 # Jobs that one page looks at: a filter that fits few jobs makes pages short, not slow.
 MAX_SCANNED = 1000
+# A job's params may be long: a page has at least one job.
+MAX_PAGE_BYTES = 1 << 20
 READERS = 8
 
 api = versioned("job_list", "jobs")
@@ -55,25 +58,37 @@ def list_jobs(query: ListQuery) -> Response:
 
     A page may be shorter than asked for; an empty `next_page_token` is the end. `metadata.KEY=VALUE` filters.
     """
-    here = services()
+    here, size = services(), min(query.page_size, MAX_PAGE)
     before = _read_token(query.page_token)
-    size = min(query.page_size, MAX_PAGE)
     entries = job_index.newest_first(here.storage, here.state, tenant(), before)
     found: list[Job] = []
     unreadable: dict[str, str] = {}
-    for _ in range(MAX_SCANNED // size + 1):
-        # Never more than what may still be given, so that the token is always the last entry looked at.
-        batch = list(islice(entries, size - len(found)))
-        found += [linked(job) for job in _read(here, batch, unreadable) if query.fits(job)]
-        before = batch[-1] if batch else ""
-        if len(found) == size or not batch:
+    looked, weight = 0, 0
+    for entry, job in _scanned(here, entries, size, unreadable):
+        if job is not None and query.fits(job):
+            weight += len(job.model_dump_json())
+            if found and weight > MAX_PAGE_BYTES:
+                break
+            found.append(linked(job))
+        before, looked = entry, looked + 1
+        if len(found) == size or looked == MAX_SCANNED:
             break
+    else:
+        before = ""
     token = page_token(before) if before else ""
     return reply(JobPage(jobs=tuple(found), next_page_token=token, unreadable=unreadable))
 
 
-def _read(here: Services, entries: list[str], unreadable: dict[str, str]) -> list[Job]:
-    """The jobs of these entries, in order; an entry whose job is gone gives none.
+def _scanned(
+    here: Services, entries: Iterator[str], size: int, unreadable: dict[str, str]
+) -> Iterator[tuple[str, Job | None]]:
+    """Each entry with its job, several read at a time; None where it is gone or cannot be read."""
+    while batch := list(islice(entries, size)):
+        yield from zip(batch, _read(here, batch, unreadable), strict=True)
+
+
+def _read(here: Services, entries: list[str], unreadable: dict[str, str]) -> list[Job | None]:
+    """The jobs of these entries, in order; None of an entry whose job is gone or unreadable.
 
     Args:
         here: The collaborators.
@@ -82,19 +97,19 @@ def _read(here: Services, entries: list[str], unreadable: dict[str, str]) -> lis
     """
     names = [job_id(job_index.job_of(entry)) for entry in entries]
 
-    def read(number: int) -> list[Job]:
+    def read(name: JobId) -> Job | None:
         try:
-            return [read_job(here.storage, here.state, names[number])]
+            return read_job(here.storage, here.state, name)
         except JobNotFound:
-            return []
+            return None
         except (RecordDamaged, RecordTooNew) as error:
-            unreadable[names[number].job] = str(error)
+            unreadable[name.job] = str(error)
             if isinstance(error, RecordDamaged):
                 ask_for_repair(here, error)
-            return []
+            return None
 
     with ThreadPoolExecutor(READERS) as pool:
-        return [job for jobs in pool.map(read, range(len(names))) for job in jobs]
+        return list(pool.map(read, names))
 
 
 def _read_token(token: str) -> str:

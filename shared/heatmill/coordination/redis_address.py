@@ -31,6 +31,8 @@ FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 SWITCHES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # Of each of up to four waits, by which a process that starts is kept by a server that hangs.
 CHECK_SECONDS = 1.0
+# Of one process; the API has 32 threads, each of which may read several jobs at a time.
+MAX_CONNECTIONS = 64
 DATABASE = re.compile(r"/?[0-9]*")
 
 
@@ -73,8 +75,11 @@ def open_client(url: str, timeout_seconds: float = 10.0) -> redis.Redis:
         RedisUnsuitable: The URL names no Redis that heatmill can work with.
     """
     address = read_address(url)
-    return redis.Redis.from_url(
+    pool = redis.BlockingConnectionPool.from_url(
         address.url,
+        # Where all are taken, as by many lists of jobs at once, a thread waits for one: Redis is not at fault.
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout_seconds,
         decode_responses=True,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 5.0),
@@ -85,6 +90,7 @@ def open_client(url: str, timeout_seconds: float = 10.0) -> redis.Redis:
         retry=Retry(NoBackoff(), 1),
         **(address.tls or {}),
     )
+    return redis.Redis.from_pool(pool)
 
 
 def check_server(url: str) -> None:

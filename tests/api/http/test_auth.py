@@ -90,6 +90,8 @@ def test_a_tenant_is_not_called_as_a_prefix_of_heatmills_own_objects(tmp_path: P
     [
         "{",
         "[]x",
+        "[]",
+        f'{{"{"a" * 64}": "ann", "{"a" * 64}": "bob"}}',
         '["ab"]',
         "5",
         '{"secret": "ann"}',

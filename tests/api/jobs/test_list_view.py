@@ -53,6 +53,17 @@ def test_pages_of_any_size_hold_every_job_once(client: FlaskClient, jobs: list[J
     assert found == [job.job for job in jobs]
 
 
+def test_a_page_of_long_jobs_is_short(client: FlaskClient, jobs: list[JobId], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heatmill_api.jobs.list_view.MAX_PAGE_BYTES", 1)
+    pages, token = [], None
+    while token != "":
+        page = listed(client, page_token=token or "")
+        pages.append(names(page))
+        token = page["next_page_token"]
+    assert [len(page) for page in pages] == [1] * 5
+    assert [name for page in pages for name in page] == [job.job for job in jobs]
+
+
 def test_a_job_submitted_meanwhile_moves_no_page(client: FlaskClient, jobs: list[JobId]) -> None:
     first = listed(client, page_size=2)
     submit(client)

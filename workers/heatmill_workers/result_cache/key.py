@@ -65,7 +65,7 @@ LEFT_OUT: Mapping[type, Mapping[str, str]] = {
         **_because(
             "bounds requests, before there is an image",
             *("max_body_bytes", "max_json_bytes", "max_upload_files", "presigned_seconds"),
-            *("max_connections", "max_connections_of_address", "access_log"),
+            *("max_held_bytes", "max_connections", "max_connections_of_address", "access_log"),
         ),
         **_because("says whether results are kept, and for how long", "result_cache", "retention_days"),
         **_because(
