@@ -14,12 +14,14 @@ from heatmill_api.context import Services
 configure_logs()
 settings = Settings()
 check_server(settings.redis_url)
-state = open_state(settings.redis_url)
+# A request waits for several answers, of a Redis that hangs too.
+REDIS_SECONDS = 3.0
+state = open_state(settings.redis_url, REDIS_SECONDS)
 app = create_app(
     Services(
         storage=open_storage(settings),
         state=state,
-        dispatcher=Dispatcher(celery_app(settings, "api"), Rings(state.client)),
+        dispatcher=Dispatcher(celery_app(settings, "api", REDIS_SECONDS), Rings(state.client)),
         catalogue=load_catalogue(settings.models_file, settings.methods_file),
         settings=settings,
     )

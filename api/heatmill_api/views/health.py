@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Literal
 
@@ -19,6 +20,9 @@ from heatmill_api.http.routing import answers, unversioned
 
 # Between two writes that try the store, in one process.
 TRIAL_SECONDS = 10.0
+# Shorter than whoever probes waits: what hangs is told, too. Checks that hang keep their threads, and the others wait.
+PROBE_SECONDS = 4.0
+PROBES = ThreadPoolExecutor(4, "probe")
 
 api = unversioned("health")
 log = structlog.get_logger()
@@ -97,7 +101,9 @@ def _write_fault(trial: WriteTrial, storage: S3Storage) -> str:
 def _fault(check: Callable[[], object]) -> str:
     """What a check says is wrong; empty where nothing is."""
     try:
-        check()
+        PROBES.submit(check).result(PROBE_SECONDS)
+    except TimeoutError:
+        return f"it does not answer within {PROBE_SECONDS:.0f} seconds"
     except TransientError as error:
         return unavailable(error)
     except ObjectMissing as error:

@@ -236,10 +236,14 @@ def planned_fields(plan: Plan) -> dict[str, int | str]:
     return fields
 
 
-def open_state(url: str) -> RedisJobStore:
+def open_state(url: str, timeout_seconds: float = 10.0) -> RedisJobStore:
     """The job store at a Redis URL; nothing is sent yet.
+
+    Args:
+        url: Of Redis.
+        timeout_seconds: After which it does not answer.
 
     Raises:
         RedisUnsuitable: The URL names no Redis that heatmill can work with.
     """
-    return RedisJobStore(open_client(url))
+    return RedisJobStore(open_client(url, timeout_seconds))

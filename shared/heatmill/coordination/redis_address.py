@@ -85,9 +85,9 @@ def open_client(url: str, timeout_seconds: float = 10.0) -> redis.Redis:
         socket_connect_timeout=min(timeout_seconds, 5.0),
         socket_keepalive=True,
         health_check_interval=25,
-        # One retry after a dropped connection: every script gives the same answer when it runs twice, but for the
-        # attempts and the turns, where one too many does no harm.
-        retry=Retry(NoBackoff(), 1),
+        # One retry after a dropped connection, and none of a server that hangs: every script gives the same answer when
+        # it runs twice, but for the attempts and the turns, where one too many does no harm.
+        retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
         **(address.tls or {}),
     )
     return redis.Redis.from_pool(pool)

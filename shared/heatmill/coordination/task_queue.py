@@ -102,8 +102,13 @@ class Dispatcher:
             self.app.send_task(task, args=arguments, queue=queue, priority=priority, ignore_result=True)
 
 
-def celery_app(settings: Settings, role: str) -> Celery:
+def celery_app(settings: Settings, role: str, patience_seconds: float = 30.0) -> Celery:
     """A Celery app that can send; the workers add what consuming needs.
+
+    Args:
+        settings: Have Redis' address.
+        role: Its name among Redis' clients.
+        patience_seconds: After which Redis does not answer.
 
     The transport options must be the same in every process: on Redis the shortest visibility timeout of all wins.
 
@@ -117,7 +122,7 @@ def celery_app(settings: Settings, role: str) -> Celery:
         broker_url=address.url,
         # Without it kombu encrypts and verifies nothing.
         broker_use_ssl=False if address.tls is None else dict(address.tls),
-        broker_transport_options=transport_options(settings, role),
+        broker_transport_options=transport_options(settings, role, patience_seconds),
         broker_connection_retry_on_startup=True,
         task_publish_retry_policy=PUBLISH_RETRY,
         # No results: nothing grows in Redis, and nobody reads them. The commit record is the result.
@@ -139,7 +144,7 @@ def celery_app(settings: Settings, role: str) -> Celery:
     return app
 
 
-def transport_options(settings: Settings, role: str) -> dict[str, Any]:
+def transport_options(settings: Settings, role: str, patience_seconds: float = 30.0) -> dict[str, Any]:
     """Kombu's options for Redis, each with its reason."""
     return {
         # The last backstop, above the hard limit with room for a model load; claims recover in seconds.
@@ -152,9 +157,9 @@ def transport_options(settings: Settings, role: str) -> dict[str, Any]:
         "priority_steps": sorted(PRIORITY_STEPS.values()),
         # Readable list names (explain:6), so that other tools can read a queue's length.
         "sep": SEPARATOR,
-        "socket_connect_timeout": 5,
+        "socket_connect_timeout": min(patience_seconds, 5),
         # The default waits for ever on a dead peer. Must be longer than kombu's BRPOP of one second.
-        "socket_timeout": 30,
+        "socket_timeout": patience_seconds,
         "socket_keepalive": True,
         # Bounds the reconnect loop of a producer.
         "max_retries": 2,

@@ -1,16 +1,22 @@
 """Whether the API and what it stands on answer."""
 
+import socket
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from heatmill.coordination.job_store import RedisJobStore, open_state
 from heatmill.coordination.task_queue import Dispatcher, celery_app
+from heatmill.local.ports import LOOPBACK
 from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill_api.app import create_app
 from heatmill_api.context import Services
+from heatmill_api.views import health
 from tests.api.requests import body
 from tests.faults import s3_proxy
 from tests.faults.s3_proxy import Forward, Request, S3Proxy
@@ -62,6 +68,37 @@ def test_redis_that_is_down_is_told_and_leaves_the_api_in(services: Services) ->
     assert answer.json["redis"]["status"] == "down"
     assert_says_little(answer.json["redis"]["message"])
     assert answer.json["storage"]["status"] == "ok"
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_redis_that_hangs_is_told_soon_and_jobs_are_accepted(services: Services, silent: int) -> None:
+    lost = f"redis://{LOOPBACK}:{silent}/0"
+    with celery_app(Settings(redis_url=lost), "test", 0.3) as app:
+        hung = replace(services, state=open_state(lost, 0.3), dispatcher=Dispatcher(app))
+        begun = time.monotonic()
+        answer = readiness(hung)
+        accepted = create_app(hung).test_client().post("/v1/jobs", json=body())
+    services.storage.delete([entry.key for entry in services.storage.list("open/")])
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["redis"]["status"]) == (200, "down")
+    assert accepted.status_code == 202
+    assert time.monotonic() - begun < 5
+
+
+def test_a_store_that_hangs_is_told_soon(
+    services: Services, settings: Settings, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "PROBE_SECONDS", 0.5)
+    hung = open_storage(settings.model_copy(update={"s3_endpoint": f"http://{LOOPBACK}:{silent}"}))
+    answer = readiness(replace(services, storage=hung))
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["storage"]["status"]) == (503, "down")
 
 
 def test_redis_that_answers_and_takes_no_messages_is_down(services: Services, state: RedisJobStore) -> None:
