@@ -345,3 +345,48 @@ def test_a_tensor_whose_first_axis_is_not_the_images_is_no_map() -> None:
 
     assert cut is not None
     assert (cut.call, cut.reading) == (0, Reading())
+
+
+class Swish(torch.autograd.Function):
+    """As it is written to save memory."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values * values.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        part = values.sigmoid()
+        return slopes * part * (1 + values * (1 - part))
+
+
+def swish_in_torchscript(values: Tensor) -> Tensor:
+    return torch.mul(values, values.sigmoid())
+
+
+HIDDEN_FUNCTIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "an autograd.Function": lambda: Swish.apply,
+    "TorchScript": lambda: torch.jit.script(swish_in_torchscript),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("hidden", HIDDEN_FUNCTIONS)
+def test_a_last_activation_that_torch_does_not_show_is_read_like_its_own(hidden: str) -> None:
+    images, targets = photos(3), torch.tensor([3, 7, 1])
+
+    def maps_with(activation: Callable[[Tensor], Tensor]) -> list[Any]:
+        def forward(net: Net, images: Tensor) -> Tensor:
+            maps = activation(net.near(activation(net.patches(images))) * 8 - 0.5)
+            logits: Tensor = net.head(maps.mean((2, 3)))
+            return logits
+
+        answers = explain("grad_cam", loaded(Net(forward)), images, targets, {})
+        return [answer.attribution for answer in answers if isinstance(answer, Explained)]
+
+    found, right = maps_with(HIDDEN_FUNCTIONS[hidden]()), maps_with(functional.silu)
+
+    assert len(found) == len(right) == 3
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-6)

@@ -149,7 +149,7 @@ def _first_mixer(module: nn.Module, images: Tensor, cut: Cut) -> str | None:
     for change in (_Exchange(cut), _Disturb(cut)):
         # A model may write into its images. The copy is made here, since the mode counts its calls.
         copy = images.clone()
-        with torch.no_grad(), change:
+        with torch.enable_grad(), change:
             module(copy)
         if change.mixer:
             return change.mixer

@@ -226,7 +226,8 @@ def _kept(module: nn.Module, images: Tensor, places: Mapping[Place, int]) -> dic
     seen = _Keep(places)
     # Laid out as images are. A model may write into them.
     copy = images.clone(memory_format=torch.channels_last)
-    with torch.no_grad(), seen:
+    # Nothing wants a gradient: there is no graph.
+    with torch.enable_grad(), seen:
         module(copy)
     return seen.maps
 
