@@ -1,6 +1,7 @@
 """From a spec to a model: what is checked, what is frozen, what an operator is told."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,51 @@ def test_a_file_that_is_no_weights_is_named(tmp_path: Path, file: str, content: 
         load(spec(weights=tmp_path / file), CPU)
 
 
+def before(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+CHECKPOINTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    "DataParallel": lambda weights: before("module.", weights),
+    "torch.compile of DataParallel": lambda weights: before("_orig_mod.module.", weights),
+    "Lightning": lambda weights: {"state_dict": before("model.", weights), "epoch": 3},
+    "the ImageNet example": lambda weights: {
+        "state_dict": before("module.", weights),
+        "best_acc1": torch.tensor(70.0),
+        "optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []},
+    },
+    "PyTorch's tutorial": lambda weights: {"model_state_dict": weights, "optimizer_state_dict": {}, "loss": 0.3},
+    "under a name of its own": lambda weights: {"net": weights, "acc": 93.0},
+    "averaged": lambda weights: {"n_averaged": torch.tensor(3), **before("module.", weights)},
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_weights_are_found_as_training_leaves_them(tmp_path: Path, kind: str) -> None:
+    module = architecture("resnet18")
+    torch.save(CHECKPOINTS[kind](module.state_dict()), tmp_path / "w.pth")
+
+    assert load(spec(weights=tmp_path / "w.pth"), CPU).digest == digest(module)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda weights: {"model": weights, "model_ema": weights}, "the state dicts model, model_ema; save one alone"),
+        (lambda weights: {**before("module.", weights), "criterion.weight": torch.ones(10)}, "not resnet18's"),
+        (lambda weights: list(weights.items()), "holds a list, and no state dict"),
+        (lambda weights: {"epoch": 3}, "holds no state dict"),
+    ],
+)
+def test_of_what_may_be_meant_nothing_is_guessed(
+    tmp_path: Path, content: Callable[[dict[str, Tensor]], Any], reason: str
+) -> None:
+    torch.save(content(architecture("resnet18").state_dict()), tmp_path / "w.pth")
+
+    with pytest.raises(ModelUnavailable, match=reason):
+        load(spec(weights=tmp_path / "w.pth"), CPU)
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     save_safetensors(architecture("squeezenet1_1"), tmp_path / "w.safetensors")
 
@@ -201,3 +247,31 @@ def test_a_model_with_five_dimensional_weights_is_loaded_too() -> None:
             return out
 
     assert loaded(Deep(), side=8).supports >= {"operations"}
+
+
+@pytest.mark.parametrize(
+    ("switch", "read"),
+    [
+        ("torch.set_grad_enabled(False)", torch.is_grad_enabled),
+        ("torch.set_default_dtype(torch.float64)", torch.get_default_dtype),
+        ("torch.set_default_device('meta')", torch.get_default_device),
+        ("torch.use_deterministic_algorithms(True)", torch.are_deterministic_algorithms_enabled),
+        ("torch.set_float32_matmul_precision('medium')", torch.get_float32_matmul_precision),
+        ("torch.autograd.set_detect_anomaly(True)", torch.is_anomaly_enabled),
+    ],
+)
+def test_what_an_operators_module_sets_for_the_process_ends_with_its_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, read: Callable[[], object]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"sets_{abs(hash(switch))}"
+    (tmp_path / f"{name}.py").write_text(
+        "import torch, torchvision\nnet = lambda: torchvision.models.resnet18(num_classes=10)\n" + switch
+    )
+    before = read()
+    with suppress(ModelUnavailable):
+        load(
+            spec(loader="python", architecture=f"{name}:net", preprocessing=Preprocessing(resize=SIDE, crop=SIDE)), CPU
+        )
+
+    assert read() == before

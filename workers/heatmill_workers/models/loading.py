@@ -65,7 +65,34 @@ def load(spec: ModelSpec, device: torch.device, proofs: Proofs = NO_PROOFS) -> L
         DeviceUnusable: The device fails.
     """
     _check_names(spec)
-    return prepare(spec, _loader(spec)(spec), device, proofs)
+    with _keeping_switches():
+        built = _loader(spec)(spec)
+    return prepare(spec, built, device, proofs)
+
+
+@contextmanager
+def _keeping_switches() -> Iterator[None]:
+    """Leave torch's switches of the process as they are: an operator's module may set them when it is imported."""
+    switches: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, _set_default_device),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    ]
+    before = [read() for read, _ in switches]
+    try:
+        yield
+    finally:
+        for (read, write), value in zip(switches, before, strict=True):
+            if read() != value:
+                write(value)
+
+
+def _set_default_device(device: torch.device) -> None:
+    # Named, even the CPU costs each call of torch something.
+    torch.set_default_device(None if device.type == "cpu" else device)
 
 
 def _check_names(spec: ModelSpec) -> None:

@@ -5,6 +5,7 @@ import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +16,10 @@ from heatmill.catalogue.models import ModelSpec
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
 
 WeightsByName = dict[str, Tensor]
+# What most people call it in a checkpoint.
+STATE_DICT = "state_dict"
+# How many models an average is of, beside their names in `torch.optim.swa_utils`.
+AVERAGED = "n_averaged"
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
 
@@ -33,9 +38,7 @@ def read_weights(spec: ModelSpec, path: Path) -> WeightsByName:
     except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise ModelUnavailable(f"model {spec.name}: {path} is no file of plain tensors: {reason}") from error
-    weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
-        raise ModelUnavailable(f"model {spec.name}: {path} holds no state dict")
+    weights = _state_dict(spec, path, content)
     others = [f"{name} ({type(value).__name__})" for name, value in weights.items() if not isinstance(value, Tensor)]
     if others:
         quantised = any("_packed_params" in name for name in others)
@@ -43,7 +46,7 @@ def read_weights(spec: ModelSpec, path: Path) -> WeightsByName:
             "it is of a quantised model, whose layers torch cannot differentiate" if quantised else "save tensors only"
         )
         raise ModelUnavailable(f"model {spec.name}: {path} holds entries that are no tensors: {others[0]}; {what}")
-    return dict(weights)
+    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
 
 def checked_file(spec: ModelSpec) -> io.BytesIO:
@@ -63,6 +66,19 @@ def checked_file(spec: ModelSpec) -> io.BytesIO:
     return io.BytesIO(content)
 
 
+def renamed(module: nn.Module, weights: WeightsByName) -> WeightsByName:
+    """The weights without what wrappers put before all of their names: DataParallel, torch.compile, Lightning, SWA."""
+    own = module.state_dict().keys()
+    found = {name: tensor for name, tensor in weights.items() if name != AVERAGED}
+    while found and not own & found.keys():
+        before = {name.partition(".")[0] + "." for name in found}
+        if len(before) > 1 or not all("." in name for name in found):
+            return weights
+        (prefix,) = before
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
 def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
     """Put the weights into the module; every name and shape must match.
 
@@ -70,7 +86,7 @@ def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
         ModelUnavailable: They are for another architecture.
     """
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(renamed(module, weights))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelUnavailable(f"model {spec.name}: the weights are not {spec.builds}'s: {reason}") from error
@@ -78,9 +94,30 @@ def fill(spec: ModelSpec, module: nn.Module, weights: WeightsByName) -> None:
 
 def are_of_one_output(module: nn.Module, weights: WeightsByName) -> bool:
     """Whether the weights differ from the module's in one thing only: its last layer has two outputs, theirs one."""
+    weights = renamed(module, weights)
     pairs = [(own, weights[name]) for name, own in module.state_dict().items() if name in weights]
     unequal = [(own.shape, given.shape) for own, given in pairs if own.shape != given.shape]
     return bool(unequal) and all(own == (2, *given[1:]) and given[:1] == (1,) for own, given in unequal)
+
+
+def _state_dict(spec: ModelSpec, path: Path, content: object) -> Mapping[str, object]:
+    """The state dict that a file is, or that stands in a checkpoint beside the optimizer's and the like."""
+    if not isinstance(content, Mapping):
+        raise ModelUnavailable(f"model {spec.name}: {path} holds a {type(content).__name__}, and no state dict")
+    if _holds_tensors(content) and not any(map(_holds_tensors, content.values())):
+        return content
+    found = {name: value for name, value in content.items() if _holds_tensors(value)}
+    if STATE_DICT in found:
+        return found[STATE_DICT]
+    if len(found) > 1:
+        raise ModelUnavailable(f"model {spec.name}: {path} holds the state dicts {', '.join(found)}; save one alone")
+    if not found:
+        raise ModelUnavailable(f"model {spec.name}: {path} holds no state dict")
+    return next(iter(found.values()))
+
+
+def _holds_tensors(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
 
 
 def _read_pickle(path: Path) -> object:

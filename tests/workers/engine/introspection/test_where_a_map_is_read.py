@@ -359,11 +359,13 @@ class Swish(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> Tensor:
         (values,) = ctx.saved_tensors
         part = values.sigmoid()
-        return slopes * part * (1 + values * (1 - part))
+        found: Tensor = slopes * part * (1 + values * (1 - part))
+        return found
 
 
 def swish_in_torchscript(values: Tensor) -> Tensor:
-    return torch.mul(values, values.sigmoid())
+    out: Tensor = values * values.sigmoid()
+    return out
 
 
 HIDDEN_FUNCTIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {

@@ -11,7 +11,7 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelUnavailable, WeightsUnavailable
 from heatmill_workers.engine.loaded_model import Built
 from heatmill_workers.models.oracle import require_agreement
-from heatmill_workers.models.weights import WeightsByName, are_of_one_output, fill, read_weights
+from heatmill_workers.models.weights import WeightsByName, are_of_one_output, fill, read_weights, renamed
 
 # Heads for training; the published weights have them, and eval mode does not use them.
 AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
@@ -31,7 +31,7 @@ def build(spec: ModelSpec) -> Built:
     preprocessing = spec.preprocessing or _checked_preprocessing(spec)
     labels = spec_labels(spec) or tuple(published(spec.builds).meta["categories"])
     module = architecture(spec.builds, len(labels), preprocessing.input_size[0])
-    weights = _adapted(read_weights(spec, spec.weights) if spec.weights else _download(spec))
+    weights = _adapted(renamed(module, read_weights(spec, spec.weights)) if spec.weights else _download(spec))
     if are_of_one_output(module, weights):
         module = architecture(spec.builds, 1, preprocessing.input_size[0])
     fill(spec, module, weights)
