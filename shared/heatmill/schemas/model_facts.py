@@ -27,6 +27,7 @@ class ModelFacts(Schema):
     writes_its_input: bool = Field(False, description="It changes the images that it is given, and gets a copy.")
     folded_norms: int = Field(0, ge=0, description="Batch norms that were folded into the convolutions before them.")
     gradient_fault: str = Field("", description="Why it has no gradients; empty where it has.")
+    tensor_hooks: bool = Field(False, description="It puts hooks on tensors of its own pass, which are left out.")
     one_by_one: bool = Field(False, description="Images are handed to it one by one, since it is quantised.")
     two_rows: bool = Field(False, description="An image alone is handed to it twice where a gradient is wanted.")
     supports: tuple[str, ...] = Field((), description="What it has that methods may need.")

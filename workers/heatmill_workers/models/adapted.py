@@ -1,10 +1,16 @@
 """The one place that hands images to an operator's module: in the memory and the precision that it runs in."""
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+HOOKS = (Tensor.register_hook, Tensor.retain_grad, Tensor.register_post_accumulate_grad_hook)
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,7 @@ class Needs:
         own_images: It writes into its images, so that it gets a copy.
         one_by_one: What it puts out for an image depends on its batch, as quantisation does by the range of all values.
         two_rows: Torch's gradient of a single row is wrong inside of it: an image alone is handed to it twice.
+        hookless: It puts hooks on tensors of its own pass, as code for Grad-CAM does, or keeps their gradients.
         reading: Its outputs are no float32 logits (N, K): they are picked out of others, reshaped or converted.
     """
 
@@ -26,6 +33,27 @@ class Needs:
     one_by_one: bool = False
     two_rows: bool = False
     reading: bool = False
+    hookless: bool = False
+
+
+class WithoutHooks(TorchFunctionMode):
+    """Leaves out what a model asks of the gradients of its own tensors: torch refuses that where there are none.
+
+    Attributes:
+        met: Whether there was such a request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func not in HOOKS:
+            return func(*args, **(kwargs or {}))
+        self.met = True
+        return RemovableHandle(OrderedDict())
 
 
 class Adapted(nn.Module):
@@ -41,6 +69,7 @@ class Adapted(nn.Module):
         super().__init__()
         self.inner, self.read, self.needs = inner, read, needs
         self.training = inner.training
+        self.met_hooks = False
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 to (N, K) float32."""
@@ -58,9 +87,15 @@ class Adapted(nn.Module):
             images = images.clone(memory_format=torch.preserve_format)
         if needs.dtype != torch.float32:
             images = images.to(needs.dtype)
-        outputs = self.inner(images)
+        outputs: Any = self._without_hooks(images) if needs.hookless else self.inner(images)
         logits: Tensor = outputs if self.read is None or not needs.reading else self.read(outputs, len(images)).float()
         return logits
+
+    def _without_hooks(self, images: Tensor) -> object:
+        with WithoutHooks() as mode:
+            outputs = self.inner(images)
+        self.met_hooks |= mode.met
+        return outputs
 
 
 def adapt(module: nn.Module, read: Callable[[object, int], Tensor] | None, needs: Needs) -> nn.Module:

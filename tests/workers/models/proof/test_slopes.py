@@ -95,13 +95,6 @@ class Guided(Net):
         return self.second(_Guided.apply(self.norm(self.first(images)))).relu()  # type: ignore[no-any-return]
 
 
-class ClampedByAHook(Net):
-    def read(self, features: Tensor) -> Tensor:
-        if features.requires_grad:
-            features.register_hook(lambda gradient: gradient.clamp(min=0))  # type: ignore[no-untyped-call]
-        return super().read(features)
-
-
 class KeepsWeightsOutside(Net):
     """Has tensors that are neither parameters nor buffers."""
 
@@ -170,7 +163,6 @@ MISLEADING = [
     (ScaledGradient, SLOPES),
     (Reversed, SLOPES),
     (Guided, SLOPES),
-    (ClampedByAHook, SLOPES),
     (KeepsWeightsOutsideOfAGate, SLOPES),
     (UnderAutocast, SLOPES),
     (CastsByItself, SLOPES),
@@ -194,7 +186,6 @@ def test_gradients_that_are_not_the_models_are_refused_and_black_boxes_answer(ki
 
 def test_the_operation_that_hides_a_slope_is_named() -> None:
     assert proved(seeded(Detached)).facts.gradient_fault.endswith("it calls detach")
-    assert proved(seeded(ClampedByAHook)).facts.gradient_fault.endswith("it calls register_hook")
     assert "(round)" in proved(seeded(RoundsItsImages)).facts.gradient_fault
 
 

@@ -1,7 +1,7 @@
 """The proof of a model: a dozen passes over five inputs, before it explains anything."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from heatmill.catalogue.models import ModelSpec
 from heatmill.schemas import ModelFacts
 from heatmill_workers.engine.batching import BatchSizes, unless_out_of_memory
-from heatmill_workers.models.adapted import Needs, adapt
+from heatmill_workers.models.adapted import Adapted, Needs, adapt
 from heatmill_workers.models.proof.companions import check_companions, decides_inside
 from heatmill_workers.models.proof.comparison import Reference, tolerance
 from heatmill_workers.models.proof.counters import check_counters, numbers
@@ -63,7 +63,8 @@ def prove(subject: Subject, key: str) -> ModelFacts:
     precision = find_precision(spec.name, module, images[:1], DTYPES[spec.dtype])
     # Its integers are scaled by the range of the whole batch.
     needs = Needs(precision.of_images, contiguous=True, one_by_one=bool(quantised_layer(module)), reading=True)
-    runs = _runs(subject, adapt(module, read, needs))
+    forward = Adapted(module, read, replace(needs, hookless=True))
+    runs = _runs(subject, forward)
     wanted = _checked(runs, module, images)
     facts = ModelFacts(
         key=key,
@@ -73,6 +74,7 @@ def prove(subject: Subject, key: str) -> ModelFacts:
         reads_outputs=not all(are_as_wanted),
         writes_its_input=runs.writes,
         one_by_one=needs.one_by_one,
+        tensor_hooks=forward.met_hooks,
     )
     # A model that decides by its values what it computes may do what was not seen here.
     return facts if runs.calls.branches else _at_its_fastest(subject, facts, wanted)
@@ -100,14 +102,16 @@ def prove_gradients(subject: Subject, facts: ModelFacts) -> ModelFacts:
         ModelRefused: An image's gradient depends on the other images of its batch.
     """
     images, allowed = laid_out(subject.images, facts), tolerance(DTYPES[facts.dtype])
-    module = adapted(subject, facts)
+    # A model may put hooks on its tensors only where there are gradients.
+    module = adapted(subject, facts.model_copy(update={"tensor_hooks": True}))
     # A device that has no memory for two rows cannot be handed an image twice either.
     found = unless_out_of_memory(partial(check_gradients, subject.spec.name, module, images, allowed))
     found = found or Differentiability()
     is_precise = facts.dtype == "float32"
     look = partial(slope_fault, module, images, is_precise=is_precise)
     fault = found.fault or unless_out_of_memory(look) or ""
-    return facts.model_copy(update={"gradient_fault": fault, "two_rows": found.two_rows})
+    met = any(part.met_hooks for part in module.modules() if isinstance(part, Adapted))
+    return facts.model_copy(update={"gradient_fault": fault, "two_rows": found.two_rows, "tensor_hooks": met})
 
 
 def lay_out(subject: Subject, facts: ModelFacts) -> None:
@@ -127,7 +131,7 @@ def adapted(subject: Subject, facts: ModelFacts) -> nn.Module:
 
 def reading(subject: Subject, facts: ModelFacts) -> nn.Module:
     """The module in its own precision, whose outputs are float32 logits."""
-    needs = Needs(dtype=DTYPES[facts.input_dtype], reading=facts.reads_outputs)
+    needs = Needs(dtype=DTYPES[facts.input_dtype], reading=facts.reads_outputs, hookless=facts.tensor_hooks)
     return adapt(subject.module, subject.read, needs)
 
 
