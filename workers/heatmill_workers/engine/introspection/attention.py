@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 MULTI_HEAD = signature(functional.multi_head_attention_forward)
-PRODUCTS = {"matmul", "__matmul__"}
+PRODUCTS = {"matmul", "__matmul__", "bmm"}
 # What no classifier of images uses. Such a call is left to torch, and counts as attention that cannot be seen.
 NO_SIMPLE_MULTI_HEAD = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "static_v")
 
@@ -45,7 +45,8 @@ class Capture(TorchFunctionMode):
         self.maps: list[Tensor | None] = []
         self.outputs: list[Tensor] = []
         self.grids: list[tuple[int, int]] = []
-        self._unconfirmed: Tensor | None = None
+        # As it is kept, and as the model goes on with it.
+        self._unconfirmed: tuple[Tensor, Tensor] | None = None
         self._confirmed: Tensor | None = None
 
     def __torch_function__(
@@ -59,15 +60,20 @@ class Capture(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in PRODUCTS and len(args) > 1:
             self._confirm(args[0], args[1])
+        elif name == "einsum" and (product := as_product(*args)) is not None:
+            self._confirm(*product)
         out = func(*args, **kwargs)
         return self._looked_at(name, out) if isinstance(out, Tensor) else out
 
     def _looked_at(self, name: str, out: Tensor) -> Tensor:
         # A softmax over classes is 2-D.
         if name == "softmax" and out.ndim > 2:
-            out = self.applied(out)
+            # One head may have no axis: the model goes on with what is seen, without one again.
+            has_heads = out.ndim > 3
+            seen = self._differentiable(self.applied(out if has_heads else out.unsqueeze(1)))
+            out = seen if has_heads else seen.squeeze(1)
             self._keep(None, out)
-            self._unconfirmed = self._differentiable(out)
+            self._unconfirmed = seen, out
         elif out.ndim == 4 and not self.maps:
             self.grids += [(out.shape[2], out.shape[3]), (out.shape[1], out.shape[2])]
         return out
@@ -81,15 +87,17 @@ class Capture(TorchFunctionMode):
 
     def _confirm(self, factor: object, values: Tensor) -> None:
         """What a softmax put out is attention once it is multiplied with the values; dropout makes an alias of it."""
-        if not isinstance(factor, Tensor) or factor.ndim != 4:
+        if not isinstance(factor, Tensor) or factor.ndim not in {3, 4}:
             return
         if self._confirmed is not None and factor.data_ptr() == self._confirmed.data_ptr():
             # What attends twice attends by the square of what is seen.
             self.maps[-1] = self._confirmed = None
-        known = self._unconfirmed
-        if known is not None and _are_the_same(factor, known):
-            self.maps[-1], self._unconfirmed, self._confirmed = known, None, known
-            self.see(known, values)
+        if self._unconfirmed is None:
+            return
+        seen, known = self._unconfirmed
+        if _are_the_same(factor, known):
+            self.maps[-1], self._unconfirmed, self._confirmed = seen, None, known
+            self.see(seen, values if factor.ndim == 4 else values.unsqueeze(1))
 
     def _keep(self, attention: Tensor | None, out: Tensor) -> Tensor:
         self.maps.append(attention)
@@ -141,6 +149,36 @@ def capture(module: nn.Module, images: Tensor, *, differentiable: bool = False) 
     with Capture(differentiable=differentiable) as seen:
         logits: Tensor = module(images)
     return logits, seen
+
+
+def as_product(equation: object, *operands: Any) -> tuple[Tensor, Tensor] | None:
+    """The factors (..., queries, keys) and (..., keys, width) of the product of matrices that an `einsum` is, or None.
+
+    Args:
+        equation: Its first argument.
+        *operands: The others, each by itself or all in a list.
+    """
+    given = operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
+    if not isinstance(equation, str) or len(given) != 2 or given[0].ndim < 3:
+        return None
+    inputs, arrow, result = equation.replace(" ", "").partition("->")
+    first, _, second = inputs.partition(",")
+    rest = "ABCDEF"[: given[0].ndim - len(first.replace("...", ""))]
+    first, second, result = (each.replace("...", rest) for each in (first, second, result))
+    if len(first) < 3 or not arrow:
+        return None
+    (*others, queries, keys), widths = list(first), set(second) - set(first)
+    if len(widths) != 1 or keys not in second or queries in second:
+        return None
+    (width,) = widths
+    if sorted(result) != sorted([*others, queries, width]) or len(set(first)) < len(first):
+        return None
+    shared = [axis for axis in others if axis in second]
+    values = given[1].permute([second.index(axis) for axis in (*shared, keys, width)])
+    # One set of values may serve all heads.
+    for place, axis in enumerate(others):
+        values = values if axis in second else values.unsqueeze(place)
+    return given[0], values
 
 
 def to_themselves(attention: Tensor) -> Tensor:
