@@ -20,7 +20,7 @@ from heatmill.errors import (
 )
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods import contract
+from heatmill_workers.methods import registry
 from heatmill_workers.methods.contract import Attributions, Explained, Measured, Picture, explains, flattened
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import explainer
@@ -75,7 +75,7 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found: Attributions = answer["it"]
         return found
 
-    monkeypatch.setattr(contract, "register", lambda: {"made_up": made_up})
+    monkeypatch.setattr(registry, "register", lambda: {"made_up": made_up})
     return answer
 
 
