@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.introspection.spatial import Cut, find_cut, logits_above
+from heatmill_workers.engine.introspection.spatial import Cut, find_cut, logits_above, search
 from heatmill_workers.models.loaders.torchvision import architecture as torchvision_architecture
 from tests.workers import small
 from tests.workers.small import photos
@@ -253,3 +253,29 @@ class Splits(nn.Module):
 
 def test_a_model_that_splits_its_batch_has_no_layer() -> None:
     assert find_cut(Splits().eval().requires_grad_(False), photos(1)) is None
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda images: torch.from_numpy(images.detach().numpy().mean((2, 3))),
+        lambda images: images.detach().amax((2, 3)),
+        lambda images: images.data.square().mean((2, 3)),
+    ],
+)
+def test_a_map_that_detached_evidence_passes_by_is_no_cut(beside: Callable[[Tensor], Tensor]) -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.maps, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(11, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found = self.maps(images).relu().mean((2, 3))
+            logits: Tensor = self.head(torch.cat([found, beside(images)], 1))
+            return logits
+
+    found = search(Beside().eval().requires_grad_(False), torch.zeros(1, 3, 32, 32))
+
+    assert found.cut is None
+    assert "beside its last map" in found.reason

@@ -35,6 +35,7 @@ from heatmill_workers.engine.introspection.locality import (
     follows,
     has_few_cells,
     is_in_place,
+    noise,
     noise_like,
     strips,
     tells_nothing,
@@ -57,6 +58,8 @@ __all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
 TRIED = 8
 # Images of a pass that is looked at: a large model may have no memory for more.
 PAIR = 2
+# As a share of their spread: by so much the logits of equal maps may differ, in half precision too.
+SAME = 0.02
 # Images of a batch that a model may split.
 SEVERAL = 5
 
@@ -113,6 +116,19 @@ class _Replace(Counted):
         return self.cut.reading.as_it_was(self.leaf).clone(memory_format=torch.preserve_format)
 
 
+class _Same(Counted):
+    """Gives the second image the first one's map."""
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__()
+        self.cut = cut
+
+    def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
+        if self.place != self.cut.place or len(out) != PAIR:
+            return out
+        return out[:1].expand_as(out).clone(memory_format=torch.preserve_format)
+
+
 def find_cut(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Cut | None:
     """`search`, without the reason."""
     return search(module, image, cam_layer).cut
@@ -143,6 +159,9 @@ def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Se
     reasons = [] if calls else [why_none(seen, logits)]
     for call in calls:
         found = _tried(module, image, seen, call, read[call])
+        # What an operator names may be a branch.
+        if found.cut is not None and not cam_layer and _is_passed_by(module, image, found.cut):
+            found = Search(None, f"{NO_ONE_LAYER}; something reaches the logits beside its last map")
         if found.cut is not None:
             return found
         reasons.append(found.reason)
@@ -262,6 +281,18 @@ def _displaced(seen: Seen, call: int, read: Reading) -> str:
     if rows or columns:
         return f"the model puts {rows} rows and {columns} columns around the image, which its last map shows"
     return ""
+
+
+def _is_passed_by(module: nn.Module, image: Tensor, cut: Cut) -> bool:
+    """Whether the logits of two images differ although their maps do not; a graph shows no part that is detached."""
+    if image.is_meta:
+        return False
+    images = noise((PAIR, *image.shape[1:]), image.device, seed=2).to(image.dtype)
+    copy = images.contiguous(memory_format=torch.channels_last)
+    with torch.enable_grad(), _Same(cut):
+        first, second = module(copy).detach().float()
+    scale = first.max() - first.min() if len(first) > 1 else first.abs().max()
+    return bool((first - second).abs().max() > SAME * scale)
 
 
 def _works(module: nn.Module, images: Tensor, cut: Cut) -> bool:

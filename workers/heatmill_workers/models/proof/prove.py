@@ -17,6 +17,7 @@ from heatmill_workers.models.proof.counters import check_counters, numbers
 from heatmill_workers.models.proof.fusing import fuse
 from heatmill_workers.models.proof.generators import generators
 from heatmill_workers.models.proof.gradients import Differentiability, check_gradients, quantised_layer
+from heatmill_workers.models.proof.memories import check_memories, held
 from heatmill_workers.models.proof.memory_layout import set_layout, try_channels_last
 from heatmill_workers.models.proof.own_weights import check_unchanged, fingerprint
 from heatmill_workers.models.proof.precision import convert, find_precision
@@ -86,11 +87,12 @@ def _checked(runs: Runs, module: nn.Module, images: Tensor) -> Reference:
     Raises:
         ModelRefused: It does not.
     """
-    weights, counted = fingerprint(module), numbers(module)
+    weights, counted, kept = fingerprint(module), numbers(module), held(module)
     wanted = Reference(runs.first(images), tolerance(runs.calls.dtype))
     check_rows(runs, images, wanted)
     check_companions(runs, images, wanted, decides_inside=decides_inside(module))
     check_counters(runs, module, images, wanted, counted)
+    check_memories(runs, module, images, wanted, kept)
     check_unchanged(runs.name, module, weights)
     return wanted
 
