@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.baselines import background
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
@@ -16,7 +17,7 @@ from heatmill_workers.methods.contract import Explained
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaders import bundled
-from tests.workers.small import photos, small_resnet
+from tests.workers.small import LABELS, loaded, photos, small_resnet
 
 TARGETS = torch.tensor([3, 7, 7])
 EVERY = ("mean", "black", "white", "blur")
@@ -145,3 +146,27 @@ def test_the_digits_are_compared_with_black_paper() -> None:
     assert torch.equal(mean, plain(0.5, model.preprocessing).expand_as(mean))
     ((label, probability),) = said(model, mean)
     assert (label, round(probability, 2)) == ("8", 0.75)
+
+
+class Standardises(nn.Module):
+    """Each image by its own mean and spread, of which one of a single colour has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.maps, self.head = nn.Conv2d(3, 8, 3, stride=2), nn.Linear(8, len(LABELS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        even = images - images.mean((1, 2, 3), keepdim=True)
+        logits: Tensor = self.head(self.maps(even / even.std((1, 2, 3), keepdim=True)).relu().mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "deep_lift"])
+def test_a_baseline_that_the_model_cannot_read_is_told(method: str) -> None:
+    model = loaded(Standardises())
+    for answer in explain(method, model, images(), TARGETS, {"baseline": "mean"}):
+        assert isinstance(answer, UnsupportedOperation)
+        assert "give another baseline" in str(answer)
+    for answer in explain(method, model, images(), TARGETS, {"baseline": "blur"}):
+        assert not isinstance(answer, UnsupportedOperation) or "divide" in str(answer) or "std" in str(answer)

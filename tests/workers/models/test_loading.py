@@ -275,3 +275,26 @@ def test_what_an_operators_module_sets_for_the_process_ends_with_its_loading(
         )
 
     assert read() == before
+
+
+class Compiled(nn.Module):
+    """Its trunk is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk: Any = torch.compile(architecture("resnet18"))
+
+    def forward(self, images: Tensor) -> Any:
+        return self.trunk(images)
+
+
+@pytest.mark.parametrize("make", [lambda: torch.compile(architecture("resnet18")), Compiled])
+def test_what_torch_compile_made_is_explained_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], nn.Module]
+) -> None:
+    monkeypatch.setattr("tests.workers.models.test_loading.compiled", make, raising=False)
+    own = {"architecture": "tests.workers.models.test_loading:compiled"}
+    model = load(spec(loader="python", preprocessing=Preprocessing(resize=SIDE, crop=SIDE), **own), CPU)
+
+    assert model.supports >= {"gradients", "spatial layer", "operations"}
+    assert not any("_orig_mod" in name for name, _ in model.module.named_modules())

@@ -69,8 +69,16 @@ def answers(model: LoadedModel, outputs: Tensor) -> Answers:
     Args:
         model: Whose head tells probabilities.
         outputs: (N, K), expanded where all images share a baseline.
+
+    Raises:
+        UnsupportedOperation: They are finite for none.
     """
     rows = outputs[:1] if outputs.stride(0) == 0 else outputs
+    if not (rows < torch.inf).all(1).any():
+        raise UnsupportedOperation(
+            "the model puts out values that are not finite for what the image is compared with; give another baseline, "
+            'such as "blur"'
+        )
     probabilities, classes = model.head.scores(rows.detach()).max(1)
     return Answers(classes.expand(len(outputs)), probabilities.expand(len(outputs)))
 

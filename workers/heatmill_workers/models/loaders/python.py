@@ -6,6 +6,7 @@ The code runs in the worker with all its rights; it is the operator's, and calle
 from importlib import import_module
 
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelUnavailable
@@ -24,7 +25,16 @@ def build(spec: ModelSpec) -> Built:
     module = _made(spec)
     if spec.weights:
         fill(spec, module, read_weights(spec, spec.weights))
-    return Built(module, spec.preprocessing or Preprocessing(), spec_labels(spec) or ())
+    return Built(_as_written(module), spec.preprocessing or Preprocessing(), spec_labels(spec) or ())
+
+
+def _as_written(module: nn.Module) -> nn.Module:
+    """The module and its parts without what `torch.compile` puts around them, inside of which nothing can be seen."""
+    for parent in list(module.modules()):
+        for name, part in list(parent.named_children()):
+            if isinstance(part, OptimizedModule):
+                setattr(parent, name, part._orig_mod)  # noqa: SLF001 - torch's name of it in state dicts, too
+    return module._orig_mod if isinstance(module, OptimizedModule) else module  # noqa: SLF001
 
 
 def _made(spec: ModelSpec) -> nn.Module:
