@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.layers import HEADING, TIMM, TORCHVISION, calibrated, searched, transformers_sides
-from heatmill_workers.engine.introspection.spatial import logits_above
+from heatmill_workers.engine.introspection.replaced import logits_above
 
 TABLE = Path(__file__).parents[2] / "docs" / "completeness.md"
 

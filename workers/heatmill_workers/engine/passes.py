@@ -10,7 +10,7 @@ from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.autograd import differentiable, differentiating
 from heatmill_workers.engine.forward_pass import ForwardPass, Origin
-from heatmill_workers.engine.introspection.spatial import logits_above
+from heatmill_workers.engine.introspection.replaced import logits_above
 from heatmill_workers.engine.loaded_model import LoadedModel
 
 

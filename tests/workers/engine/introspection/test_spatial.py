@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.introspection.spatial import Cut, find_cut, logits_above, search
+from heatmill_workers.engine.introspection.replaced import logits_above
+from heatmill_workers.engine.introspection.spatial import Cut, find_cut, search
 from heatmill_workers.models.loaders.torchvision import architecture as torchvision_architecture
 from tests.workers import small
 from tests.workers.small import photos

@@ -24,7 +24,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.introspection.cut import Counted, Cut, Place
 from heatmill_workers.engine.introspection.frame import is_of_a_vector, moves_pixels, padded, samples_pixels
 from heatmill_workers.engine.introspection.graph import is_convolutional, is_learned
@@ -35,7 +34,6 @@ from heatmill_workers.engine.introspection.locality import (
     follows,
     has_few_cells,
     is_in_place,
-    noise,
     noise_like,
     strips,
     tells_nothing,
@@ -50,16 +48,13 @@ from heatmill_workers.engine.introspection.observed import (
     unseen,
     why_none,
 )
+from heatmill_workers.engine.introspection.replaced import PAIR, depends_on_it, is_passed_by
 from heatmill_workers.engine.machine_faults import raise_machine_fault
 
-__all__ = ["Cut", "Search", "find_cut", "logits_above", "search"]
+__all__ = ["Cut", "Search", "find_cut", "search"]
 
 # How many maps are tried, the last one first.
 TRIED = 8
-# Images of a pass that is looked at: a large model may have no memory for more.
-PAIR = 2
-# As a share of their spread: by so much the logits of equal maps may differ, in half precision too.
-SAME = 0.02
 # Images of a batch that a model may split.
 SEVERAL = 5
 
@@ -99,36 +94,6 @@ class _Keep(Counted):
         return out
 
 
-class _Replace(Counted):
-    """Puts a leaf in the place of one map, or keeps it where it has a graph already."""
-
-    def __init__(self, cut: Cut) -> None:
-        super().__init__()
-        self.cut = cut
-        self.leaf: Tensor | None = None
-
-    def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
-        if self.place != self.cut.place:
-            return out
-        leaf = self.cut.reading.channels_first(out)
-        self.leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
-        # The clone lets the next call work in place, which autograd forbids on a leaf.
-        return self.cut.reading.as_it_was(self.leaf).clone(memory_format=torch.preserve_format)
-
-
-class _Same(Counted):
-    """Gives the second image the first one's map."""
-
-    def __init__(self, cut: Cut) -> None:
-        super().__init__()
-        self.cut = cut
-
-    def see_counted(self, name: str, out: Tensor, call: int) -> Tensor:
-        if self.place != self.cut.place or len(out) != PAIR:
-            return out
-        return out[:1].expand_as(out).clone(memory_format=torch.preserve_format)
-
-
 def find_cut(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Cut | None:
     """`search`, without the reason."""
     return search(module, image, cam_layer).cut
@@ -160,7 +125,7 @@ def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Se
     for call in calls:
         found = _tried(module, image, seen, call, read[call])
         # What an operator names may be a branch.
-        if found.cut is not None and not cam_layer and _is_passed_by(module, image, found.cut):
+        if found.cut is not None and not cam_layer and is_passed_by(module, image, found.cut):
             found = Search(None, f"{NO_ONE_LAYER}; something reaches the logits beside its last map")
         if found.cut is not None:
             return found
@@ -172,23 +137,6 @@ def search(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Se
     if cam_layer:
         raise ValueError(f"what module {cam_layer!r} puts out is no layer for Grad-CAM: {reasons[0]}")
     return Search(None, reasons[0])
-
-
-def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) with a graph that starts at the cut, and the leaf (N, C, h, w) that it starts from.
-
-    Of images that want gradients themselves the graph starts there, and goes through what is given back for the leaf.
-    Call it, and differentiate, under `torch.enable_grad()`.
-
-    Raises:
-        UnsupportedOperation: The model took another way than when it was probed.
-    """
-    with _Replace(cut) as mode:
-        logits = module(images)
-    is_known = mode.leaf is not None and mode.all_alike(cut.place) == cut.alike
-    if mode.leaf is None or not is_known or len(mode.leaf) != len(images) or not logits.requires_grad:
-        raise UnsupportedOperation("the model computes differently for different images; its spatial layer moved")
-    return logits, mode.leaf
 
 
 def _read(module: nn.Module, image: Tensor, seen: Seen, calls: list[int]) -> dict[int, Judgement]:
@@ -264,9 +212,9 @@ def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Judgem
     place = seen.places[call]
     alike = sum(each[:2] == place[:2] for each in seen.places)
     cut = Cut(call, read.sizes(out.shape), read, place, alike)
-    if not _works(module, noise_like(image), cut):
+    if not depends_on_it(module, noise_like(image), cut):
         return Search(None, "the logits do not depend on it")
-    if not _works(module, noise_like(image.expand(SEVERAL, -1, -1, -1)), cut):
+    if not depends_on_it(module, noise_like(image.expand(SEVERAL, -1, -1, -1)), cut):
         return Search(None, f"its last map {WRONG['another in a batch']}")
     mixed = None if image.is_meta or not has_grid_after(seen.shapes, cut) else mixer(module, noise_like(image), cut)
     return Search(None, f"`{mixed}` mixes positions after its last map") if mixed else Search(cut)
@@ -281,28 +229,3 @@ def _displaced(seen: Seen, call: int, read: Reading) -> str:
     if rows or columns:
         return f"the model puts {rows} rows and {columns} columns around the image, which its last map shows"
     return ""
-
-
-def _is_passed_by(module: nn.Module, image: Tensor, cut: Cut) -> bool:
-    """Whether the logits of two images differ although their maps do not; a graph shows no part that is detached."""
-    if image.is_meta:
-        return False
-    images = noise((PAIR, *image.shape[1:]), image.device, seed=2).to(image.dtype)
-    copy = images.contiguous(memory_format=torch.channels_last)
-    with torch.enable_grad(), _Same(cut):
-        first, second = module(copy).detach().float()
-    scale = first.max() - first.min() if len(first) > 1 else first.abs().max()
-    return bool((first - second).abs().max() > SAME * scale)
-
-
-def _works(module: nn.Module, images: Tensor, cut: Cut) -> bool:
-    """Whether the logits depend on the replaced output: a model may ignore what an in-place call returns.
-
-    Of a batch that the model splits they do not depend on one output alone.
-    """
-    with torch.enable_grad():
-        try:
-            logits_above(module, images, cut)
-        except UnsupportedOperation:
-            return False
-    return True
