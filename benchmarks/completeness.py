@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from heatmill.catalogue.models import BUNDLED_MODEL, ModelSpec, Preprocessing
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loaders import torchvision
 from heatmill_workers.models.loaders.transformers import Logits
@@ -151,7 +151,7 @@ def measured(method: str, params: Mapping[str, object], model: LoadedModel, imag
     """The table's cell: the relative error and the seconds, or what is not supported."""
     started = time.perf_counter()
     (answer,) = explain(method, model, image, target, params)
-    if isinstance(answer, Explained):
+    if isinstance(answer, Explanation):
         error = float(answer.checks["completeness_error"])
         return f"{error:.1e} ({time.perf_counter() - started:.1f} s)"
     return f"not supported: {answer}" if isinstance(answer, UnsupportedOperation) else f"failed: {answer}"

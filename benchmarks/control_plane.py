@@ -27,7 +27,7 @@ from benchmarks.submitting import (
     submit,
 )
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 
@@ -76,7 +76,7 @@ def of_size(stack: LocalStack, caller: httpx.Client, source: str, items: int) ->
         with crew(CREW, 0.0):
             times += status_times(caller, job, lambda: committed(stack, job) >= shards)
         row |= finished(stack, job, control.pid)
-    assert read_job(stack.storage, stack.state, job).counts.succeeded == items
+    assert load_job(stack.storage, stack.state, job).counts.succeeded == items
     row["status_ms_median"], row["status_ms_p99"] = (1000 * part for part in middle_and_end(times))
     row["first_page_ms"] = page_ms(caller, job, 0)
     row["last_page_ms"] = page_ms(caller, job, shards - 1)
@@ -194,7 +194,7 @@ def explained_per_second(stack: LocalStack, caller: httpx.Client, workers: int) 
         source = manifest(stack, REAL_ITEMS, "coffee.jpg")
         job, _ = submit(stack, caller, source, pace=REAL_PACE, cache=False)
         wait_until(lambda job=job: stack.storage.exists(keys.final(job)), LONG_SECONDS)  # type: ignore[misc]
-    final = read_job(stack.storage, stack.state, job)
+    final = load_job(stack.storage, stack.state, job)
     assert final.counts.succeeded == REAL_ITEMS
     names = records.committed_names(stack.storage, job)
     headers = [records.load_header(stack.storage, job, *name) for name in names]

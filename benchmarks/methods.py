@@ -20,7 +20,7 @@ from benchmarks import references
 from benchmarks.limits import Bare, bare
 from benchmarks.references import Values
 from benchmarks.subjects import Subject, subjects
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ class Case:
     model: str
     compared_with: str
     reference: Reference
-    passes: Passes | Callable[[Sequence[Explained]], Passes]
+    passes: Passes | Callable[[Sequence[Explanation]], Passes]
     params: Mapping[str, object] = field(default_factory=dict)
     quick: tuple[int, int] | None = (2, 1)
     full: tuple[int, int] = (3, 4)
@@ -80,11 +80,11 @@ class Timed:
     limit: float
 
 
-def _steps_taken(answers: Sequence[Explained]) -> Passes:
+def _steps_taken(answers: Sequence[Explanation]) -> Passes:
     return Passes(forward=1, both=mean(float(answer.checks["steps"]) for answer in answers), shared=1)
 
 
-def _samples_taken(answers: Sequence[Explained]) -> Passes:
+def _samples_taken(answers: Sequence[Explanation]) -> Passes:
     return Passes(forward=mean(float(answer.checks["samples"]) for answer in answers))
 
 
@@ -115,7 +115,12 @@ CASES = (
     Case("grad_cam", RESNET, "grad-cam", references.pytorch_grad_cam, Passes(forward=1), scaled=True, **CHEAP),
     Case("integrated_gradients", LITE, "captum", captum_to_error, _steps_taken, TO_ERROR, **ONLY_FULL),
     Case(
-        "deep_lift", RESNET, "captum", references.captum_deep_lift, Passes(forward=1, backward=1, shared=1), full=(3, 8)
+        "deep_lift",
+        RESNET,
+        "captum",
+        references.captum_deep_lift,
+        Passes(forward=1, backward=1, shared=1),
+        full=(3, 8),
     ),
     Case("deep_shap", RESNET, "shap", references.shap_deep, BACKGROUND, quick=(2, 4), full=(3, 8)),
     Case("lime", LITE, "lime", references.lime_image, Passes(forward=1000), **MANY_SECONDS),
@@ -124,7 +129,12 @@ CASES = (
     Case("attention", VIT, "transformers", references.transformers_attention, Passes(forward=1), **CHEAP),
     Case("attention_rollout", VIT, "transformers", references.transformers_rollout, Passes(forward=1), **CHEAP),
     Case(
-        "attention_gradient", VIT, "transformers", references.transformers_attention_gradient, Passes(both=1), **CHEAP
+        "attention_gradient",
+        VIT,
+        "transformers",
+        references.transformers_attention_gradient,
+        Passes(both=1),
+        **CHEAP,
     ),
 )
 
@@ -192,16 +202,16 @@ def _referenced(case: Case, subject: Subject, photos: range) -> list[Values]:
     ]
 
 
-def _explained(case: Case, subject: Subject, photos: range) -> list[Explained]:
+def _explained(case: Case, subject: Subject, photos: range) -> list[Explanation]:
     rows = slice(photos.start, photos.stop)
     answers = explain(case.method, subject.model, subject.images[rows], subject.targets[rows], case.params)
-    failed = [answer for answer in answers if not isinstance(answer, Explained)]
+    failed = [answer for answer in answers if not isinstance(answer, Explanation)]
     if failed:
         raise failed[0]
-    return [answer for answer in answers if isinstance(answer, Explained)]
+    return [answer for answer in answers if isinstance(answer, Explanation)]
 
 
-def _limit(case: Case, answers: Sequence[Explained], pace: Bare) -> float:
+def _limit(case: Case, answers: Sequence[Explanation], pace: Bare) -> float:
     """Seconds an image, by passes that are timed now."""
     needed = case.passes if isinstance(case.passes, Passes) else case.passes(answers)
     forward = median(pace.forward.seconds() for _ in range(3))
@@ -210,7 +220,7 @@ def _limit(case: Case, answers: Sequence[Explained], pace: Bare) -> float:
     return forwards * forward + needed.both * both + needed.backward * (both - forward)
 
 
-def _parity(case: Case, answer: Explained, wanted: Values) -> float:
+def _parity(case: Case, answer: Explanation, wanted: Values) -> float:
     """The length of the difference over the length of what the library says."""
     found = _as_drawn(answer.attribution) if case.scaled else answer.attribution
     difference, length = float(np.linalg.norm(found - wanted[0])), float(np.linalg.norm(wanted))

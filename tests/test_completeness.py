@@ -9,7 +9,7 @@ from benchmarks.completeness import METHODS, TIMM, TORCHVISION, TRANSFORMERS, ca
 from benchmarks.layers import HEADING
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import TOLERATED_ERROR
 
@@ -37,7 +37,7 @@ def test_deep_lift_is_complete(name: str) -> None:
 
     (answer,) = explain("deep_lift", model, image, target, {})
 
-    assert isinstance(answer, Explained), answer
+    assert isinstance(answer, Explanation), answer
     assert abs(float(answer.checks["logit_difference"])) > 0.1
     assert float(answer.checks["completeness_error"]) < GOAL
     # The error is of this sum, not of another.
@@ -52,7 +52,7 @@ def test_every_method_that_adds_up_says_its_error_and_a_verdict(name: str, metho
 
     (answer,) = explain(method, model, image, target, METHODS[method])
 
-    assert isinstance(answer, Explained), answer
+    assert isinstance(answer, Explanation), answer
     error = float(answer.checks["completeness_error"])
     assert answer.verdict == ("ok" if error <= TOLERATED_ERROR else "imprecise")
     assert method not in EXACT or error < GOAL

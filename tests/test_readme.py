@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from heatmill import Client
-from heatmill.catalogue.catalogue import Passes, load_catalogue
+from heatmill.catalogue.catalogue import MethodCost, load_catalogue
 from heatmill.catalogue.models import ModelSpec
 from heatmill.cli import main
 
@@ -108,7 +108,7 @@ def test_the_methods_page_has_the_costs_of_the_catalogue() -> None:
     assert written == {method.name: _cost(method.passes) for method in load_catalogue().methods}
 
 
-def _cost(passes: Passes) -> str:
+def _cost(passes: MethodCost) -> str:
     bounds = [f"with `{name}` up to {_sum(passes.base, bound)}" for name, bound in passes.until.items()]
     return ", ".join([_sum(passes.base, passes.per), *bounds])
 

@@ -2,7 +2,7 @@
 
 from flask import Flask, Response
 
-from heatmill_api.context import EXTENSION, Services
+from heatmill_api.context import EXTENSION, ApiContext
 from heatmill_api.http import access_log, damage, openapi
 from heatmill_api.http.auth import KeysFile, install_keys
 from heatmill_api.http.problems import register_problems
@@ -22,7 +22,7 @@ FORM_PARTS = 1000
 FORM_FIELDS = 16
 
 
-def create_app(services: Services) -> Flask:
+def create_app(services: ApiContext) -> Flask:
     """The API over these collaborators.
 
     Raises:

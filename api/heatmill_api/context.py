@@ -35,7 +35,7 @@ class WriteTrial:
 
 
 @dataclass(frozen=True)
-class Services:
+class ApiContext:
     """The API's collaborators.
 
     Args:
@@ -52,10 +52,10 @@ class Services:
     write_trial: WriteTrial = field(default_factory=WriteTrial)
 
 
-def services() -> Services:
+def services() -> ApiContext:
     """The collaborators of the app that serves this request."""
     found = current_app.extensions[EXTENSION]
-    if not isinstance(found, Services):
+    if not isinstance(found, ApiContext):
         raise TypeError(f"the app was not made by create_app: {found!r}")
     return found
 

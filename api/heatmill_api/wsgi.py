@@ -9,7 +9,7 @@ from heatmill.logs import configure_logs
 from heatmill.settings import Settings
 from heatmill.storage.bucket import open_storage
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 
 configure_logs()
 settings = Settings()
@@ -18,7 +18,7 @@ check_server(settings.redis_url)
 REDIS_SECONDS = 3.0
 state = open_state(settings.redis_url, REDIS_SECONDS)
 app = create_app(
-    Services(
+    ApiContext(
         storage=open_storage(settings),
         state=state,
         dispatcher=Dispatcher(celery_app(settings, "api", REDIS_SECONDS), Rings(state.client)),

@@ -10,7 +10,7 @@ from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def services(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Services:
+def services(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> ApiContext:
     # Each test has a new S3Storage, and trying racing writes takes a while; `test_health` and `test_storage` do.
     storage.__dict__["has_conditional_writes"] = True
-    return Services(storage, state, dispatcher, load_catalogue(), settings)
+    return ApiContext(storage, state, dispatcher, load_catalogue(), settings)
 
 
 @pytest.fixture
-def app(services: Services) -> Flask:
+def app(services: ApiContext) -> Flask:
     return create_app(services)
 
 

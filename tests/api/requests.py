@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 from heatmill.coordination.job_store import RedisJobStore
 from heatmill.jobs import records
 from heatmill.jobs.parts import Part
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import CommitHeader, JobState, Row, StoredPicture, StoredPreview, Target
 from heatmill.schemas.byte_range import byte_range
 from heatmill.storage import keys
@@ -57,7 +57,7 @@ def row(index: int, **more: Any) -> Row:
 
 def finish(storage: S3Storage, state: RedisJobStore, job: JobId, end: JobState = "succeeded") -> None:
     """End a job as the control worker does."""
-    current = read_job(storage, state, job)
+    current = load_job(storage, state, job)
     final = current.model_copy(update={"state": end, "done": True, "finished_at": datetime.now(UTC)})
     storage.write_once(keys.final(job), final.model_dump_json().encode())
     storage.delete([keys.open_marker(job)])

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from heatmill_api.__main__ import COPY
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 
 KEY = "made-up"
 EXAMPLES = 10
@@ -53,7 +53,7 @@ CHECKS = [
 
 
 @pytest.fixture
-def guarded(services: Services, tmp_path: Path) -> Flask:
+def guarded(services: ApiContext, tmp_path: Path) -> Flask:
     """An API that asks for a key."""
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({hashlib.sha256(KEY.encode()).hexdigest(): "default"}))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.layers import HEADING, TIMM, TORCHVISION, calibrated, searched, transformers_sides
-from heatmill_workers.engine.introspection.replaced import logits_above
+from heatmill_workers.engine.introspection.replaced import logits_from_layer
 
 TABLE = Path(__file__).parents[2] / "docs" / "completeness.md"
 
@@ -30,7 +30,7 @@ def test_a_family_of_timm_is_read_at_its_own_features_or_a_reason_is_given(name:
         assert found.reason
         return
     with torch.enable_grad():
-        _, leaf = logits_above(module, images, found.cut)
+        _, leaf = logits_from_layer(module, images, found.cut)
     with torch.no_grad():
         features = module.forward_features(images)
     assert features.ndim == 4, "the features are tokens, and a map was read"

@@ -8,14 +8,14 @@ from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.task_queue import Dispatcher
 from heatmill.jobs import records
 from heatmill.jobs.parts import parts_of
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Item
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_workers.control.finish import finish
-from heatmill_workers.control.schedule import Control, plan
+from heatmill_workers.control.schedule import ControlContext, plan
 from tests.workers.jobs import accept, sent
 
 
@@ -37,7 +37,7 @@ def test_a_made_up_record_reads_as_the_rows_of_its_items(storage: S3Storage) -> 
 def test_a_job_that_simulated_workers_did_is_finished_as_any_other(
     settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher
 ) -> None:
-    control = Control(storage, state, dispatcher, Catalogue((), ()), settings)
+    control = ControlContext(storage, state, dispatcher, Catalogue((), ()), settings)
     job = accept(storage, items=[{"image": f"upload://{number:064x}"} for number in range(5)])
     plan(control, job)
     worker = SimulatedWorker(storage, state, dispatcher, 0.0, Seen())
@@ -47,4 +47,4 @@ def test_a_job_that_simulated_workers_did_is_finished_as_any_other(
     assert [name for _, name in worker.seen.claims] == [f"{job}/{number}" for number in range(3)]
     assert state.client.llen("control") == 1, "commits ring, once at a time"
     finish(control, job)
-    assert read_job(storage, state, job).counts.succeeded == 5
+    assert load_job(storage, state, job).counts.succeeded == 5

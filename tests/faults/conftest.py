@@ -34,7 +34,7 @@ def running_service(
     with closing(state.client):
         try:
             proxy.start()
-            stack.keep_up()
+            stack.supervise()
             watcher.start()
             service = Service(stack, S3Storage(s3_client, BUCKET), state, watcher, RECOVERIES)
             service.reference(batch())

@@ -31,10 +31,10 @@ class Request:
 Forward = Callable[[], Awaitable[bytes]]
 """Sends the request on and gives the store's whole answer."""
 Behaviour = Callable[[Request, Forward], Awaitable[bytes]]
-"""What becomes of a request: an answer, or `Cut`."""
+"""What becomes of a request: an answer, or `CamLayer`."""
 
 
-class Cut(Exception):
+class CamLayer(Exception):
     """The connection is reset instead of an answer."""
 
 
@@ -83,7 +83,7 @@ def full_until_something_goes(part: str) -> Behaviour:
 
 async def reset(_: Request, __: Forward) -> bytes:
     """The connection is reset before the store has seen the request."""
-    raise Cut
+    raise CamLayer
 
 
 async def slow(_: Request, forward: Forward) -> bytes:
@@ -100,7 +100,7 @@ def answers_lost() -> Behaviour:
         answer = await forward()
         if request.method == "PUT" and request.path not in lost:
             lost.add(request.path)
-            raise Cut
+            raise CamLayer
         return answer
 
     return behave
@@ -115,7 +115,7 @@ def silent(part: str, seconds: float) -> Behaviour:
         if request.method == "PUT" and part in request.path and not written:
             written.append(request.path)
             await asyncio.sleep(seconds)
-            raise Cut
+            raise CamLayer
         return answer
 
     return behave
@@ -194,7 +194,7 @@ class S3Proxy:
 
                     writer.write(await self.behaviour(request, forward))
                     await writer.drain()
-        except (Cut, OSError, asyncio.IncompleteReadError):
+        except (CamLayer, OSError, asyncio.IncompleteReadError):
             writer.transport.abort()
         finally:
             self._connections.discard(writer)

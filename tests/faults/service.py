@@ -161,7 +161,7 @@ class Service:
     def clean(self) -> None:
         """As every test finds it: everything runs, no fault, no job left open by a test that failed."""
         self.proxy.heal()
-        self.stack.keep_up()
+        self.stack.supervise()
         left = [marker.key for marker in self.storage.list(keys.OPEN_PREFIX)]
         if left:
             self.storage.delete(left)

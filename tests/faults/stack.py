@@ -116,7 +116,7 @@ class Stack:
         command = tuple(part.replace("heatmill_workers.celery_app.apps", module) for part in program.command)
         self._start(replace(program, command=command))
 
-    def keep_up(self) -> None:
+    def supervise(self) -> None:
         """Start what is not running, and let go on what is frozen: the stack as every test finds it."""
         starts: dict[str, Callable[[], None]] = {
             "redis": self.start_redis,

@@ -31,7 +31,7 @@ def test_the_api_is_killed_between_writing_the_job_and_answering(service: Servic
         service.post(photos, idempotency_key=f"once-{items}")
     service.proxy.heal()
     killed = time.monotonic()
-    service.stack.keep_up()
+    service.stack.supervise()
     again = service.post(photos, idempotency_key=f"once-{items}")
 
     assert again.status_code == HTTPStatus.ACCEPTED

@@ -50,7 +50,7 @@ def test_a_worker_is_killed_between_taking_a_message_and_recording_it(service: S
     taken = service.state.client.hvals("unacked")
     assert not any(job.job in str(message) for message in taken), "nothing in Redis knows of the message"
 
-    service.stack.keep_up()
+    service.stack.supervise()
     history = service.healed("worker killed -9 between taking a message and recording it", job, lost)
     history.check(batch()[:1], service.reference(batch()))
 
@@ -127,7 +127,7 @@ def test_a_worker_that_takes_nothing_ends_to_be_started_again(service: Service) 
         assert service.stack.processes["explain-3"].end(0) == 1
     finally:
         service.stack.kill("explain-3")
-    service.stack.keep_up()
+    service.stack.supervise()
     service.wait(job).check(batch()[:4], service.reference(batch()))
 
 

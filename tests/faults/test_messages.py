@@ -116,7 +116,7 @@ def message(service: Service, bell: Dispatcher) -> dict[str, object]:
 
 def through(service: Service) -> None:
     """Return when everything that was sent before has been taken: both workers are through with a job sent later."""
-    service.stack.keep_up()
+    service.stack.supervise()
     service.warm_up()
 
 

@@ -119,7 +119,7 @@ def healed_while_kept_up(service: Service, row: str, job: JobId) -> History:
     with ThreadPoolExecutor(1) as pool:
         history = pool.submit(service.healed, row, job, time.monotonic())
         for _ in range(KEPT_UP_SECONDS):
-            service.stack.keep_up()
+            service.stack.supervise()
             time.sleep(1)
         return history.result()
 

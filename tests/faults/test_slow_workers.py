@@ -76,6 +76,6 @@ def test_a_worker_that_is_asked_to_stop_gives_back_the_rest_of_its_shard(service
         assert stopping.end(0) == 0
         assert 0 < len(records.shard_names(service.storage, job, 0)) < MAX_PARTS
         assert service.claims(job) == 0
-    service.stack.keep_up()
+    service.stack.supervise()
     assert [(row.item, row.error) for row in service.wait(job).rows()] == [(photo.id, None) for photo in PHOTOS]
     assert service.most_attempts(job) == 1

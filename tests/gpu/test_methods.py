@@ -9,7 +9,7 @@ import torch
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import register
 from heatmill_workers.models.loading import pick_device, prepare
@@ -48,8 +48,8 @@ def test_a_method_says_the_same_as_on_the_cpu(name: str) -> None:
     )
 
     for ours, theirs in zip(there, here, strict=True):
-        assert isinstance(ours, Explained)
-        assert isinstance(theirs, Explained)
+        assert isinstance(ours, Explanation)
+        assert isinstance(theirs, Explanation)
         largest = float(np.abs(theirs.attribution).max())
         np.testing.assert_allclose(ours.attribution, theirs.attribution, atol=TOLERANCE * largest, rtol=0)
         assert ours.verdict == theirs.verdict

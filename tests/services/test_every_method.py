@@ -31,7 +31,7 @@ from heatmill.local.stack import Stack
 from heatmill.schemas import Row
 from heatmill.schemas.feature_map import JobMap
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import register
 from heatmill_workers.models import digits, train_digits
@@ -151,7 +151,7 @@ def assert_right(model: str, row: Row, image: bytes) -> None:
     ready, loaded = preprocess(decode(image, LIMITS), in_memory(model).preprocessing), in_memory(model)
     targets = torch.tensor([row.target.index])
     (wanted,) = explain(row.method, loaded, ready[0].unsqueeze(0), targets, row.provenance["params"])
-    assert isinstance(wanted, Explained)
+    assert isinstance(wanted, Explanation)
     stored = decode_array(EncodedArray(fetched(row.attribution.url), row.attribution.factor))
     assert stored.shape == row.attribution.shape == wanted.attribution.shape
     assert off(stored, wanted.attribution) < TOLERATED

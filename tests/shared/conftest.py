@@ -15,18 +15,18 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.cli import main
 from heatmill.coordination.job_store import RedisJobStore, open_state
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.coordination.task_queue import Dispatcher
 from heatmill.jobs import records
 from heatmill.jobs.planner import new_plan, store_plan
-from heatmill.jobs.status import job_state, read_job
+from heatmill.jobs.status import derive_state, load_job
 from heatmill.schemas import Row
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from tests.api.requests import commit, png
 
 Run = Callable[..., Result]
@@ -74,11 +74,11 @@ class Served:
     def finish(self, job_id: str) -> None:
         """End a job, as the control worker does."""
         job = JobId("default", job_id)
-        current = read_job(self.storage, self.state, job)
+        current = load_job(self.storage, self.state, job)
         cancelled = self.storage.exists(keys.cancelled(job))
         left = (current.counts.total or 0) - current.counts.done if cancelled else 0
         counts = current.counts.model_copy(update={"cancelled": left})
-        state = job_state(counts, started=True)
+        state = derive_state(counts, started=True)
         final = current.model_copy(update={"state": state, "done": True, "progress": 1.0, "counts": counts})
         self.storage.write_once(keys.final(job), final.model_dump_json().encode())
         self.state.forget(job)
@@ -89,7 +89,7 @@ class Served:
         if records.load_plan(self.storage, job) is None:
             asked = records.load_request(self.storage, job).request
             plan = new_plan(job, asked, shards=1, items=len(rows), results=len(rows))
-            self.state.register(job, {}, store_plan(self.storage, job, plan), Committed())
+            self.state.register(job, {}, store_plan(self.storage, job, plan), CommittedTotals())
         self.commit(job_id, *rows)
         self.finish(job_id)
 
@@ -106,7 +106,7 @@ def served(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatc
     """The API, for as long as a test."""
     # Trying racing writes takes a while; other tests do.
     storage.__dict__["has_conditional_writes"] = True
-    app = create_app(Services(storage, state, dispatcher, load_catalogue(), settings))
+    app = create_app(ApiContext(storage, state, dispatcher, load_catalogue(), settings))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

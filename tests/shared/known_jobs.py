@@ -1,7 +1,7 @@
 """A job that Redis knows, and what it says of it."""
 
 from heatmill.coordination.job_store import RedisJobStore
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.schemas import CommitHeader, MethodRequest, Plan
 from heatmill.storage.keys import JobId
 
@@ -16,8 +16,8 @@ def plan(shards: int) -> Plan:
     return Plan(shards=shards, items=shards, results=shards, model="m", methods=(MethodRequest(name="x"),), top_k=1)
 
 
-def known(state: RedisJobStore, shards: int = 3, committed: Committed | None = None) -> None:
-    state.register(JOB, SUMMARY, plan(shards), committed or Committed())
+def known(state: RedisJobStore, shards: int = 3, committed: CommittedTotals | None = None) -> None:
+    state.register(JOB, SUMMARY, plan(shards), committed or CommittedTotals())
 
 
 def told(shard: int, succeeded: int, failed: int, cached: int = 0, **part: int) -> CommitHeader:

@@ -28,7 +28,7 @@ from heatmill_workers.control.schedule import feed
 from heatmill_workers.shard import lease as claims
 from heatmill_workers.shard import process as pipeline
 from heatmill_workers.shard import run
-from heatmill_workers.shard.crash_guard import CrashWatch
+from heatmill_workers.shard.crash_guard import CrashGuard
 from heatmill_workers.shard.explain import failed_rows
 from tests.simulation.stepped import SteppedEvent, SteppedThread, Steps
 
@@ -72,7 +72,7 @@ class Looked:
 class NoPhotos:
     """Items without photos; the watch over those that kill workers is the real one."""
 
-    watch: CrashWatch
+    watch: CrashGuard
     model: NoModel = NoModel()
     cache: None = None
 
@@ -99,7 +99,7 @@ def rows_of(item: Item, plan: Plan) -> list[Row]:
 
 def photos_of(worker: Any, work: Any, _: Any) -> NoPhotos:
     """With the watch that a shard's photos have."""
-    return NoPhotos(CrashWatch(worker.state, work.shard, worker.settings.max_attempts, work.opinion))
+    return NoPhotos(CrashGuard(worker.state, work.shard, worker.settings.max_attempts, work.opinion))
 
 
 def explains(compute: Callable[[Item], None]) -> Callable[..., Iterator[Row]]:

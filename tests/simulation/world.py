@@ -28,11 +28,11 @@ from heatmill.schemas import Item
 from heatmill.settings import Settings
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_workers.celery_app import tasks
 from heatmill_workers.control.plan import Planner
-from heatmill_workers.control.schedule import Control
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.control.schedule import ControlContext
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.giving_back import WorkerEnds
 from heatmill_workers.shard.process import process_shard
 from tests.simulation.calls import Calls, Faults, MemoryS3, SteppedRedis, memory_storage
@@ -100,8 +100,8 @@ class World:
             self.raw.script_load(script.script)
         self.dispatcher = Dispatcher(Broker(self), Rings(self.redis))
         self.catalogue = load_catalogue()
-        self.app = create_app(Services(self.storage, self.state, self.dispatcher, self.catalogue, SETTINGS))
-        self.control = Control(self.storage, self.state, self.dispatcher, self.catalogue, SETTINGS)
+        self.app = create_app(ApiContext(self.storage, self.state, self.dispatcher, self.catalogue, SETTINGS))
+        self.control = ControlContext(self.storage, self.state, self.dispatcher, self.catalogue, SETTINGS)
         self.here = SimpleNamespace(control=lambda: self.control, planner=self._planner)
         self.start(0)
 
@@ -251,7 +251,7 @@ class World:
         self.at_work[process] = (f"{tenant}/{job}", shard, raw)
         self.claimed.append(JobId(tenant, job))
         self.steps.note(f"takes {tenant}/{job} {shard}")
-        worker = Worker(
+        worker = WorkerContext(
             self.storage,
             self.state,
             self.dispatcher,

@@ -12,10 +12,10 @@ from heatmill.coordination.task_queue import Dispatcher
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
-from heatmill_workers.control.schedule import Control
+from heatmill_workers.control.schedule import ControlContext
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.result_cache.code_version import code_version
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -57,10 +57,10 @@ def worker(
     dispatcher: Dispatcher,
     models: ModelStore,
     catalogue: Catalogue,
-) -> Worker:
+) -> WorkerContext:
     """A worker, and no open job of another test."""
     storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Worker(storage, state, dispatcher, catalogue, models, settings, "test", code_version())
+    return WorkerContext(storage, state, dispatcher, catalogue, models, settings, "test", code_version())
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ def tenant() -> str:
 
 
 @pytest.fixture
-def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
+def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> ControlContext:
     """A control worker with a window of three shards, and no open job of another test."""
     storage.delete([entry.key for entry in storage.list(keys.OPEN_PREFIX)])
-    return Control(storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"window_shards": 3}))
+    return ControlContext(
+        storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"window_shards": 3})
+    )

@@ -7,13 +7,13 @@ from heatmill.schemas import Row, Target
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers.control.finish import finish
-from heatmill_workers.control.schedule import Control, feed
+from heatmill_workers.control.schedule import ControlContext, feed
 from tests.workers.jobs import rung
 
 ITEMS = [{"image": f"upload://{number:064x}"} for number in range(7)]
 
 
-def commit(control: Control, job: JobId, number: int) -> None:
+def commit(control: ControlContext, job: JobId, number: int) -> None:
     """Do what a worker does to a shard, with one row per item."""
     items = records.load_shard(control.storage, job, number)
     target = Target(index=1, label="goldfish", probability=0.5)
@@ -27,7 +27,7 @@ def commit(control: Control, job: JobId, number: int) -> None:
         control.state.commit(job, header)
 
 
-def settle(control: Control) -> None:
+def settle(control: ControlContext) -> None:
     """Feed, then do what the control worker would: finish the jobs that it was rung for."""
     feed(control)
     for job in rung(control.state, FINISH):

@@ -9,8 +9,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from heatmill.jobs import records
 from heatmill.schemas import Row
 from heatmill.storage.keys import JobId
-from heatmill_workers.control.schedule import Control, plan
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.control.schedule import ControlContext, plan
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, sent, upload
 
@@ -18,11 +18,11 @@ MODEL = "digits_vit"
 METHODS = [{"name": "saliency"}, {"name": "grad_cam"}]
 
 
-def control_of(worker: Worker) -> Control:
-    return Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
+def control_of(worker: WorkerContext) -> ControlContext:
+    return ControlContext(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
 
 
-def planned(worker: Worker, tenant: str, images: Mapping[str, bytes | str], **request: Any) -> JobId:
+def planned(worker: WorkerContext, tenant: str, images: Mapping[str, bytes | str], **request: Any) -> JobId:
     """A job of uploads and of URIs, by item id, that nobody has worked on."""
     items = [
         {"id": name, "image": image if isinstance(image, str) else upload(worker.storage, image, tenant)}
@@ -34,7 +34,7 @@ def planned(worker: Worker, tenant: str, images: Mapping[str, bytes | str], **re
     return job
 
 
-def planned_fresh(worker: Worker, **request: object) -> JobId:
+def planned_fresh(worker: WorkerContext, **request: object) -> JobId:
     """A planned job that takes nothing from the cache, its messages off the queue."""
     request = {"methods": METHODS, "shard_items": 8, "cache": False, **request}
     job = accept(worker.storage, **request)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def planned_fresh(worker: Worker, **request: object) -> JobId:
     return job
 
 
-def submitted(worker: Worker, tenant: str, images: Mapping[str, bytes | str], **request: Any) -> JobId:
+def submitted(worker: WorkerContext, tenant: str, images: Mapping[str, bytes | str], **request: Any) -> JobId:
     """A job whose shards are all committed."""
     job = planned(worker, tenant, images, **request)
     for number in range(shards(worker, job)):
@@ -51,24 +51,24 @@ def submitted(worker: Worker, tenant: str, images: Mapping[str, bytes | str], **
     return job
 
 
-def shards(worker: Worker, job: JobId) -> int:
+def shards(worker: WorkerContext, job: JobId) -> int:
     found = records.load_plan(worker.storage, job)
     assert found
     return found.shards
 
 
-def rows_of(worker: Worker, job: JobId) -> list[Row]:
+def rows_of(worker: WorkerContext, job: JobId) -> list[Row]:
     return [row for number in range(shards(worker, job)) for row in records.load_rows(worker.storage, job, number)]
 
 
-def origins(worker: Worker, job: JobId) -> set[str | None]:
+def origins(worker: WorkerContext, job: JobId) -> set[str | None]:
     """The jobs that the results were taken from; None for results that were made. All must have succeeded."""
     rows = rows_of(worker, job)
     assert [row.error for row in rows if row.error] == []
     return {row.provenance.get("cached_from") for row in rows}
 
 
-def objects(worker: Worker, row: Row) -> tuple[bytes, bytes]:
+def objects(worker: WorkerContext, row: Row) -> tuple[bytes, bytes]:
     """Heatmap and attribution."""
     assert row.heatmap
     assert row.attribution
@@ -76,7 +76,7 @@ def objects(worker: Worker, row: Row) -> tuple[bytes, bytes]:
     return heatmap, attribution
 
 
-def entries(worker: Worker, tenant: str) -> list[str]:
+def entries(worker: WorkerContext, tenant: str) -> list[str]:
     """Keys of all that the tenant's cache holds."""
     return [entry.key for entry in worker.storage.list(f"{tenant}/cache/")]
 

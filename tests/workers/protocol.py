@@ -16,7 +16,7 @@ from heatmill.schemas import Plan
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import CommitName, JobId
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time
 
@@ -37,7 +37,7 @@ class World:
         first: The commit records, as they were first seen.
     """
 
-    worker: Worker
+    worker: WorkerContext
     job: JobId
     plan: Plan
     first: dict[CommitName, bytes] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from heatmill.jobs.documents import FORMAT
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_workers.control.finish import finish
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import sent
 from tests.workers.photos import noise
@@ -36,7 +36,7 @@ def load(storage: S3Storage, stored_format: int = FORMAT) -> dict[str, JobId]:
     return {name: JobId(TENANT, job) for name, job in map(str.split, lines)}
 
 
-def make(worker: Worker) -> dict[str, JobId]:
+def make(worker: WorkerContext) -> dict[str, JobId]:
     """A job that is done, with its map, and one half of whose shards are, for each layout."""
     photos = {f"photo {seed}": noise(seed) for seed in range(ITEMS)}
     methods = [{"name": "saliency"}, {"name": "attention"}]
@@ -64,6 +64,6 @@ def keep(storage: S3Storage, jobs: dict[str, JobId]) -> None:
     (root / "jobs.txt").write_text("".join(f"{name} {job.job}\n" for name, job in jobs.items()))
 
 
-def test_keep(worker: Worker) -> None:
+def test_keep(worker: WorkerContext) -> None:
     """Run by name only."""
     keep(worker.storage, make(worker))

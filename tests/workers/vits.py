@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loaders.transformers import Logits
 from tests.workers.small import LABELS, loaded, photos, small_vit
@@ -95,5 +95,5 @@ FAMILIES: dict[str, Family] = {
 def explained(method: str, model: LoadedModel) -> NDArray[np.float32]:
     """Attributions of two images."""
     entries = explain(method, model, photos(2), TARGETS, {})
-    assert all(isinstance(entry, Explained) for entry in entries), entries
-    return np.stack([entry.attribution for entry in entries if isinstance(entry, Explained)])
+    assert all(isinstance(entry, Explanation) for entry in entries), entries
+    return np.stack([entry.attribution for entry in entries if isinstance(entry, Explanation)])

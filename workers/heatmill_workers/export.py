@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import ResNet18_Weights
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
-from heatmill_workers.engine.introspection.spatial import find_cut
+from heatmill_workers.engine.introspection.spatial import find_cam_layer
 from heatmill_workers.engine.introspection.tokens import find_tokens
 from heatmill_workers.engine.loaded_model import capabilities
-from heatmill_workers.methods.contract import Explainer
+from heatmill_workers.methods.contract import Method
 from heatmill_workers.methods.registry import register
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaders import bundled, torchvision
@@ -67,7 +67,7 @@ class _WithoutWeights(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _method(method: Explainer) -> Entry:
+def _method(method: Method) -> Entry:
     return {
         "name": method.name,
         "title": method.title,
@@ -93,7 +93,7 @@ def _torchvision_model(name: str) -> Entry:
         module = torchvision.architecture(name, 1000, preprocessing.input_size[0])
     image = torch.empty(1, 3, *preprocessing.input_size, device="meta")
     module = module.to("meta").eval().requires_grad_(False)
-    supports = capabilities(find_cut(module, image), find_tokens(module, image), gradients=True, operations=True)
+    supports = capabilities(find_cam_layer(module, image), find_tokens(module, image), gradients=True, operations=True)
     return _model(name, "torchvision", preprocessing, supports)
 
 

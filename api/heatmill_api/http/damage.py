@@ -7,7 +7,7 @@ from flask import Flask, Response
 
 from heatmill.errors import BeingRepaired, HeatmillError, QueueUnavailable, RecordDamaged
 from heatmill.storage import keys
-from heatmill_api.context import Services, services
+from heatmill_api.context import ApiContext, services
 from heatmill_api.http.problems import problem_of
 
 
@@ -17,7 +17,7 @@ def install(app: Flask) -> None:
 
 
 @contextmanager
-def repaired(here: Services) -> Iterator[None]:
+def repaired(here: ApiContext) -> Iterator[None]:
     """Ask for a damaged record to be made again.
 
     Raises:
@@ -34,7 +34,7 @@ def repaired(here: Services) -> Iterator[None]:
         raise BeingRepaired(f"{error}; it is made again") from error
 
 
-def ask_for_repair(here: Services, damaged: RecordDamaged) -> None:
+def ask_for_repair(here: ApiContext, damaged: RecordDamaged) -> None:
     """Ring for a control worker; where Redis is away, the next caller does."""
     with suppress(QueueUnavailable):
         here.dispatcher.mend(keys.owner(damaged.key))

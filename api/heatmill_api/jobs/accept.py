@@ -24,7 +24,7 @@ from heatmill.schemas import AcceptedJob, JobRequest, Plan
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing, S3Storage, WriteConflict
 from heatmill.storage.keys import JobId
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_api.jobs.validate import is_small
 
 WRITERS = 8
@@ -83,7 +83,7 @@ def store_files(storage: S3Storage, tenant: str, files: Mapping[str, FileStorage
         list(pool.map(store, files))
 
 
-def accept(services: Services, job: JobId, request: JobRequest, asked: str, request_id: str = "") -> Acceptance:
+def accept(services: ApiContext, job: JobId, request: JobRequest, asked: str, request_id: str = "") -> Acceptance:
     """Make a job durable.
 
     Args:
@@ -120,7 +120,7 @@ def accept(services: Services, job: JobId, request: JobRequest, asked: str, requ
     return Acceptance(accepted)
 
 
-def start(services: Services, accepted: AcceptedJob) -> None:
+def start(services: ApiContext, accepted: AcceptedJob) -> None:
     """Plan and send a job of one shard, or ask the control worker to. Whatever fails here, its timer repairs."""
     job = JobId(accepted.tenant, accepted.id)
     try:
@@ -142,7 +142,7 @@ def _plan(storage: S3Storage, job: JobId, accepted: AcceptedJob) -> Plan | None:
     return write_plan(storage, job, accepted, inline_items(items))
 
 
-def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
+def _send(services: ApiContext, job: JobId, accepted: AcceptedJob) -> None:
     state, priority = services.state, accepted.priority
     window = Window(services.settings.window_shards, lists(EXPLAIN_QUEUE, priority))
     if not state.schedule.may_go_first(job, window):
@@ -154,7 +154,7 @@ def _send(services: Services, job: JobId, accepted: AcceptedJob) -> None:
         services.dispatcher.explain(job, shard, accepted.priority)
 
 
-def _shard_items(services: Services, request: JobRequest) -> int:
+def _shard_items(services: ApiContext, request: JobRequest) -> int:
     """As many items as make a shard of the wanted time, on the slowest type of device that workers have measured.
 
     Nobody knows which worker will take a shard. One that is too short costs a few round trips; one that is too long

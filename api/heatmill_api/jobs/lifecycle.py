@@ -18,11 +18,11 @@ from heatmill.errors import (
 )
 from heatmill.jobs import index as job_index
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Job, SourceRequest
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_api.context import Services, known, services
+from heatmill_api.context import ApiContext, known, services
 from heatmill_api.http.responses import job_reply
 from heatmill_api.http.routing import JobPath, answers, header, versioned
 from heatmill_api.jobs.parse import Submission
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 def cancel_job(path: JobPath) -> Response:
     """Stop a job within one batch. What is done stays; a job that is cancelled already is as it was."""
     here, job = services(), known(path.job)
-    current = read_job(here.storage, here.state, job)
+    current = load_job(here.storage, here.state, job)
     if current.state == "cancelled":
         return job_reply(current, HTTPStatus.ACCEPTED)
     if current.done:
@@ -49,7 +49,7 @@ def cancel_job(path: JobPath) -> Response:
     # A Redis that is away may come back remembering the job as it was, so this must succeed: a 503 is sent again.
     here.state.cancel(job)
     here.dispatcher.feed()
-    return job_reply(read_job(here.storage, here.state, job), HTTPStatus.ACCEPTED)
+    return job_reply(load_job(here.storage, here.state, job), HTTPStatus.ACCEPTED)
 
 
 @api.post(
@@ -91,16 +91,16 @@ def delete_job(path: JobPath) -> Response:
     # Of a request that is lost the list passes over what is left.
     with suppress(JobNotFound, RecordDamaged, QueueUnavailable):
         job_index.remove(here.state, records.load_request(here.storage, job))
-    records.bury(here.storage, job)
+    records.mark_deleted(here.storage, job)
     # The timer does this as well.
     with suppress(QueueUnavailable):
         here.dispatcher.sweep(job)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
-def _check_done(here: Services, job: JobId) -> None:
+def _check_done(here: ApiContext, job: JobId) -> None:
     try:
-        current = read_job(here.storage, here.state, job)
+        current = load_job(here.storage, here.state, job)
     except RecordDamaged as error:
         if error.key != keys.final(job):
             raise

@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from heatmill.errors import JobNotFound, RecordDamaged, RecordTooNew
 from heatmill.jobs import index as job_index
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Job, JobPage, JobState
 from heatmill.storage.keys import JOB_PATTERN, JobId
-from heatmill_api.context import Services, job_id, services, tenant
+from heatmill_api.context import ApiContext, job_id, services, tenant
 from heatmill_api.http.damage import ask_for_repair
 from heatmill_api.http.responses import bad_page_token, linked, page_token, read_page_token, reply
 from heatmill_api.http.routing import Parameters, answers, versioned
@@ -80,14 +80,14 @@ def list_jobs(query: ListQuery) -> Response:
 
 
 def _scanned(
-    here: Services, entries: Iterator[str], size: int, unreadable: dict[str, str]
+    here: ApiContext, entries: Iterator[str], size: int, unreadable: dict[str, str]
 ) -> Iterator[tuple[str, Job | None]]:
     """Each entry with its job, several read at a time; None where it is gone or cannot be read."""
     while batch := list(islice(entries, size)):
         yield from zip(batch, _read(here, batch, unreadable), strict=True)
 
 
-def _read(here: Services, entries: list[str], unreadable: dict[str, str]) -> list[Job | None]:
+def _read(here: ApiContext, entries: list[str], unreadable: dict[str, str]) -> list[Job | None]:
     """The jobs of these entries, in order; None of an entry whose job is gone or unreadable.
 
     Args:
@@ -99,7 +99,7 @@ def _read(here: Services, entries: list[str], unreadable: dict[str, str]) -> lis
 
     def read(name: JobId) -> Job | None:
         try:
-            return read_job(here.storage, here.state, name)
+            return load_job(here.storage, here.state, name)
         except JobNotFound:
             return None
         except (RecordDamaged, RecordTooNew) as error:

@@ -7,7 +7,7 @@ from flask import Response, g, request
 
 from heatmill.errors import InvalidRequest, JobNotFound, JobUnfinished, QueueUnavailable, StorageUnavailable
 from heatmill.jobs import records
-from heatmill.jobs.status import open_job, progress_of, read_job
+from heatmill.jobs.status import job_from_progress, load_job, progress_from_records
 from heatmill.schemas import Job, JobRequest
 from heatmill.storage.keys import JobId
 from heatmill_api.context import job_id, services, source_rules, tenant
@@ -57,7 +57,7 @@ def resolved(asked: JobRequest) -> JobRequest:
     if found.source is None or found.source.failed_of is None:
         return found
     try:
-        origin = read_job(here.storage, here.state, job_id(found.source.failed_of))
+        origin = load_job(here.storage, here.state, job_id(found.source.failed_of))
     except JobNotFound as error:
         raise faulty([{"pointer": "/source/uri", "detail": str(error)}]) from error
     if not origin.done:
@@ -94,6 +94,6 @@ def _as_it_is(acceptance: Acceptance) -> Job:
     """The accepted job; that nobody can be asked about it now does not make it less accepted."""
     here, job = services(), job_id(acceptance.job.id)
     try:
-        return read_job(here.storage, here.state, job)
+        return load_job(here.storage, here.state, job)
     except (QueueUnavailable, StorageUnavailable):
-        return open_job(job, progress_of(acceptance.job))
+        return job_from_progress(job, progress_from_records(acceptance.job))

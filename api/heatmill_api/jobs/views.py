@@ -5,7 +5,7 @@ import time
 from flask import Response, request
 from pydantic import Field
 
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
 from heatmill.storage.keys import JobId
 from heatmill_api.context import known, services
@@ -63,7 +63,7 @@ def submit_job() -> Response:
 def get_job(path: JobPath, query: WaitQuery) -> Response:
     """Read a job's state and counts."""
     job = known(path.job)
-    current = read_job(services().storage, services().state, job)
+    current = load_job(services().storage, services().state, job)
     if query.wait and not current.done:
         current = _wait(job, current, query.wait)
     return job_reply(current)
@@ -84,7 +84,7 @@ def _wait(job: JobId, current: Job, seconds: float) -> Job:
         while not current.done and (left := end - time.monotonic()) > 0:
             time.sleep(min(pause, left))
             pause = min(pause * 1.3, LONGEST_PAUSE_SECONDS)
-            current = read_job(here.storage, here.state, job)
+            current = load_job(here.storage, here.state, job)
     finally:
         here.waiters.release()
     return current

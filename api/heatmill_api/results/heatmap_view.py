@@ -17,7 +17,7 @@ from heatmill.schemas import Row, StoredFile, StoredPicture
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
-from heatmill_api.context import Services, known, services
+from heatmill_api.context import ApiContext, known, services
 from heatmill_api.http.routing import JobPath, Parameters, answers, versioned
 
 PNG, JPEG = "image/png", "image/jpeg"
@@ -87,7 +87,7 @@ def _unchanging(data: bytes, content_type: str) -> Response:
     return Response(data, headers={"Cache-Control": "private, max-age=3600, immutable"}, content_type=content_type)
 
 
-def _shown(here: Services, job: JobId, path: PicturePath, query: PreviewQuery) -> tuple[Row, StoredPicture]:
+def _shown(here: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) -> tuple[Row, StoredPicture]:
     """A result and its heatmap.
 
     Raises:
@@ -99,7 +99,7 @@ def _shown(here: Services, job: JobId, path: PicturePath, query: PreviewQuery) -
     return row, row.heatmap
 
 
-def _find(here: Services, job: JobId, path: PicturePath, query: PreviewQuery) -> Row:
+def _find(here: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) -> Row:
     """A result.
 
     Raises:
@@ -117,7 +117,7 @@ def _find(here: Services, job: JobId, path: PicturePath, query: PreviewQuery) ->
     raise ResultNotFound(f"{where}, or not yet")
 
 
-def _rows(here: Services, job: JobId, names: Iterable[CommitName]) -> Iterator[Row]:
+def _rows(here: ApiContext, job: JobId, names: Iterable[CommitName]) -> Iterator[Row]:
     """The rows of these commit records, but for those that have gone since they were listed."""
 
     def load(name: CommitName) -> list[Row]:
@@ -128,7 +128,7 @@ def _rows(here: Services, job: JobId, names: Iterable[CommitName]) -> Iterator[R
     return chain.from_iterable(read_ahead(load, names))
 
 
-def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Iterator[list[CommitName]]:
+def _candidates(here: ApiContext, job: JobId, item: str, index: int | None) -> Iterator[list[CommitName]]:
     """The records of each shard in which an item may be: of one where its position is known, else of all."""
     every = (names for _, names in records.committed_shards(here.storage, job))
     try:
@@ -143,7 +143,7 @@ def _candidates(here: Services, job: JobId, item: str, index: int | None) -> Ite
     return iter(()) if named else every
 
 
-def _stored(here: Services, file: StoredFile, what: str) -> bytes:
+def _stored(here: ApiContext, file: StoredFile, what: str) -> bytes:
     """A file as it was written.
 
     Raises:
@@ -158,7 +158,7 @@ def _stored(here: Services, file: StoredFile, what: str) -> bytes:
     return data
 
 
-def _previewed(here: Services, row: Row) -> bytes:
+def _previewed(here: ApiContext, row: Row) -> bytes:
     """What the model saw of the item's image, a JPEG.
 
     Raises:

@@ -10,7 +10,7 @@ from heatmill.schemas.feature_map import JobMap, MapFile
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
-from heatmill_api.context import Services, known, services
+from heatmill_api.context import ApiContext, known, services
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import JobPath, answers, versioned
 
@@ -45,7 +45,7 @@ def get_map_picture(path: JobPath) -> Response:
     return Response(data, headers={"Cache-Control": "private, max-age=3600, immutable"}, content_type=PNG)
 
 
-def _made(here: Services, job: JobId) -> JobMap:
+def _made(here: ApiContext, job: JobId) -> JobMap:
     """The map, where there is one.
 
     Raises:
@@ -60,7 +60,7 @@ def _made(here: Services, job: JobId) -> JobMap:
     return made
 
 
-def _why_not(here: Services, job: JobId) -> str:
+def _why_not(here: ApiContext, job: JobId) -> str:
     if records.load_request(here.storage, job).request.map is None:
         return f"job {job.job} was not asked for a map"
     plan = records.load_plan(here.storage, job)

@@ -9,10 +9,10 @@ from typing import Literal
 from flask import Response, request
 from pydantic import Field
 
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import ResultPage, Row, Verdict
 from heatmill.storage.presign import Signer
-from heatmill_api.context import Services, known, services
+from heatmill_api.context import ApiContext, known, services
 from heatmill_api.http.damage import repaired
 from heatmill_api.http.responses import bad_page_token, page_token, read_page_token, reply
 from heatmill_api.http.routing import JobPath, Parameters, answers, ref, versioned
@@ -62,7 +62,7 @@ def list_results(path: JobPath, query: ResultsQuery) -> Response:
     """
     here, job, start = services(), known(path.job), _read_place(query.page_token)
     # Asked before the commit records are listed: of a job that is terminal by then, none is still to come.
-    current = read_job(here.storage, here.state, job)
+    current = load_job(here.storage, here.state, job)
     has_all = current.done and current.state != "cancelled" and current.error is None
     walk = partial(Walk, here.storage, job, current.done, has_all)
     if request.accept_mimetypes.best_match(["application/json", JSON_LINES]) == JSON_LINES:
@@ -80,7 +80,7 @@ def presigned(row: Row, sign: Signer) -> Row:
     )
 
 
-def _page(here: Services, walk: Walk, start: Place, query: ResultsQuery) -> ResultPage:
+def _page(here: ApiContext, walk: Walk, start: Place, query: ResultsQuery) -> ResultPage:
     size = min(query.page_size, MAX_PAGE)
     sign = here.storage.get_signer(here.settings.presigned_seconds)
     found: list[Row] = []
@@ -108,7 +108,7 @@ def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
     return lines if first is None else chain([first], lines)
 
 
-def _lines(here: Services, walk: Walk, start: Place, query: ResultsQuery) -> Iterator[bytes]:
+def _lines(here: ApiContext, walk: Walk, start: Place, query: ResultsQuery) -> Iterator[bytes]:
     seconds = here.settings.presigned_seconds
     sign = here.storage.get_signer(seconds)
     # The answer may have begun: what is damaged further on breaks it off.

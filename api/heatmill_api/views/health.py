@@ -13,7 +13,7 @@ from heatmill.errors import TransientError
 from heatmill.schemas import Schema
 from heatmill.storage.bucket import ObjectMissing, S3Storage
 from heatmill.storage.write_trial import try_write
-from heatmill_api.context import Services, WriteTrial, services
+from heatmill_api.context import ApiContext, WriteTrial, services
 from heatmill_api.http.problems import unavailable
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import answers, unversioned
@@ -77,7 +77,7 @@ def readyz() -> Response:
     return reply(Readiness(ready=ready, redis=redis, storage=storage), status)
 
 
-def _storage(here: Services) -> StorageHealth:
+def _storage(here: ApiContext) -> StorageHealth:
     storage = here.storage
     if fault := _fault(storage.ping):
         return StorageHealth(status="down", message=fault)

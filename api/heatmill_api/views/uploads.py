@@ -13,8 +13,8 @@ from heatmill.schemas.bounded import at_most
 from heatmill.schemas.image_types import ImageType
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
-from heatmill.storage.presigned_upload import Promised
-from heatmill_api.context import Services, services, tenant
+from heatmill.storage.presigned_upload import PresignedUpload
+from heatmill_api.context import ApiContext, services, tenant
 from heatmill_api.http.body import JSON, checked, read_json
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import answers, body, ref, versioned
@@ -95,7 +95,7 @@ def create_uploads() -> Response:
         return reply(Uploads(uploads=tuple(pool.map(lambda image: _upload_of_many(here, owner, image), asked.images))))
 
 
-def _upload_of_many(here: Services, owner: str, image: UploadRequest) -> Upload:
+def _upload_of_many(here: ApiContext, owner: str, image: UploadRequest) -> Upload:
     try:
         return _upload(here, owner, image)
     except ImageTooLarge as error:
@@ -104,7 +104,7 @@ def _upload_of_many(here: Services, owner: str, image: UploadRequest) -> Upload:
         return Upload(sha256=image.sha256, uri=uri, stored=False, error=as_problem(error))
 
 
-def _upload(here: Services, owner: str, image: UploadRequest) -> Upload:
+def _upload(here: ApiContext, owner: str, image: UploadRequest) -> Upload:
     """Where one image goes.
 
     Raises:
@@ -121,7 +121,7 @@ def _upload(here: Services, owner: str, image: UploadRequest) -> Upload:
     except ObjectMissing:
         pass
     seconds = here.settings.presigned_seconds
-    content = Promised(image.sha256, image.size, image.content_type)
+    content = PresignedUpload(image.sha256, image.size, image.content_type)
     return Upload(
         sha256=image.sha256,
         uri=uri,

@@ -31,7 +31,7 @@ PARAMS_OF_BASELINE = ("baseline", "masker")
 
 
 @dataclass(frozen=True)
-class Passes:
+class MethodCost:
     """Cost of a method, in forward passes of one image; a forward and backward pass counts as 2.5 (measured).
 
     Args:
@@ -76,7 +76,7 @@ class Method:
     params: Mapping[str, Any]
     needs: tuple[str, ...]
     picture: str
-    passes: Passes
+    passes: MethodCost
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _stock(name: str) -> list[dict[str, Any]]:
 
 
 def _method(entry: dict[str, Any]) -> Method:
-    return Method(**{**entry, "needs": tuple(entry["needs"]), "passes": Passes(**entry["passes"])})
+    return Method(**{**entry, "needs": tuple(entry["needs"]), "passes": MethodCost(**entry["passes"])})
 
 
 def _stock_model(entry: dict[str, Any]) -> Model:

@@ -17,7 +17,7 @@ from heatmill.coordination.progress import JobProgress, read_progress
 from heatmill.coordination.redis_address import open_client
 from heatmill.coordination.redis_errors import milliseconds, translated
 from heatmill.coordination.schedule import Schedule
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.coordination.task_queue import PRIORITY_STEPS
 from heatmill.errors import QueueFull, QueueUnavailable
 from heatmill.schemas import CommitHeader, Plan
@@ -70,7 +70,7 @@ class RedisJobStore:
             for entry in (files("heatmill.coordination") / "lua" / "jobs").iterdir()
         }
 
-    def register(self, job: JobId, summary: dict[str, Any], plan: Plan | None, committed: Committed) -> None:
+    def register(self, job: JobId, summary: dict[str, Any], plan: Plan | None, committed: CommittedTotals) -> None:
         """Make a job known, or add the plan to a known one; a job that has both is left as it is.
 
         Args:
@@ -143,13 +143,13 @@ class RedisJobStore:
                 return True
             return self.client.get(name) == token and bool(self.client.pexpire(name, milliseconds(seconds)))
 
-    def let_go(self, job: JobId, role: str, token: str) -> None:
+    def release_lock(self, job: JobId, role: str, token: str) -> None:
         """End a hold, so that the next one need not wait for its time to pass."""
         with translated():
             if self.client.get(key(job, role)) == token:
                 self.client.delete(key(job, role))
 
-    def note_item(self, job: JobId, shard: int, index: int) -> None:
+    def mark_in_progress(self, job: JobId, shard: int, index: int) -> None:
         """Write down which item is about to be processed, so that a crash names it."""
         with translated(), self.client.pipeline() as together:
             together.hset(key(job, "current"), str(shard), str(index))
@@ -157,7 +157,7 @@ class RedisJobStore:
             together.expire(key(job, "current"), NOTE_SECONDS)
             together.execute()
 
-    def blame_noted(self, job: JobId, shard: int) -> frozenset[int]:
+    def suspects(self, job: JobId, shard: int) -> frozenset[int]:
         """The items that were being processed when a worker died, the last one noted included."""
         name = key(job, "crashed")
         with translated():
@@ -169,7 +169,7 @@ class RedisJobStore:
             blamed = [str(entry).split(":") for entry in self.client.smembers(name)]
         return frozenset(int(index) for number, index in blamed if int(number) == shard)
 
-    def clear_note(self, job: JobId, shard: int) -> None:
+    def clear_mark(self, job: JobId, shard: int) -> None:
         """The attempt ended without a crash: nothing is to blame."""
         with translated():
             self.client.hdel(key(job, "current"), str(shard))

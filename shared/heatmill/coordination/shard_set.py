@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Shards:
+class ShardSet:
     """A set of shard numbers.
 
     Args:
@@ -15,7 +15,7 @@ class Shards:
     bits: bytes = b""
 
     @classmethod
-    def of(cls, numbers: Iterable[int]) -> "Shards":
+    def of(cls, numbers: Iterable[int]) -> "ShardSet":
         """These shards; their numbers are not all held at once."""
         bits = bytearray()
         for number in numbers:
@@ -47,7 +47,7 @@ class HalfDone:
 
 
 @dataclass(frozen=True)
-class Committed:
+class CommittedTotals:
     """What a job's commit records add up to.
 
     Args:
@@ -55,7 +55,7 @@ class Committed:
         half_done: Further shards, by number; their results are counted too.
     """
 
-    shards: Shards = Shards()
+    shards: ShardSet = ShardSet()
     succeeded: int = 0
     failed: int = 0
     cached: int = 0

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from heatmill.coordination.shard_set import Committed, HalfDone, Shards
+from heatmill.coordination.shard_set import CommittedTotals, HalfDone, ShardSet
 from heatmill.errors import JobDeleted, JobNotFound, StorageUnavailable
 from heatmill.jobs.documents import check_sha256, checked, decode, decode_line, encode, encode_lines
 from heatmill.jobs.parts import Part
@@ -52,7 +52,7 @@ def load_request(storage: S3Storage, job: JobId) -> AcceptedJob:
     return checked(accepted, key, lambda found: (found.tenant, found.id), (job.tenant, job.job))
 
 
-def bury(storage: S3Storage, job: JobId) -> None:
+def mark_deleted(storage: S3Storage, job: JobId) -> None:
     """Delete a terminal job: nobody finds it from now on. Its other objects go when its trash marker is swept.
 
     What is left in place of job.json keeps its id from being used again, by whoever sends its Idempotency-Key.
@@ -254,7 +254,7 @@ def is_whole(headers: Collection[CommitHeader]) -> bool:
     return any(header.part is None or len(headers) == header.parts for header in headers)
 
 
-def committed(storage: S3Storage, job: JobId) -> Committed:
+def committed(storage: S3Storage, job: JobId) -> CommittedTotals:
     """What all commit records add up to: the truth that Redis' counts are a copy of."""
     counts: Counter[str] = Counter()
     half_done: dict[int, HalfDone] = {}
@@ -272,8 +272,8 @@ def committed(storage: S3Storage, job: JobId) -> Committed:
                 parts = sum(1 << header.part for header in found if header.part is not None)
                 half_done[number] = HalfDone(parts, **of_this)
 
-    shards = Shards.of(counted())
-    return Committed(shards, counts["succeeded"], counts["failed"], counts["cached"], half_done)
+    shards = ShardSet.of(counted())
+    return CommittedTotals(shards, counts["succeeded"], counts["failed"], counts["cached"], half_done)
 
 
 def _names(job: JobId, listed: Iterable[ListedObject]) -> Iterator[CommitName]:

@@ -1,7 +1,7 @@
 """Make Redis know an open job: when it is accepted, and again when Redis has forgotten it."""
 
 from heatmill.coordination.job_store import RedisJobStore
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.jobs import index as job_index
 from heatmill.jobs import records
 from heatmill.jobs.status import summary
@@ -17,7 +17,7 @@ def register_new(state: RedisJobStore, accepted: AcceptedJob, plan: Plan | None)
     Raises:
         QueueUnavailable: Redis does not answer; the job may be half known, and `register` makes it whole.
     """
-    _register(state, accepted, plan, Committed())
+    _register(state, accepted, plan, CommittedTotals())
 
 
 def register(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
@@ -32,7 +32,7 @@ def register(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
         state.cancel(job)
 
 
-def _register(state: RedisJobStore, accepted: AcceptedJob, plan: Plan | None, committed: Committed) -> None:
+def _register(state: RedisJobStore, accepted: AcceptedJob, plan: Plan | None, committed: CommittedTotals) -> None:
     # Listed first: a repair passes over a job that the state knows, so that one would never reach the list.
     job_index.add(state, accepted)
     state.register(JobId(accepted.tenant, accepted.id), summary(accepted), plan, committed)

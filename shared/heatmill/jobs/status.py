@@ -7,7 +7,7 @@ from typing import Any
 from heatmill.coordination.conditions import read_condition
 from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.progress import JobProgress
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.errors import QueueUnavailable, RecordDamaged
 from heatmill.jobs import records
 from heatmill.schemas import AcceptedJob, Condition, Counts, Job, JobState, MapRequest, MapStatus, Plan
@@ -15,10 +15,10 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 
-NOTHING = Committed()
+NOTHING = CommittedTotals()
 
 
-def job_state(counts: Counts, *, started: bool) -> JobState:
+def derive_state(counts: Counts, *, started: bool) -> JobState:
     """The state that follows from the counts.
 
     Args:
@@ -34,7 +34,7 @@ def job_state(counts: Counts, *, started: bool) -> JobState:
     return "partly_failed" if counts.succeeded else "failed"
 
 
-def read_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
+def load_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
     """The job as it is now: from Redis while it is open, from storage when it is terminal or Redis does not know.
 
     Raises:
@@ -46,7 +46,7 @@ def read_job(storage: S3Storage, state: RedisJobStore, job: JobId) -> Job:
     except QueueUnavailable:
         progress = None
     if progress is not None:
-        return open_job(job, progress).model_copy(update={"condition": _condition(state, job)})
+        return job_from_progress(job, progress).model_copy(update={"condition": _condition(state, job)})
     return records.load_final(storage, job) or _forgotten(storage, job)
 
 
@@ -59,7 +59,7 @@ def _condition(state: RedisJobStore, job: JobId) -> Condition | None:
 
 def _forgotten(storage: S3Storage, job: JobId) -> Job:
     """A job that Redis does not know, and that had no end when that was looked for."""
-    found = open_job(job, stored_progress(storage, job))
+    found = job_from_progress(job, stored_progress(storage, job))
     if storage.exists(keys.open_marker(job)):
         return found
     final = records.load_final(storage, job)
@@ -75,7 +75,7 @@ def stored_progress(storage: S3Storage, job: JobId) -> JobProgress:
         JobNotFound: There is no such job.
     """
     accepted = records.load_request(storage, job)
-    found = progress_of(accepted, _plan(storage, job), records.committed(storage, job))
+    found = progress_from_records(accepted, _plan(storage, job), records.committed(storage, job))
     return replace(found, cancelled=storage.exists(keys.cancelled(job)))
 
 
@@ -87,7 +87,9 @@ def _plan(storage: S3Storage, job: JobId) -> Plan | None:
         return None
 
 
-def progress_of(accepted: AcceptedJob, plan: Plan | None = None, committed: Committed = NOTHING) -> JobProgress:
+def progress_from_records(
+    accepted: AcceptedJob, plan: Plan | None = None, committed: CommittedTotals = NOTHING
+) -> JobProgress:
     """What these records say of a job, on which nobody is at work."""
     return JobProgress(
         counts=Counts(
@@ -133,13 +135,13 @@ def map_status(storage: S3Storage, job: JobId, asked: MapRequest | None, *, canc
     return MapStatus(**asked.model_dump(), state="cancelled" if cancelled and error is None else "failed", error=error)
 
 
-def open_job(job: JobId, progress: JobProgress) -> Job:
+def job_from_progress(job: JobId, progress: JobProgress) -> Job:
     """A job that is not terminal, also when all its shards are committed and only `finish` is missing."""
     counts = progress.counts
     # A worker of an earlier version that does a half-done shard as a whole counts some of it twice.
     left = max((counts.total or 0) - counts.done, 0)
     started = progress.started_at
-    state = job_state(counts, started=started is not None)
+    state = derive_state(counts, started=started is not None)
     rate = _rate(counts, started)
     return Job(
         id=job.job,

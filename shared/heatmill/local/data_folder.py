@@ -20,7 +20,7 @@ from heatmill.local.servers.seaweedfs import Credentials, ObjectStorePorts
 LOCK_SECONDS = 1.0
 
 
-class Remembered(BaseModel):
+class StackState(BaseModel):
     """What a restart needs to find its data again; the ports too, so that URLs stay the same where they can."""
 
     model_config = ConfigDict(frozen=True)
@@ -62,7 +62,7 @@ def data_folder(wanted: Path | None) -> Iterator[DataFolder]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def remembered(folder: Path) -> Remembered:
+def remembered(folder: Path) -> StackState:
     """Credentials and ports of a folder, made up for a new one; ports that are taken by now are chosen anew.
 
     Raises:
@@ -98,8 +98,8 @@ def _lock(lock: int, folder: Path) -> None:
             return
 
 
-def _made_up() -> Remembered:
-    return Remembered(
+def _made_up() -> StackState:
+    return StackState(
         redis_password=secrets.token_hex(16),
         redis_port=free_ports(1)[0],
         credentials=Credentials(secrets.token_hex(10), secrets.token_hex(20)),
@@ -107,8 +107,8 @@ def _made_up() -> Remembered:
     )
 
 
-def _read(file: Path) -> Remembered:
+def _read(file: Path) -> StackState:
     try:
-        return Remembered.model_validate_json(file.read_bytes())
+        return StackState.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         raise LocalStackError(f"{file} holds the data's credentials and cannot be read: {error}") from error

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from heatmill.local import services
-from heatmill.local.data_folder import Remembered
+from heatmill.local.data_folder import StackState
 from heatmill.local.environment import inherited, of_services
 from heatmill.local.ports import LOOPBACK
 from heatmill.local.servers.redis import redis_answers, redis_server, redis_url
@@ -48,7 +48,7 @@ class Layout:
     options: StackOptions
     folder: Path
     port: int
-    remembered: Remembered = field(repr=False)
+    remembered: StackState = field(repr=False)
 
     @property
     def url(self) -> str:

@@ -157,9 +157,9 @@ class Stack:
                 # Last, since on two cores it would slow down those that the first job needs sooner.
                 supervisor.start_more(layout.control_worker())
             self._settled.set()
-            supervisor.keep_up()
+            supervisor.supervise()
         finally:
-            supervisor.take_down(self._hurry)
+            supervisor.shut_down(self._hurry)
 
     def _should_stop(self) -> bool:
         # The main thread ends without a stop() when Ctrl-C hits it in an unlucky place; Python then waits for this one.

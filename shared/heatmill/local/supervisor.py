@@ -118,7 +118,7 @@ class Supervisor:
             waiting = [kept for kept in waiting if not check_started(kept.process, kept.part.answers, seconds)]
             time.sleep(POLL_SECONDS)
 
-    def keep_up(self) -> None:
+    def supervise(self) -> None:
         """Revive what ends, until the stack is to stop."""
         while not self._should_stop():
             for tier in self._tiers:
@@ -126,7 +126,7 @@ class Supervisor:
                     self._revive(kept)
             time.sleep(POLL_SECONDS)
 
-    def take_down(self, hurry: Event) -> None:
+    def shut_down(self, hurry: Event) -> None:
         """Stop all of it, the last tier first; whoever hurries saves the grace."""
         for tier in reversed(self._tiers):
             for kept in tier:

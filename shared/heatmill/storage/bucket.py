@@ -24,10 +24,10 @@ from heatmill.storage.errors import (
     WriteConflict,
     translated,
 )
-from heatmill.storage.fast_path import QuickObjects
+from heatmill.storage.fast_path import FastObjects
 from heatmill.storage.lines import cut_lines
 from heatmill.storage.presign import Signer, signer
-from heatmill.storage.presigned_upload import Promised
+from heatmill.storage.presigned_upload import PresignedUpload
 from heatmill.storage.s3_client import boto_client
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class S3Storage:
         self.client = client
         self.bucket = bucket
         self.public_client = public_client or client
-        self._quick = QuickObjects(client, bucket)
+        self._quick = FastObjects(client, bucket)
         self._deletes = BulkDelete(client, bucket)
         # Found by the same trial as `has_conditional_writes`: one that is not known to the store is not sent.
         self._knows_conditions = True
@@ -218,7 +218,7 @@ class S3Storage:
         """Makes such URLs at little cost, from the key of each; for one page of them."""
         return signer(self.public_client, self.bucket, seconds)
 
-    def presigned_put(self, key: str, content: Promised, seconds: int) -> str:
+    def presigned_put(self, key: str, content: PresignedUpload, seconds: int) -> str:
         """A URL that writes exactly this for a while, sent with the content's headers.
 
         SeaweedFS and S3 refuse other bytes; a store that does not check them takes any of the same size.

@@ -31,8 +31,8 @@ SEGMENT = r"(?!\.{1,2}(/|$))[\w.-]+"
 KEY = re.compile(f"{SEGMENT}(/{SEGMENT})*", re.ASCII)
 LARGEST_BODY = 4 * 2**20
 # Of a connection and of each read; of a whole request.
-SILENCE = timedelta(seconds=5)
-PATIENCE = timedelta(seconds=30)
+READ_TIMEOUT = timedelta(seconds=5)
+REQUEST_TIMEOUT = timedelta(seconds=30)
 # A store in trouble is left to boto3 and its retries for a while. One that refuses a request is in none.
 REST_SECONDS = 30.0
 REFUSED = re.compile("status code: (4|501)")
@@ -42,7 +42,7 @@ CREDENTIALS_FOR = timedelta(minutes=10)
 log = structlog.get_logger()
 
 
-class QuickObjects:
+class FastObjects:
     """One bucket. Safe in threads, not beyond a fork: a child of a process that has used it is left to boto3.
 
     Args:
@@ -52,7 +52,7 @@ class QuickObjects:
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self._client, self._bucket = client, bucket
-        self._rests_until = 0.0
+        self._disabled_until = 0.0
 
     def get(self, key: str, max_bytes: int | None = None) -> bytes | None:
         """An object, or its first `max_bytes`; None where boto3 is to be asked.
@@ -114,7 +114,7 @@ class QuickObjects:
 
     def _tried(self, key: str, call: Callable[[S3Store], T]) -> T | None:
         """What a call came to, where that says all; None elsewhere."""
-        if not KEY.fullmatch(key) or time.monotonic() < self._rests_until or os.getpid() != _user():
+        if not KEY.fullmatch(key) or time.monotonic() < self._disabled_until or os.getpid() != _user():
             return None
         try:
             return call(self._store)
@@ -122,7 +122,7 @@ class QuickObjects:
             raise
         except (BaseError, ValueError) as error:
             if isinstance(error, GenericError | ValueError) and not REFUSED.search(str(error)):
-                self._rests_until = time.monotonic() + REST_SECONDS
+                self._disabled_until = time.monotonic() + REST_SECONDS
                 log.info("boto3 alone for a while", bucket=self._bucket, reason=str(error).partition("\n")[0])
             return None
 
@@ -141,9 +141,9 @@ class QuickObjects:
             s3_express=False,
             client_options={
                 "allow_http": endpoint.startswith("http:"),
-                "connect_timeout": SILENCE,
-                "read_timeout": SILENCE,
-                "timeout": PATIENCE,
+                "connect_timeout": READ_TIMEOUT,
+                "read_timeout": READ_TIMEOUT,
+                "timeout": REQUEST_TIMEOUT,
             },
             retry_config={"max_retries": 0},
         )

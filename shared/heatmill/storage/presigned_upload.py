@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Promised:
+class PresignedUpload:
     """What somebody else is to write."""
 
     sha256: str

@@ -12,7 +12,7 @@ from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_api.http.access_log import HEADER
 from tests.api.http.test_auth import bearer, guarded
 from tests.api.requests import answered, body
@@ -67,7 +67,7 @@ def test_a_refusal_has_a_line_without_what_was_sent_to_open_the_door(
     assert "secret" not in str(line)
 
 
-def test_the_log_can_be_switched_off(services: Services) -> None:
+def test_the_log_can_be_switched_off(services: ApiContext) -> None:
     quiet = replace(services, settings=services.settings.model_copy(update={"access_log": False}))
 
     assert logged(create_app(quiet).test_client(), "GET", "/livez") == []

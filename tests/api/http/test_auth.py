@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from heatmill.storage import keys
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_api.http import auth as tenants
 from heatmill_api.http.auth import read_keys
 from tests.api.requests import body
@@ -23,7 +23,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def guarded(services: Services, tmp_path: Path) -> FlaskClient:
+def guarded(services: ApiContext, tmp_path: Path) -> FlaskClient:
     """The API for two tenants, whose keys are their names in capitals."""
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({hashlib.sha256(name.upper().encode()).hexdigest(): name for name in ("ann", "bob")}))

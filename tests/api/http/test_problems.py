@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from heatmill import errors
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_api.http.problems import STATUS
 from tests.api.requests import answered, body
 
@@ -62,7 +62,7 @@ def test_a_body_over_the_limit_is_refused_with_the_limit(client: FlaskClient) ->
     assert "200,000 bytes" in check(answer, 413, "too_large")["detail"]
 
 
-def test_json_has_a_limit_of_its_own_and_more_items_go_into_a_manifest(services: Services) -> None:
+def test_json_has_a_limit_of_its_own_and_more_items_go_into_a_manifest(services: ApiContext) -> None:
     small = services.settings.model_copy(update={"max_json_bytes": 1000})
     client = create_app(replace(services, settings=small)).test_client()
     text = json.dumps(body(metadata={"note": "x" * 500, "more": "x" * 500})).encode()
@@ -79,7 +79,7 @@ def test_json_has_a_limit_of_its_own_and_more_items_go_into_a_manifest(services:
 
 
 @pytest.mark.timeout(20)
-def test_an_answer_points_at_a_hundred_faults_and_counts_the_others(services: Services) -> None:
+def test_an_answer_points_at_a_hundred_faults_and_counts_the_others(services: ApiContext) -> None:
     large = services.settings.model_copy(update={"max_body_bytes": 2**22})
     client = create_app(replace(services, settings=large)).test_client()
     unknown = {f"name {number}": number for number in range(40_000)}

@@ -18,7 +18,7 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from tests.api.requests import answered, body, commit, finish, row, submit
 from tests.workers.jobs import rung
 
@@ -121,7 +121,7 @@ def test_a_small_job_is_retried_too(
 
 
 def test_a_retry_keeps_the_background_that_the_operator_has_named(
-    services: Services, storage: S3Storage, state: RedisJobStore, tmp_path: Path
+    services: ApiContext, storage: S3Storage, state: RedisJobStore, tmp_path: Path
 ) -> None:
     entry = "[[models]]\nname='own'\nloader='torchvision'\narchitecture='resnet18'\nbackground=['s3://sets/1.png']"
     (tmp_path / "models.toml").write_text(entry)

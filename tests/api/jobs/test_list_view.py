@@ -13,7 +13,7 @@ from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from tests.api.requests import answered, finish, submit
 
 NOBODY = "redis://127.0.0.1:9/0"
@@ -88,7 +88,7 @@ def test_a_wiped_redis_forgets_no_job(client: FlaskClient, state: RedisJobStore,
     assert names(listed(client)) == [newest.job, *(job.job for job in jobs)]
 
 
-def test_jobs_are_listed_while_redis_is_down(services: Services, client: FlaskClient, jobs: list[JobId]) -> None:
+def test_jobs_are_listed_while_redis_is_down(services: ApiContext, client: FlaskClient, jobs: list[JobId]) -> None:
     lost = Dispatcher(celery_app(Settings(redis_url=NOBODY), "api"))
     away = create_app(replace(services, state=open_state(NOBODY), dispatcher=lost)).test_client()
     first = listed(away, page_size=2)
@@ -97,7 +97,7 @@ def test_jobs_are_listed_while_redis_is_down(services: Services, client: FlaskCl
 
 
 def test_a_job_accepted_while_redis_was_down_is_listed_once_it_is_repaired(
-    services: Services, client: FlaskClient, jobs: list[JobId], storage: S3Storage, state: RedisJobStore
+    services: ApiContext, client: FlaskClient, jobs: list[JobId], storage: S3Storage, state: RedisJobStore
 ) -> None:
     listed(client)
     lost = Dispatcher(celery_app(Settings(redis_url=NOBODY), "api"))

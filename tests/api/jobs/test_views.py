@@ -20,7 +20,7 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_api.jobs.accept import accept, fingerprint, job_for
 from tests.api.requests import MODEL, body, finish, submit
 from tests.shared.known_jobs import outstanding
@@ -68,7 +68,7 @@ def test_a_job_that_fits_one_shard_is_planned_and_sent_at_once(
 
 
 def test_small_jobs_fill_the_window_and_then_take_their_turns(
-    client: FlaskClient, services: Services, state: RedisJobStore
+    client: FlaskClient, services: ApiContext, state: RedisJobStore
 ) -> None:
     window = services.settings.window_shards
     jobs = [submit(client) for _ in range(window + 3)]
@@ -81,7 +81,7 @@ def test_small_jobs_fill_the_window_and_then_take_their_turns(
 
 
 def test_a_small_job_does_not_jump_ahead_of_jobs_that_wait_for_their_turns(
-    client: FlaskClient, services: Services, state: RedisJobStore
+    client: FlaskClient, services: ApiContext, state: RedisJobStore
 ) -> None:
     """Else a tenant's POSTs would take each place that comes free before the next feed can give it to another."""
     for _ in range(services.settings.window_shards):
@@ -183,7 +183,7 @@ def test_racing_requests_with_one_key_give_one_job_that_is_sent_once(client: Fla
 
 
 def test_a_request_that_loses_to_a_finished_job_takes_its_marker_back(
-    client: FlaskClient, services: Services, storage: S3Storage
+    client: FlaskClient, services: ApiContext, storage: S3Storage
 ) -> None:
     job = job_for("default", "lost")
     answer = client.post("/v1/jobs", json=body(), headers={"Idempotency-Key": "lost"})
@@ -202,7 +202,7 @@ def test_a_key_that_is_not_visible_ascii_is_refused(client: FlaskClient, key: st
     assert answer.status_code == 422
 
 
-def test_a_job_is_accepted_while_redis_is_down(services: Services, storage: S3Storage) -> None:
+def test_a_job_is_accepted_while_redis_is_down(services: ApiContext, storage: S3Storage) -> None:
     lost = Settings(redis_url=NOBODY)
     away = replace(services, state=open_state(NOBODY), dispatcher=Dispatcher(celery_app(lost, "api")))
     began = time.monotonic()
@@ -225,7 +225,7 @@ def test_a_dispatcher_without_redis_says_so_soon(settings: Settings) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_nothing_is_accepted_while_the_store_is_down(services: Services, settings: Settings) -> None:
+def test_nothing_is_accepted_while_the_store_is_down(services: ApiContext, settings: Settings) -> None:
     nowhere = settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})
     client = create_app(replace(services, storage=open_storage(nowhere))).test_client()
     answer = client.post("/v1/jobs", json=body())
@@ -256,7 +256,7 @@ def test_waiting_ends_when_its_time_does(client: FlaskClient) -> None:
     assert 0.3 <= time.monotonic() - began < 2
 
 
-def test_nobody_waits_where_too_many_wait_already(client: FlaskClient, services: Services) -> None:
+def test_nobody_waits_where_too_many_wait_already(client: FlaskClient, services: ApiContext) -> None:
     job = submit(client)
     while services.waiters.acquire(blocking=False):
         pass

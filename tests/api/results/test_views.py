@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from heatmill.coordination.job_store import RedisJobStore
 from heatmill.errors import StorageUnavailable
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import CommitHeader, Problem, Row, StoredArray
 from heatmill.schemas.byte_range import byte_range
 from heatmill.storage import keys
@@ -212,7 +212,7 @@ def test_a_job_that_redis_has_forgotten_shows_its_results(
     commit(storage, job, 0, row(0), row(1))
     state.client.flushall()
     assert indices(page(client, job)) == [0, 1]
-    assert read_job(storage, state, job).counts.succeeded == 2
+    assert load_job(storage, state, job).counts.succeeded == 2
     assert storage.exists(keys.plan(job))
 
 

@@ -15,7 +15,7 @@ from heatmill.local.ports import LOOPBACK
 from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage, open_storage
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_api.views import health
 from tests.api.requests import body
 from tests.faults import s3_proxy
@@ -37,7 +37,7 @@ def test_a_ready_api_names_what_it_stands_on(client: FlaskClient, storage: S3Sto
     }
 
 
-def test_a_store_without_conditional_writes_is_said_to_have_none(services: Services, client: FlaskClient) -> None:
+def test_a_store_without_conditional_writes_is_said_to_have_none(services: ApiContext, client: FlaskClient) -> None:
     services.storage.__dict__["has_conditional_writes"] = False
     answer = client.get("/readyz")
     assert answer.status_code == 200
@@ -46,7 +46,7 @@ def test_a_store_without_conditional_writes_is_said_to_have_none(services: Servi
     assert "claims" in answer.json["storage"]["message"]
 
 
-def test_a_store_that_is_down_is_told_and_takes_the_api_out(services: Services, settings: Settings) -> None:
+def test_a_store_that_is_down_is_told_and_takes_the_api_out(services: ApiContext, settings: Settings) -> None:
     nowhere = open_storage(settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"}))
     bucketless = open_storage(settings.model_copy(update={"bucket": "not-made-yet"}))
     for store in (nowhere, bucketless):
@@ -58,7 +58,7 @@ def test_a_store_that_is_down_is_told_and_takes_the_api_out(services: Services, 
         assert answer.json["redis"]["status"] == "ok"
 
 
-def test_redis_that_is_down_is_told_and_leaves_the_api_in(services: Services) -> None:
+def test_redis_that_is_down_is_told_and_leaves_the_api_in(services: ApiContext) -> None:
     lost = "redis://127.0.0.1:9/0"
     with celery_app(Settings(redis_url=lost), "test") as app:
         answer = readiness(replace(services, state=open_state(lost), dispatcher=Dispatcher(app)))
@@ -77,7 +77,7 @@ def silent() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_redis_that_hangs_is_told_soon_and_jobs_are_accepted(services: Services, silent: int) -> None:
+def test_redis_that_hangs_is_told_soon_and_jobs_are_accepted(services: ApiContext, silent: int) -> None:
     lost = f"redis://{LOOPBACK}:{silent}/0"
     with celery_app(Settings(redis_url=lost), "test", 0.3) as app:
         hung = replace(services, state=open_state(lost, 0.3), dispatcher=Dispatcher(app))
@@ -92,7 +92,7 @@ def test_redis_that_hangs_is_told_soon_and_jobs_are_accepted(services: Services,
 
 
 def test_a_store_that_hangs_is_told_soon(
-    services: Services, settings: Settings, silent: int, monkeypatch: pytest.MonkeyPatch
+    services: ApiContext, settings: Settings, silent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "PROBE_SECONDS", 0.5)
     hung = open_storage(settings.model_copy(update={"s3_endpoint": f"http://{LOOPBACK}:{silent}"}))
@@ -101,7 +101,7 @@ def test_a_store_that_hangs_is_told_soon(
     assert (answer.status_code, answer.json["storage"]["status"]) == (503, "down")
 
 
-def test_redis_that_answers_and_takes_no_messages_is_down(services: Services, state: RedisJobStore) -> None:
+def test_redis_that_answers_and_takes_no_messages_is_down(services: ApiContext, state: RedisJobStore) -> None:
     state.client.config_set("maxmemory", 1)
     state.client.config_set("maxmemory-policy", "noeviction")
     try:
@@ -120,7 +120,7 @@ def test_the_proof_that_a_message_can_be_sent_leaves_nothing_behind(client: Flas
 
 
 def test_a_store_that_takes_nothing_is_told_and_tried_once_in_a_while(
-    services: Services, proxied: S3Storage, store_proxy: S3Proxy
+    services: ApiContext, proxied: S3Storage, store_proxy: S3Proxy
 ) -> None:
     writes: list[str] = []
 
@@ -140,7 +140,7 @@ def test_a_store_that_takes_nothing_is_told_and_tried_once_in_a_while(
     assert len(set(writes)) == 1
 
 
-def readiness(services: Services) -> TestResponse:
+def readiness(services: ApiContext) -> TestResponse:
     """What an API with these collaborators answers; it lives in any case."""
     client = create_app(services).test_client()
     assert client.get("/livez").status_code == 200
@@ -154,7 +154,7 @@ def assert_says_little(message: str) -> None:
 
 
 def test_a_full_redis_is_told_in_words_and_refuses_jobs_until_it_has_room(
-    client: FlaskClient, services: Services, state: RedisJobStore
+    client: FlaskClient, services: ApiContext, state: RedisJobStore
 ) -> None:
     state.client.config_set("maxmemory", "1")
     try:

@@ -59,7 +59,7 @@ def own_service(folder: Path) -> Iterator[Service]:
         open_parts.callback(proxy.stop)
         stack = Stack(folder, credentials, BUCKET, proxy)
         open_parts.callback(stack.stop)
-        stack.keep_up()
+        stack.supervise()
         state = open_state(stack.redis_url)
         open_parts.enter_context(closing(state.client))
         watcher = Watcher(stack.redis_url)

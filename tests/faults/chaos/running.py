@@ -111,7 +111,7 @@ def break_and_heal(service: Service, planned: Schedule, log: Log) -> float | Non
     finally:
         callers.stop()
         service.proxy.heal()
-        service.stack.keep_up()
+        service.stack.supervise()
 
 
 def is_done(service: Service, log: Log) -> bool:

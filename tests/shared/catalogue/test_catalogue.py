@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from heatmill.catalogue.catalogue import Catalogue, Passes, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, MethodCost, load_catalogue
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.errors import InvalidRequest, MethodNotSupported, UnknownMethod, UnknownModel
 
@@ -232,7 +232,7 @@ def test_an_architecture_that_the_loader_lacks_is_refused_at_once(tmp_path: Path
 
 
 def test_params_of_an_earlier_version_lack_what_came_later() -> None:
-    passes = Passes(base=1, per={"samples": 2}, until={"max_error": {"max_samples": 3}})
+    passes = MethodCost(base=1, per={"samples": 2}, until={"max_error": {"max_samples": 3}})
 
     assert passes.of({"samples": 10}) == 21
     assert passes.are_known({"samples": 10})

@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from heatmill.coordination.job_store import Claim, RedisJobStore
-from heatmill.coordination.shard_set import Committed, Shards
+from heatmill.coordination.shard_set import CommittedTotals, ShardSet
 from heatmill.schemas import MapRequest
 from tests.shared.known_jobs import (
     JOB,
@@ -30,7 +30,7 @@ def test_a_job_that_nobody_registered_is_unknown(state: RedisJobStore) -> None:
 
 
 def test_a_registered_job_has_its_summary_and_no_counts(state: RedisJobStore) -> None:
-    state.register(JOB, SUMMARY, None, Committed())
+    state.register(JOB, SUMMARY, None, CommittedTotals())
     progress = state.progress(JOB)
     assert progress is not None
     assert (progress.summary, progress.counts.total, progress.shards, progress.started_at) == (
@@ -44,13 +44,13 @@ def test_a_registered_job_has_its_summary_and_no_counts(state: RedisJobStore) ->
 
 
 def test_registering_again_adds_the_plan_and_keeps_counts_and_claims(state: RedisJobStore) -> None:
-    state.register(JOB, SUMMARY, None, Committed())
+    state.register(JOB, SUMMARY, None, CommittedTotals())
     known(state)
     assert state.take(JOB, LONG) == 0
     assert isinstance(state.claim(JOB, 0, "a", LONG), Claim)
     state.commit(JOB, told(0, succeeded=2, failed=1))
     state.cancel(JOB)
-    state.register(JOB, {"model": "another"}, plan(99), Committed(Shards.of((1, 2)), 50, 50))
+    state.register(JOB, {"model": "another"}, plan(99), CommittedTotals(ShardSet.of((1, 2)), 50, 50))
     progress = state.progress(JOB)
     assert progress is not None
     assert (progress.shards, progress.summary, progress.cancelled) == (3, SUMMARY, True)
@@ -86,7 +86,7 @@ def test_a_take_whose_answer_was_lost_gives_the_same_shard_again(state: RedisJob
 
 
 def test_committed_shards_are_never_sent(state: RedisJobStore) -> None:
-    known(state, shards=4, committed=Committed(Shards.of((0, 2)), 2, 0))
+    known(state, shards=4, committed=CommittedTotals(ShardSet.of((0, 2)), 2, 0))
     assert taken(state) == [1, 3]
     assert counts(state) == (2, 2, 0)
 
@@ -190,7 +190,7 @@ def test_a_commit_counts_once_however_often_it_is_told(state: RedisJobStore) -> 
 
 
 def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after_a_wipe(state: RedisJobStore) -> None:
-    known(state, committed=Committed(Shards.of((0,)), succeeded=3, failed=0, cached=2))
+    known(state, committed=CommittedTotals(ShardSet.of((0,)), succeeded=3, failed=0, cached=2))
     for _ in range(2):
         state.commit(JOB, told(1, succeeded=4, failed=1, cached=4))
     progress = state.progress(JOB)
@@ -219,14 +219,14 @@ def test_cancelling_stops_sending_and_claiming_and_ends_work_in_progress(state: 
 
 
 def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
-    state.register(OTHER, SUMMARY, None, Committed())
+    state.register(OTHER, SUMMARY, None, CommittedTotals())
     known(state)
     for shard in range(2):
         state.take(JOB, LONG)
         state.claim(JOB, shard, "a", LONG)
-        state.note_item(JOB, shard, 7)
-        state.blame_noted(JOB, shard)
-        state.note_item(JOB, shard, 8)
+        state.mark_in_progress(JOB, shard, 7)
+        state.suspects(JOB, shard)
+        state.mark_in_progress(JOB, shard, 8)
     state.commit(JOB, told(0, 1, 0))
     state.hold(JOB, "planner", "p", LONG)
     state.forget(JOB)
@@ -236,15 +236,15 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
 
 def test_items_are_blamed_for_the_workers_that_died_over_them(state: RedisJobStore) -> None:
     known(state)
-    assert state.blame_noted(JOB, 0) == frozenset()
-    state.note_item(JOB, 0, 3)
-    state.note_item(JOB, 0, 4)
-    state.note_item(JOB, 1, 9)
-    assert state.blame_noted(JOB, 0) == {4}
-    state.note_item(JOB, 0, 5)
-    state.clear_note(JOB, 0)
-    assert state.blame_noted(JOB, 0) == {4}
-    assert state.blame_noted(JOB, 1) == {9}
+    assert state.suspects(JOB, 0) == frozenset()
+    state.mark_in_progress(JOB, 0, 3)
+    state.mark_in_progress(JOB, 0, 4)
+    state.mark_in_progress(JOB, 1, 9)
+    assert state.suspects(JOB, 0) == {4}
+    state.mark_in_progress(JOB, 0, 5)
+    state.clear_mark(JOB, 0)
+    assert state.suspects(JOB, 0) == {4}
+    assert state.suspects(JOB, 1) == {9}
 
 
 def test_one_planner_at_a_time_until_its_time_is_over(state: RedisJobStore) -> None:
@@ -266,7 +266,7 @@ def test_a_shard_that_the_job_does_not_have_cannot_be_claimed(state: RedisJobSto
 def test_the_map_can_be_claimed_when_all_shards_are_committed(state: RedisJobStore) -> None:
     makes_map = plan(2).model_copy(update={"map": MapRequest(method="tsne")})
     assert makes_map.makes_map
-    state.register(JOB, SUMMARY, makes_map, Committed())
+    state.register(JOB, SUMMARY, makes_map, CommittedTotals())
 
     state.commit(JOB, told(0, 1, 0))
     assert state.claim(JOB, 2, "a", LONG) == "unknown"

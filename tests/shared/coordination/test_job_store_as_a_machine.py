@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from heatmill.coordination.job_store import Claim, RedisJobStore
-from heatmill.coordination.shard_set import Committed, HalfDone, Shards
+from heatmill.coordination.shard_set import CommittedTotals, HalfDone, ShardSet
 from heatmill.schemas import CommitHeader, MethodRequest, Plan
 from heatmill.storage.keys import JobId
 from tests.shared.known_jobs import told
@@ -44,7 +44,7 @@ class Cluster(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.records: dict[tuple[int, int | None], tuple[int, int]] = {}
-        self.stale: Committed | None = None
+        self.stale: CommittedTotals | None = None
         self.state.client.flushall()
 
     @rule()
@@ -115,7 +115,7 @@ class Cluster(RuleBasedStateMachine):
         progress = self.state.progress(JOB)
         assert progress is not None
         stored = self.stored()
-        assert stored.shards == Shards.of(range(SHARDS))
+        assert stored.shards == ShardSet.of(range(SHARDS))
         assert progress.committed == SHARDS
         assert (progress.counts.succeeded, progress.counts.failed) == (stored.succeeded, stored.failed)
 
@@ -123,7 +123,7 @@ class Cluster(RuleBasedStateMachine):
         counts = self.records[shard, part]
         return told(shard, *counts) if part is None else told(shard, *counts, part=part, parts=PARTS)
 
-    def stored(self) -> Committed:
+    def stored(self) -> CommittedTotals:
         """What `records.committed` finds."""
         halves: dict[int, HalfDone] = {}
         shards, succeeded, failed = [], 0, 0
@@ -135,7 +135,7 @@ class Cluster(RuleBasedStateMachine):
                 shards.append(shard)
             elif found:
                 halves[shard] = HalfDone(sum(1 << part for part in found), good, bad, 0)
-        return Committed(Shards.of(shards), succeeded, failed, half_done=halves)
+        return CommittedTotals(ShardSet.of(shards), succeeded, failed, half_done=halves)
 
     def _work_through(self) -> None:
         self._end_all_deadlines()

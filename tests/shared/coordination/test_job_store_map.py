@@ -3,14 +3,14 @@
 import time
 
 from heatmill.coordination.job_store import Claim, RedisJobStore
-from heatmill.coordination.shard_set import Committed, Shards
+from heatmill.coordination.shard_set import CommittedTotals, ShardSet
 from heatmill.schemas import MapRequest
 from tests.shared.known_jobs import JOB, LONG, SHORT, SUMMARY, plan, taken, told
 
 
 def known_with_map(state: RedisJobStore, *committed: int) -> None:
     asked = plan(2).model_copy(update={"map": MapRequest(method="tsne")})
-    state.register(JOB, SUMMARY, asked, Committed(Shards.of(committed)))
+    state.register(JOB, SUMMARY, asked, CommittedTotals(ShardSet.of(committed)))
 
 
 def test_a_map_is_sent_once_and_only_after_the_last_commit(state: RedisJobStore) -> None:

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 
 from heatmill.coordination.job_store import Claim, RedisJobStore
-from heatmill.coordination.shard_set import Committed, HalfDone, Shards
+from heatmill.coordination.shard_set import CommittedTotals, HalfDone, ShardSet
 from heatmill.schemas import CommitHeader
 from tests.shared.known_jobs import JOB, LONG, counts, known, told, working
 
@@ -51,7 +51,7 @@ def test_a_half_done_shard_is_sent_again_and_not_another_time_counted(state: Red
 
 
 def test_a_wiped_redis_learns_of_half_done_shards_by_registering(state: RedisJobStore) -> None:
-    found = Committed(Shards.of([1]), 5, 2, 1, {0: HalfDone(0b011, 4, 2, 2)})
+    found = CommittedTotals(ShardSet.of([1]), 5, 2, 1, {0: HalfDone(0b011, 4, 2, 2)})
     known(state, committed=found)
     known(state, committed=found)
 

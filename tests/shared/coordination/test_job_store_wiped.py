@@ -7,7 +7,7 @@ import pytest
 
 from heatmill.coordination.job_store import Claim, RedisJobStore, open_state
 from heatmill.coordination.schedule import Sent, Window
-from heatmill.coordination.shard_set import Committed, Shards
+from heatmill.coordination.shard_set import CommittedTotals, ShardSet
 from heatmill.errors import QueueUnavailable
 from heatmill.local.ports import LOOPBACK, free_ports
 from tests.shared.known_jobs import JOB, LONG, counts, known, taken, told
@@ -26,9 +26,9 @@ CALLS: dict[str, Callable[[RedisJobStore], object]] = {
     "fill": lambda state: state.schedule.fill(Window(8, ["explain"]), LONG, 16, 16),
     "mend": lambda state: list(state.schedule.mend([JOB])),
     "note_planning": lambda state: state.schedule.note_planning(JOB),
-    "note_item": lambda state: state.note_item(JOB, 0, 1),
-    "blame_noted": lambda state: state.blame_noted(JOB, 0),
-    "clear_note": lambda state: state.clear_note(JOB, 0),
+    "note_item": lambda state: state.mark_in_progress(JOB, 0, 1),
+    "blame_noted": lambda state: state.suspects(JOB, 0),
+    "clear_note": lambda state: state.clear_mark(JOB, 0),
 }
 
 
@@ -58,7 +58,7 @@ def test_work_in_progress_survives_a_wipe(state: RedisJobStore) -> None:
 
 
 def test_a_shard_committed_while_a_rebuild_was_reading_is_found_in_the_end(state: RedisJobStore) -> None:
-    read_before = Committed(Shards.of((0,)), 1, 0)
+    read_before = CommittedTotals(ShardSet.of((0,)), 1, 0)
     state.commit(JOB, told(1, 1, 0))  # its record is stored; Redis knows no such job and counts nothing
     known(state, committed=read_before)
     assert counts(state) == (1, 1, 0)

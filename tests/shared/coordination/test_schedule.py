@@ -8,7 +8,7 @@ import pytest
 
 from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.coordination.schedule import Filled, Sent, Window
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.coordination.task_queue import PRIORITY_STEPS
 from heatmill.schemas import MapRequest, Priority
 from heatmill.storage.keys import JobId
@@ -20,7 +20,7 @@ MANY = 1_000_000
 def known(state: RedisJobStore, name: str, shards: int = 3, priority: Priority = "normal") -> JobId:
     """A planned job of a tenant, as `tenant/job`."""
     job = JobId.parse(name)
-    state.register(job, {"priority": priority}, plan(shards), Committed())
+    state.register(job, {"priority": priority}, plan(shards), CommittedTotals())
     return job
 
 
@@ -130,7 +130,7 @@ def test_messages_that_nobody_takes_count_though_their_shards_are_late(state: Re
 
 def test_a_map_is_sent_after_the_last_commit(state: RedisJobStore) -> None:
     job = JobId.parse("a/1")
-    state.register(job, {}, plan(1).model_copy(update={"map": MapRequest(method="tsne")}), Committed())
+    state.register(job, {}, plan(1).model_copy(update={"map": MapRequest(method="tsne")}), CommittedTotals())
     assert fill(state, 9) == ["a/1:0"]
     state.commit(job, told(0, 1, 0))
     assert fill(state, 9) == ["a/1:1"]
@@ -190,7 +190,7 @@ def test_a_worker_that_does_not_say_so_any_more_does_not_live(state: RedisJobSto
 def test_what_was_forgotten_of_the_turns_is_mended(state: RedisJobStore) -> None:
     """As by an older version, which knew the jobs and no turns."""
     job, done, unplanned = known(state, "a/1", 4), known(state, "a/done", 1), JobId.parse("a/unplanned")
-    state.register(unplanned, {}, None, Committed())
+    state.register(unplanned, {}, None, CommittedTotals())
     assert state.take(job, LONG) == 0
     state.commit(done, told(0, 1, 0))
     names = [

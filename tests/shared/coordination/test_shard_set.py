@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heatmill.coordination.job_store import RedisJobStore, key
-from heatmill.coordination.shard_set import Committed, Shards
+from heatmill.coordination.shard_set import CommittedTotals, ShardSet
 from tests.shared.known_jobs import JOB, LONG, known, taken
 
 MANY = 100_000
@@ -12,18 +12,18 @@ MANY = 100_000
 
 @given(st.sets(st.integers(0, 2000)))
 def test_a_set_has_as_many_shards_as_went_into_it_in_any_order(numbers: set[int]) -> None:
-    assert len(Shards.of(sorted(numbers))) == len(numbers)
-    assert Shards.of(sorted(numbers, reverse=True)) == Shards.of([*numbers, *numbers])
+    assert len(ShardSet.of(sorted(numbers))) == len(numbers)
+    assert ShardSet.of(sorted(numbers, reverse=True)) == ShardSet.of([*numbers, *numbers])
 
 
 def test_redis_reads_the_bits_as_shards(state: RedisJobStore) -> None:
-    known(state, shards=20, committed=Committed(Shards.of((0, 7, 8, 17))))
+    known(state, shards=20, committed=CommittedTotals(ShardSet.of((0, 7, 8, 17))))
     assert taken(state) == [number for number in range(20) if number not in {0, 7, 8, 17}]
 
 
 def test_a_large_job_is_known_again_by_a_bit_for_each_shard(state: RedisJobStore) -> None:
     before = int(state.client.info("stats")["total_net_input_bytes"])
-    known(state, shards=MANY, committed=Committed(Shards.of(range(MANY - 1))))
+    known(state, shards=MANY, committed=CommittedTotals(ShardSet.of(range(MANY - 1))))
     told = int(state.client.info("stats")["total_net_input_bytes"]) - before
     assert told < MANY / 8 + 4096
     assert int(state.client.hget(key(JOB, "job"), "cursor") or 0) == MANY - 1, "the search begins behind them"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatmill.coordination.shard_set import Committed, HalfDone, Shards
+from heatmill.coordination.shard_set import CommittedTotals, HalfDone, ShardSet
 from heatmill.errors import JobNotFound
 from heatmill.jobs import records
 from heatmill.jobs.parts import Part, parts_of
@@ -55,7 +55,7 @@ def test_what_is_not_there_is_none_or_says_so(storage: S3Storage) -> None:
     assert records.load_plan(storage, nothing) is None
     assert records.load_final(storage, nothing) is None
     assert records.load_header(storage, nothing, 0) is None
-    assert records.committed(storage, nothing) == Committed()
+    assert records.committed(storage, nothing) == CommittedTotals()
 
 
 def test_a_terminal_job_is_read_as_it_was_written(storage: S3Storage, job: JobId) -> None:
@@ -110,7 +110,7 @@ def test_a_header_is_found_without_reading_the_rows_whatever_the_worker_is_calle
 def test_commits_add_up_in_order(storage: S3Storage, job: JobId) -> None:
     for shard, failed in ((10, 0), (2, 1), (0, 2)):
         commit(storage, job, shard, [row(0)] + [row(number, "failed") for number in range(failed)])
-    assert records.committed(storage, job) == Committed(Shards.of((0, 2, 10)), succeeded=3, failed=3)
+    assert records.committed(storage, job) == CommittedTotals(ShardSet.of((0, 2, 10)), succeeded=3, failed=3)
     assert list(records.committed_names(storage, job)) == [(0, None), (2, None), (10, None)]
     assert list(records.committed_names(storage, job, start=2)) == [(2, None), (10, None)]
     assert list(records.committed_names(storage, job, start=3)) == [(10, None)]
@@ -123,16 +123,16 @@ def test_rows_that_were_not_made_are_counted_by_header_and_job(storage: S3Storag
     header = records.load_header(storage, job, 0)
     assert header
     assert (header.succeeded, header.failed, header.cached) == (3, 1, 2)
-    assert records.committed(storage, job) == Committed(Shards.of((0, 1)), succeeded=4, failed=1, cached=3)
+    assert records.committed(storage, job) == CommittedTotals(ShardSet.of((0, 1)), succeeded=4, failed=1, cached=3)
 
 
 def test_a_shard_is_committed_when_all_its_parts_are(storage: S3Storage, job: JobId) -> None:
     rows = [row(0), row(1, "failed"), row(2)]
     for part in parts_of(3):
-        assert records.committed(storage, job).shards == Shards()
+        assert records.committed(storage, job).shards == ShardSet()
         commit(storage, job, 4, rows[part.number : part.number + 1], part=part)
 
-    assert records.committed(storage, job) == Committed(Shards.of([4]), succeeded=2, failed=1)
+    assert records.committed(storage, job) == CommittedTotals(ShardSet.of([4]), succeeded=2, failed=1)
     assert list(records.load_rows(storage, job, 4)) == rows
     header = records.load_header(storage, job, 4, 1)
     assert header
@@ -147,7 +147,7 @@ def test_a_half_done_shard_is_counted_by_its_parts(storage: S3Storage, job: JobI
 
     found = records.committed(storage, job)
 
-    assert found == Committed(Shards.of([0]), succeeded=2, failed=1, half_done={2: HalfDone(0b101, 1, 1, 0)})
+    assert found == CommittedTotals(ShardSet.of([0]), succeeded=2, failed=1, half_done={2: HalfDone(0b101, 1, 1, 0)})
     assert [(number, names) for number, names in records.committed_shards(storage, job)] == [
         (0, [(0, None)]),
         (2, [(2, 0), (2, 2)]),
@@ -160,7 +160,7 @@ def test_the_record_of_a_whole_shard_counts_alone_beside_those_of_its_parts(stor
     commit(storage, job, 0, rows[:1], part=parts_of(3)[0])
     commit(storage, job, 0, rows)
 
-    assert records.committed(storage, job) == Committed(Shards.of([0]), succeeded=3)
+    assert records.committed(storage, job) == CommittedTotals(ShardSet.of([0]), succeeded=3)
     assert list(records.load_rows(storage, job, 0)) == rows
 
 
@@ -170,7 +170,7 @@ def test_a_stray_object_among_the_commit_records_is_none(storage: S3Storage, job
     storage.put(f"{keys.commits(job)}000001.jsonl.bak", b"?")
 
     assert list(records.committed_names(storage, job)) == [(0, None)]
-    assert records.committed(storage, job) == Committed(Shards.of([0]), succeeded=1)
+    assert records.committed(storage, job) == CommittedTotals(ShardSet.of([0]), succeeded=1)
 
 
 @given(statuses=st.lists(st.sampled_from(["succeeded", "failed"]), max_size=20))

@@ -14,7 +14,7 @@ from heatmill.jobs import records
 from heatmill.jobs import status as progress
 from heatmill.jobs.planner import inline_items, write_plan
 from heatmill.jobs.registration import register
-from heatmill.jobs.status import job_state, open_job, read_job
+from heatmill.jobs.status import derive_state, job_from_progress, load_job
 from heatmill.local.ports import LOOPBACK, free_ports
 from heatmill.schemas import Counts, Item, Job, JobState, Row
 from heatmill.storage import keys
@@ -36,7 +36,7 @@ COUNTS = st.builds(
 
 @given(counts=COUNTS, started=st.booleans())
 def test_a_state_is_one_of_six_and_terminal_when_all_is_done(counts: Counts, started: bool) -> None:
-    state = job_state(counts, started=started)
+    state = derive_state(counts, started=started)
     assert state in STATES
     assert (state in TERMINAL) == (counts.total is not None and counts.done == counts.total)
 
@@ -51,7 +51,7 @@ def test_each_state_means_what_it_says(counts: Counts, started: bool) -> None:
         "failed": counts.succeeded == counts.cancelled == 0,
         "cancelled": counts.cancelled > 0,
     }
-    assert meaning[job_state(counts, started=started)]
+    assert meaning[derive_state(counts, started=started)]
 
 
 @given(counts=COUNTS, started=st.none() | st.floats(0, 2e9), items=st.none() | NUMBER)
@@ -60,7 +60,7 @@ def test_an_open_job_is_never_shown_as_terminal_and_its_numbers_are_sound(
 ) -> None:
     summary = progress.summary(accepted_job())
     known = JobProgress(counts, items, None, 0, 0, cancelled=False, started_at=started, summary=summary)
-    shown = open_job(JobId("tenant", "job"), known)
+    shown = job_from_progress(JobId("tenant", "job"), known)
     assert shown.state in {"queued", "running"}
     assert not shown.done
     assert 0 <= shown.progress <= 1
@@ -83,21 +83,21 @@ def commit(storage: S3Storage, job: JobId, shard: int) -> None:
 
 def test_an_unknown_job_is_not_found(storage: S3Storage, state: RedisJobStore) -> None:
     with pytest.raises(JobNotFound):
-        read_job(storage, state, JobId("tenant", "unknown"))
+        load_job(storage, state, JobId("tenant", "unknown"))
     with pytest.raises(JobNotFound):
         register(storage, state, JobId("tenant", "unknown"))
 
 
 def test_redis_and_the_store_tell_the_same(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
-    from_store = read_job(storage, state, job)
+    from_store = load_job(storage, state, job)
     register(storage, state, job)
-    assert read_job(storage, state, job) == from_store
+    assert load_job(storage, state, job) == from_store
     assert (from_store.state, from_store.counts) == ("queued", Counts(total=4))
     commit(storage, job, 0)
     state.commit(job, told(0, 2, 0))
-    from_redis = read_job(storage, state, job)
+    from_redis = load_job(storage, state, job)
     state.client.flushall()
-    assert read_job(storage, state, job) == from_redis
+    assert load_job(storage, state, job) == from_redis
     assert (from_redis.state, from_redis.counts, from_redis.progress) == ("running", Counts(total=4, succeeded=2), 0.5)
 
 
@@ -105,13 +105,13 @@ def test_a_job_is_readable_while_redis_is_away(storage: S3Storage, job: JobId) -
     commit(storage, job, 1)
     away = open_state(f"redis://{LOOPBACK}:{free_ports(1)[0]}/0")
     with closing(away.client):
-        assert read_job(storage, away, job).counts == Counts(total=4, succeeded=2)
+        assert load_job(storage, away, job).counts == Counts(total=4, succeeded=2)
 
 
 def test_a_job_whose_source_is_not_listed_yet_is_queued(storage: S3Storage, state: RedisJobStore) -> None:
     job = store(storage, accepted_job())
     for _ in range(2):
-        shown = read_job(storage, state, job)
+        shown = load_job(storage, state, job)
         assert (shown.state, shown.counts.total, shown.progress) == ("queued", None, 0)
         register(storage, state, job)
 
@@ -137,21 +137,21 @@ def test_a_rebuild_knows_that_the_job_was_cancelled(storage: S3Storage, state: R
 def test_a_claimed_job_is_running_and_has_a_start(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
     register(storage, state, job)
     state.claim(job, 0, "a", 60)
-    shown = read_job(storage, state, job)
+    shown = load_job(storage, state, job)
     assert shown.state == "running"
     assert shown.started_at is not None
     assert (shown.items_per_second, shown.eta_seconds) == (None, None)
     state.commit(job, told(0, 2, 0))
-    shown = read_job(storage, state, job)
+    shown = load_job(storage, state, job)
     assert shown.items_per_second is not None
     assert shown.eta_seconds is not None
 
 
 def test_a_terminal_job_is_read_from_the_store(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:
-    shown = read_job(storage, state, job)
+    shown = load_job(storage, state, job)
     final = Job.model_validate({**shown.model_dump(), "state": "failed", "done": True, "progress": 1})
     storage.write_once(keys.final(job), final.model_dump_json().encode())
-    assert read_job(storage, state, job) == final
+    assert load_job(storage, state, job) == final
 
 
 def test_items_are_not_results(storage: S3Storage, state: RedisJobStore) -> None:

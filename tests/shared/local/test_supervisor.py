@@ -44,7 +44,7 @@ class Bench:
     def keep_up_for(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self.stopping.set)
         timer.start()
-        self.supervisor.keep_up()
+        self.supervisor.supervise()
         timer.join()
 
 
@@ -55,7 +55,7 @@ def bench(folder: Path) -> Iterator[Bench]:
         try:
             yield made
         finally:
-            made.supervisor.take_down(made.hurry)
+            made.supervisor.shut_down(made.hurry)
 
 
 def test_tiers_go_down_last_first(tmp_path: Path) -> None:

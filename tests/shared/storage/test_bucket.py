@@ -17,7 +17,7 @@ from heatmill.local.ports import free_ports
 from heatmill.local.servers.seaweedfs import Credentials, endpoint
 from heatmill.settings import Settings
 from heatmill.storage.bucket import AccessRefused, ObjectMissing, S3Storage, WriteConflict, open_storage
-from heatmill.storage.presigned_upload import Promised
+from heatmill.storage.presigned_upload import PresignedUpload
 from heatmill.storage.s3_client import boto_client
 from tests.services.fixtures import service
 from tests.services.minio import minio
@@ -25,7 +25,7 @@ from tests.services.minio import minio
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PROMISED = Promised(hashlib.sha256(b"12345").hexdigest(), 5, "image/png")
+PROMISED = PresignedUpload(hashlib.sha256(b"12345").hexdigest(), 5, "image/png")
 NAMES = ["plain.png", "with space.png", "snow ☃ снег.png", "plus+and%20percent&question?.png", "a=b;c,d'e\"f.png"]
 
 
@@ -253,7 +253,7 @@ def test_a_presigned_upload_of_another_size_or_type_is_refused(
 
 
 def test_a_presigned_upload_may_be_empty(store: S3Storage, prefix: str) -> None:
-    nothing = Promised(hashlib.sha256(b"").hexdigest(), 0, "image/png")
+    nothing = PresignedUpload(hashlib.sha256(b"").hexdigest(), 0, "image/png")
     url = store.presigned_put(f"{prefix}empty", nothing, 60)
     assert httpx.put(url, content=b"", headers=nothing.headers).is_success
     assert store.size(f"{prefix}empty") == 0

@@ -14,7 +14,7 @@ from heatmill.errors import StorageUnavailable
 from heatmill.settings import Settings
 from heatmill.storage.bucket import S3Storage, WriteConflict
 from heatmill.storage.errors import BucketMissing, ConditionFailed, ObjectMissing
-from heatmill.storage.fast_path import LARGEST_BODY, REST_SECONDS, QuickObjects
+from heatmill.storage.fast_path import LARGEST_BODY, REST_SECONDS, FastObjects
 from heatmill.storage.s3_client import boto_client
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ UNUSUAL = ["/slash before", "slash after/", "two//slashes", "a/../b", "./a", "wi
 
 
 @pytest.fixture
-def quick(s3_client: "S3Client", bucket: str) -> QuickObjects:
-    return QuickObjects(s3_client, bucket)
+def quick(s3_client: "S3Client", bucket: str) -> FastObjects:
+    return FastObjects(s3_client, bucket)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def silent_store() -> Iterator[tuple[str, socket.socket]]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", listening
 
 
-def test_what_works_needs_no_boto3(quick: QuickObjects, s3_client: "S3Client", bucket: str) -> None:
+def test_what_works_needs_no_boto3(quick: FastObjects, s3_client: "S3Client", bucket: str) -> None:
     assert quick.put("a/b.png", b"abc", "image/png")
     assert quick.get("a/b.png") == b"abc"
     assert quick.size("a/b.png") == 3
@@ -45,13 +45,13 @@ def test_what_works_needs_no_boto3(quick: QuickObjects, s3_client: "S3Client", b
     assert s3_client.head_object(Bucket=bucket, Key="a/b.png")["ContentType"] == "image/png"
 
 
-def test_what_is_missing_is_missing(quick: QuickObjects) -> None:
+def test_what_is_missing_is_missing(quick: FastObjects) -> None:
     for call in (quick.get, quick.size):
         with pytest.raises(ObjectMissing):
             call(f"{uuid4().hex}")
 
 
-def test_a_write_of_what_must_be_new(quick: QuickObjects) -> None:
+def test_a_write_of_what_must_be_new(quick: FastObjects) -> None:
     assert quick.put("new", b"first", "text/plain", new=True)
     with pytest.raises(ConditionFailed):
         quick.put("new", b"second", "text/plain", new=True)
@@ -59,7 +59,7 @@ def test_a_write_of_what_must_be_new(quick: QuickObjects) -> None:
 
 
 @pytest.mark.parametrize("key", UNUSUAL)
-def test_a_key_that_obstore_might_change_is_left_to_boto3(quick: QuickObjects, key: str) -> None:
+def test_a_key_that_obstore_might_change_is_left_to_boto3(quick: FastObjects, key: str) -> None:
     assert quick.get(key) is None
     assert quick.size(key) is None
     assert not quick.put(key, b"x", "text/plain")
@@ -72,7 +72,7 @@ def test_an_unusual_key_never_reads_its_neighbour(s3_client: "S3Client", bucket:
         storage.get("neighbour/")
 
 
-def test_files_and_large_bodies_are_left_to_boto3(quick: QuickObjects) -> None:
+def test_files_and_large_bodies_are_left_to_boto3(quick: FastObjects) -> None:
     assert not quick.put("large", bytes(LARGEST_BODY + 1), "text/plain")
     assert not quick.put("stream", iter([b"x"]), "text/plain")
     with pytest.raises(ObjectMissing):
@@ -80,7 +80,7 @@ def test_files_and_large_bodies_are_left_to_boto3(quick: QuickObjects) -> None:
 
 
 def test_a_bucket_that_is_missing_is_told_from_an_object(s3_client: "S3Client") -> None:
-    nowhere = QuickObjects(s3_client, "no-such-bucket")
+    nowhere = FastObjects(s3_client, "no-such-bucket")
     assert nowhere.get("a") is None
     assert not nowhere.put("a", b"x", "text/plain")
     with pytest.raises(BucketMissing):
@@ -90,7 +90,7 @@ def test_a_bucket_that_is_missing_is_told_from_an_object(s3_client: "S3Client") 
 def test_a_refusal_is_left_to_boto3(object_store_url: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "stranger")
     with closing(boto_client(Settings(), object_store_url)) as opened:
-        stranger = QuickObjects(opened, bucket)
+        stranger = FastObjects(opened, bucket)
         assert stranger.get("a") is None
         assert not stranger.put("a", b"x", "text/plain")
 
@@ -98,19 +98,19 @@ def test_a_refusal_is_left_to_boto3(object_store_url: str, bucket: str, monkeypa
 @pytest.fixture
 def tried_once(
     silent_store: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[QuickObjects, socket.socket]]:
+) -> Iterator[tuple[FastObjects, socket.socket]]:
     """A store that has not answered the first call."""
-    monkeypatch.setattr("heatmill.storage.fast_path.SILENCE", timedelta(seconds=0.2))
+    monkeypatch.setattr("heatmill.storage.fast_path.READ_TIMEOUT", timedelta(seconds=0.2))
     url, listening = silent_store
     with closing(boto_client(Settings(), url)) as opened:
-        quick = QuickObjects(opened, "heatmill")
+        quick = FastObjects(opened, "heatmill")
         assert quick.get("a") is None
         listening.accept()[0].close()
         listening.setblocking(False)
         yield quick, listening
 
 
-def test_a_store_that_does_not_answer_is_left_to_boto3(tried_once: tuple[QuickObjects, socket.socket]) -> None:
+def test_a_store_that_does_not_answer_is_left_to_boto3(tried_once: tuple[FastObjects, socket.socket]) -> None:
     quick, listening = tried_once
     assert quick.get("a") is None
     assert not quick.put("a", b"x", "text/plain")
@@ -119,7 +119,7 @@ def test_a_store_that_does_not_answer_is_left_to_boto3(tried_once: tuple[QuickOb
 
 
 def test_it_is_tried_again_after_a_while(
-    tried_once: tuple[QuickObjects, socket.socket], monkeypatch: pytest.MonkeyPatch
+    tried_once: tuple[FastObjects, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick, listening = tried_once
     later = time.monotonic() + REST_SECONDS
@@ -141,24 +141,24 @@ def test_the_environment_does_not_lead_it_elsewhere(
     s3_client: "S3Client", bucket: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    quick = QuickObjects(s3_client, bucket)
+    quick = FastObjects(s3_client, bucket)
     assert quick.put(f"environment/{name}", b"x", "text/plain", new=True)
     assert s3_client.get_object(Bucket=bucket, Key=f"environment/{name}")["Body"].read() == b"x"
 
 
-def test_a_fork_of_its_user_is_left_to_boto3(quick: QuickObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_of_its_user_is_left_to_boto3(quick: FastObjects, monkeypatch: pytest.MonkeyPatch) -> None:
     assert quick.put("before", b"x", "text/plain")
     monkeypatch.setattr("heatmill.storage.fast_path.os.getpid", lambda: -1)
     assert quick.get("before") is None
 
 
-def test_the_first_bytes(quick: QuickObjects) -> None:
+def test_the_first_bytes(quick: FastObjects) -> None:
     quick.put("long", b"0123456789", "text/plain")
     assert quick.get("long", max_bytes=4) == b"0123"
     assert quick.get("long", max_bytes=100) == b"0123456789"
 
 
-def test_an_empty_object_is_no_trouble(quick: QuickObjects) -> None:
+def test_an_empty_object_is_no_trouble(quick: FastObjects) -> None:
     quick.put("empty", b"", "text/plain")
     quick.put("full", b"x", "text/plain")
     assert quick.get("empty", max_bytes=4) is None
@@ -190,11 +190,11 @@ def test_a_write_once_whose_answer_was_lost(
     storage, key = S3Storage(s3_client, bucket), uuid4().hex
     assert storage.has_conditional_writes
 
-    def put(self: QuickObjects, key: str, body: object, content_type: str, *, new: bool = False) -> bool:
+    def put(self: FastObjects, key: str, body: object, content_type: str, *, new: bool = False) -> bool:
         s3_client.put_object(Bucket=bucket, Key=key, Body=other)
         return False
 
-    monkeypatch.setattr(QuickObjects, "put", put)
+    monkeypatch.setattr(FastObjects, "put", put)
     if other == b"same":
         storage.write_once(key, b"same")
     else:

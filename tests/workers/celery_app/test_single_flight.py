@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from heatmill_workers.celery_app.single_flight import Coalesced
+from heatmill_workers.celery_app.single_flight import SingleFlight
 
 CALLERS = 16
 
@@ -21,7 +21,7 @@ def test_what_is_asked_for_while_a_run_goes_on_is_done_once_after_it() -> None:
         begun.release()
         assert goes_on.wait(10)
 
-    once = Coalesced(run)
+    once = SingleFlight(run)
     with ThreadPoolExecutor(CALLERS) as pool:
         first = pool.submit(once)
         assert begun.acquire(timeout=10)
@@ -44,7 +44,7 @@ def test_a_run_begins_after_every_call() -> None:
         nonlocal seen
         seen = asked
 
-    once = Coalesced(run)
+    once = SingleFlight(run)
 
     def call(_: int) -> None:
         nonlocal asked
@@ -64,7 +64,7 @@ def test_a_run_that_fails_does_not_stop_the_next() -> None:
         for failure in failures:
             raise failure
 
-    once = Coalesced(run)
+    once = SingleFlight(run)
     with pytest.raises(OSError):  # noqa: PT011 - ours
         once()
     once()

@@ -12,7 +12,7 @@ from heatmill.coordination.task_queue import SWEEP, Dispatcher
 from heatmill.errors import JobDeleted, StorageFull
 from heatmill.jobs import index as job_index
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import AccessRefused, S3Storage
@@ -20,7 +20,7 @@ from heatmill.storage.keys import JobId
 from heatmill_workers.control.cleanup import JOBS_PER_TICK
 from heatmill_workers.control.finish import finish
 from heatmill_workers.control.repair import repair
-from heatmill_workers.control.schedule import Control, plan, sweep
+from heatmill_workers.control.schedule import ControlContext, plan, sweep
 from tests.faults import s3_proxy
 from tests.faults.s3_proxy import S3Proxy
 from tests.workers.jobs import accept, rung
@@ -29,13 +29,15 @@ ITEMS = [{"image": f"upload://{number:064x}"} for number in range(3)]
 
 
 @pytest.fixture
-def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
+def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> ControlContext:
     for prefix in (keys.OPEN_PREFIX, keys.TRASH_PREFIX, keys.EXPIRY_PREFIX):
         storage.delete([entry.key for entry in storage.list(prefix)])
-    return Control(storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"retention_days": 2.0}))
+    return ControlContext(
+        storage, state, dispatcher, Catalogue((), ()), settings.model_copy(update={"retention_days": 2.0})
+    )
 
 
-def finished(control: Control) -> JobId:
+def finished(control: ControlContext) -> JobId:
     """A job that is done, by being cancelled."""
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
@@ -46,14 +48,14 @@ def finished(control: Control) -> JobId:
     return job
 
 
-def stored(control: Control, prefix: str) -> list[str]:
+def stored(control: ControlContext, prefix: str) -> list[str]:
     return [entry.key for entry in control.storage.list(prefix)]
 
 
-def test_a_deleted_jobs_objects_are_swept_and_its_tombstone_stays(control: Control) -> None:
+def test_a_deleted_jobs_objects_are_swept_and_its_tombstone_stays(control: ControlContext) -> None:
     job, other = finished(control), finished(control)
     before = stored(control, other.prefix)
-    records.bury(control.storage, job)
+    records.mark_deleted(control.storage, job)
 
     sweep(control, job)
 
@@ -61,11 +63,11 @@ def test_a_deleted_jobs_objects_are_swept_and_its_tombstone_stays(control: Contr
     assert stored(control, keys.TRASH_PREFIX) == []
     assert stored(control, other.prefix) == before
     with pytest.raises(JobDeleted):
-        read_job(control.storage, control.state, job)
+        load_job(control.storage, control.state, job)
 
 
 @pytest.mark.parametrize("has_tombstone", [False, True])
-def test_a_deletion_that_was_cut_off_is_completed_by_the_timer(control: Control, has_tombstone: bool) -> None:
+def test_a_deletion_that_was_cut_off_is_completed_by_the_timer(control: ControlContext, has_tombstone: bool) -> None:
     job = finished(control)
     control.storage.put(keys.trash_marker(job), b"")
     if has_tombstone:
@@ -80,11 +82,11 @@ def test_a_deletion_that_was_cut_off_is_completed_by_the_timer(control: Control,
     assert stored(control, keys.TRASH_PREFIX) == []
 
 
-def test_a_job_that_was_deleted_before_redis_forgot_it_is_forgotten(control: Control) -> None:
+def test_a_job_that_was_deleted_before_redis_forgot_it_is_forgotten(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     control.storage.put(keys.final(job), b"{}")
-    records.bury(control.storage, job)
+    records.mark_deleted(control.storage, job)
 
     finish(control, job)
 
@@ -93,7 +95,7 @@ def test_a_job_that_was_deleted_before_redis_forgot_it_is_forgotten(control: Con
     assert not control.storage.exists(keys.table(job, 0))
 
 
-def test_a_job_that_was_not_deleted_is_not_swept(control: Control) -> None:
+def test_a_job_that_was_not_deleted_is_not_swept(control: ControlContext) -> None:
     job = finished(control)
     before = stored(control, job.prefix)
 
@@ -102,9 +104,9 @@ def test_a_job_that_was_not_deleted_is_not_swept(control: Control) -> None:
     assert stored(control, job.prefix) == before
 
 
-def test_a_sweep_stops_when_another_has_taken_over(control: Control) -> None:
+def test_a_sweep_stops_when_another_has_taken_over(control: ControlContext) -> None:
     job = finished(control)
-    records.bury(control.storage, job)
+    records.mark_deleted(control.storage, job)
     assert control.state.hold(job, "sweeper", "another", 60)
 
     sweep(control, job)
@@ -113,14 +115,14 @@ def test_a_sweep_stops_when_another_has_taken_over(control: Control) -> None:
     assert stored(control, keys.TRASH_PREFIX) == [keys.trash_marker(job)]
 
 
-def test_a_job_says_when_it_expires_and_then_does(control: Control) -> None:
+def test_a_job_says_when_it_expires_and_then_does(control: ControlContext) -> None:
     job = finished(control)
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     assert final.expires_at is not None
     assert final.finished_at is not None
     assert final.expires_at - final.finished_at == timedelta(days=2)
     repair(control)
-    assert read_job(control.storage, control.state, job) == final
+    assert load_job(control.storage, control.state, job) == final
 
     # As if its time had been yesterday.
     (marker,) = stored(control, keys.EXPIRY_PREFIX)
@@ -129,7 +131,7 @@ def test_a_job_says_when_it_expires_and_then_does(control: Control) -> None:
     repair(control)
 
     with pytest.raises(JobDeleted):
-        read_job(control.storage, control.state, job)
+        load_job(control.storage, control.state, job)
     newest = job_index.newest_first(control.storage, control.state, "default")
     assert job.job not in map(job_index.job_of, newest)
     assert stored(control, keys.EXPIRY_PREFIX) == []
@@ -143,10 +145,10 @@ def test_markers_of_expiry_sort_by_time_and_can_be_read_back() -> None:
     assert keys.read_expiry_marker(keys.expiry_marker(job, early)) == (job, early)
 
 
-def test_what_was_written_late_is_swept_by_a_second_sweep(control: Control) -> None:
+def test_what_was_written_late_is_swept_by_a_second_sweep(control: ControlContext) -> None:
     job = finished(control)
     control.storage.delete(stored(control, keys.EXPIRY_PREFIX))
-    records.bury(control.storage, job)
+    records.mark_deleted(control.storage, job)
     sweep(control, job)
     # A worker that was frozen for long thaws.
     control.storage.put(keys.heatmap(job, 0, "0001.saliency.1"), b"a picture")
@@ -166,7 +168,9 @@ def test_what_was_written_late_is_swept_by_a_second_sweep(control: Control) -> N
 
 
 @pytest.mark.parametrize("prefix", [keys.EXPIRY_PREFIX, keys.TRASH_PREFIX, keys.OPEN_PREFIX])
-def test_stray_objects_do_not_keep_the_others_from_being_swept_and_are_told_once(control: Control, prefix: str) -> None:
+def test_stray_objects_do_not_keep_the_others_from_being_swept_and_are_told_once(
+    control: ControlContext, prefix: str
+) -> None:
     job = finished(control)
     control.storage.delete(stored(control, f"{keys.EXPIRY_PREFIX}2"))
     # What a tenant called as the prefix would have there, and more of it than one tick begins with.
@@ -190,7 +194,7 @@ def test_stray_objects_do_not_keep_the_others_from_being_swept_and_are_told_once
 
 @pytest.mark.parametrize("way", ["deleted", "marked", "expired"])
 def test_a_job_goes_though_the_store_takes_nothing_and_makes_room(
-    control: Control, proxied: S3Storage, store_proxy: S3Proxy, way: str
+    control: ControlContext, proxied: S3Storage, store_proxy: S3Proxy, way: str
 ) -> None:
     job = finished(control)
     if way == "marked":
@@ -201,7 +205,7 @@ def test_a_job_goes_though_the_store_takes_nothing_and_makes_room(
     full = replace(control, storage=proxied)
 
     if way == "deleted":
-        records.bury(proxied, job)
+        records.mark_deleted(proxied, job)
     repair(full)
     for named in rung(control.state, SWEEP):
         sweep(full, named)
@@ -211,39 +215,39 @@ def test_a_job_goes_though_the_store_takes_nothing_and_makes_room(
 
 
 def test_a_job_whose_deletion_is_refused_for_good_keeps_its_files(
-    control: Control, proxied: S3Storage, store_proxy: S3Proxy
+    control: ControlContext, proxied: S3Storage, store_proxy: S3Proxy
 ) -> None:
     job = finished(control)
     before = stored(control, job.prefix)
     store_proxy.behaviour = s3_proxy.refusing_writes("403 Forbidden", "AccessDenied")
 
     with pytest.raises(AccessRefused):
-        records.bury(proxied, job)
+        records.mark_deleted(proxied, job)
 
     assert stored(control, job.prefix) == before
 
 
 def test_a_job_whose_files_made_no_room_is_still_known(
-    control: Control, proxied: S3Storage, store_proxy: S3Proxy
+    control: ControlContext, proxied: S3Storage, store_proxy: S3Proxy
 ) -> None:
     job = finished(control)
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     store_proxy.behaviour = s3_proxy.full()
 
     with pytest.raises(StorageFull):
-        records.bury(proxied, job)
+        records.mark_deleted(proxied, job)
 
-    assert read_job(control.storage, control.state, job) == final
+    assert load_job(control.storage, control.state, job) == final
     assert not stored(control, f"{job.prefix}heatmaps/")
     store_proxy.heal()
-    records.bury(proxied, job)
+    records.mark_deleted(proxied, job)
     with pytest.raises(JobDeleted):
-        read_job(control.storage, control.state, job)
+        load_job(control.storage, control.state, job)
 
 
-def test_planning_a_deleted_job_does_nothing(control: Control) -> None:
+def test_planning_a_deleted_job_does_nothing(control: ControlContext) -> None:
     job = finished(control)
-    records.bury(control.storage, job)
+    records.mark_deleted(control.storage, job)
 
     plan(control, job)
 

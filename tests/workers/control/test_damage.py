@@ -16,12 +16,12 @@ from heatmill.coordination.task_queue import FINISH, MEND, PLAN
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_api.app import create_app
-from heatmill_api.context import Services
+from heatmill_api.context import ApiContext
 from heatmill_workers.control.finish import finish
 from heatmill_workers.control.mend import mend
 from heatmill_workers.control.repair import repair
 from heatmill_workers.control.schedule import feed, plan
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.api.requests import answered
 from tests.workers.jobs import pass_time, rung, sent
@@ -87,7 +87,7 @@ QUICK = {
 class Place:
     """One job, and all that works on it, in this process."""
 
-    worker: Worker
+    worker: WorkerContext
     client: FlaskClient
     job: JobId
 
@@ -135,11 +135,11 @@ class Place:
 
 
 @pytest.fixture
-def place(worker: Worker) -> Callable[[str], Place]:
+def place(worker: WorkerContext) -> Callable[[str], Place]:
     """A job at a moment of its life."""
     storage, state, settings = worker.storage, worker.state, worker.settings
     storage.__dict__["has_conditional_writes"] = True
-    client = create_app(Services(storage, state, worker.dispatcher, worker.catalogue, settings)).test_client()
+    client = create_app(ApiContext(storage, state, worker.dispatcher, worker.catalogue, settings)).test_client()
 
     def make(moment: str) -> Place:
         images = {f"photo {seed}": noise(seed) for seed in range(ITEMS)}

@@ -9,17 +9,17 @@ import pytest
 
 from heatmill.coordination.job_store import Claim
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill_workers.control.finish import finish
 from heatmill_workers.control.repair import repair
-from heatmill_workers.control.schedule import Control, feed, plan
+from heatmill_workers.control.schedule import ControlContext, feed, plan
 from tests.workers.controlled import ITEMS, commit, settle
 from tests.workers.jobs import accept, sent
 
 
-def test_two_finishers_at_once_write_one_final_job(control: Control) -> None:
+def test_two_finishers_at_once_write_one_final_job(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     for number in range(4):
@@ -29,11 +29,11 @@ def test_two_finishers_at_once_write_one_final_job(control: Control) -> None:
         for done in [pool.submit(finish, control, job) for _ in range(4)]:
             done.result()
 
-    assert read_job(control.storage, control.state, job).state == "succeeded"
+    assert load_job(control.storage, control.state, job).state == "succeeded"
     assert control.state.open_jobs() == []
 
 
-def test_a_job_that_is_not_complete_is_not_finished_whoever_asks(control: Control) -> None:
+def test_a_job_that_is_not_complete_is_not_finished_whoever_asks(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     commit(control, job, 0)
@@ -47,7 +47,7 @@ def test_a_job_that_is_not_complete_is_not_finished_whoever_asks(control: Contro
     assert control.storage.exists(keys.open_marker(job))
 
 
-def test_finish_writes_the_table_and_the_final_job_and_forgets(control: Control) -> None:
+def test_finish_writes_the_table_and_the_final_job_and_forgets(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     for number in range(4):
@@ -55,7 +55,7 @@ def test_finish_writes_the_table_and_the_final_job_and_forgets(control: Control)
 
     settle(control)
 
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     assert (final.state, final.done, final.counts.succeeded, final.progress) == ("succeeded", True, 7, 1.0)
     assert not control.storage.exists(keys.open_marker(job))
     assert control.state.open_jobs() == []
@@ -63,7 +63,7 @@ def test_finish_writes_the_table_and_the_final_job_and_forgets(control: Control)
     assert table["index"].to_pylist() == list(range(7))
 
 
-def test_finishing_twice_is_finishing_once(control: Control) -> None:
+def test_finishing_twice_is_finishing_once(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS[:1])
     plan(control, job)
     commit(control, job, 0)
@@ -75,7 +75,7 @@ def test_finishing_twice_is_finishing_once(control: Control) -> None:
     assert control.storage.get(keys.final(job)) == final
 
 
-def test_a_cancelled_job_finishes_with_what_is_committed(control: Control) -> None:
+def test_a_cancelled_job_finishes_with_what_is_committed(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     commit(control, job, 0)
@@ -84,11 +84,11 @@ def test_a_cancelled_job_finishes_with_what_is_committed(control: Control) -> No
 
     settle(control)
 
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     assert (final.state, final.counts.succeeded, final.counts.cancelled) == ("cancelled", 2, 5)
 
 
-def test_a_cancelled_job_waits_for_the_worker_that_still_holds_a_shard(control: Control) -> None:
+def test_a_cancelled_job_waits_for_the_worker_that_still_holds_a_shard(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     claim = control.state.claim(job, 0, "token", 30)
@@ -98,10 +98,10 @@ def test_a_cancelled_job_waits_for_the_worker_that_still_holds_a_shard(control: 
 
     feed(control)
 
-    assert not read_job(control.storage, control.state, job).done
+    assert not load_job(control.storage, control.state, job).done
 
 
-def test_a_job_of_which_redis_says_more_than_the_store_is_rebuilt_and_not_finished(control: Control) -> None:
+def test_a_job_of_which_redis_says_more_than_the_store_is_rebuilt_and_not_finished(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     for number in range(4):
@@ -116,7 +116,9 @@ def test_a_job_of_which_redis_says_more_than_the_store_is_rebuilt_and_not_finish
     assert sent(control.state) == [(str(job), 2)]
 
 
-def test_a_record_that_another_finisher_has_counted_stands(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_another_finisher_has_counted_stands(
+    control: ControlContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     control.storage.write_once(keys.cancelled(job), b"{}")
@@ -135,5 +137,5 @@ def test_a_record_that_another_finisher_has_counted_stands(control: Control, mon
     monkeypatch.setattr(S3Storage, "write_once", overtaken)
     finish(control, job)
 
-    assert read_job(control.storage, control.state, job).counts.succeeded == 2
+    assert load_job(control.storage, control.state, job).counts.succeeded == 2
     assert list(records.committed_names(control.storage, job)) == [(0, 0), (0, 1)]

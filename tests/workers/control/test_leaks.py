@@ -14,12 +14,12 @@ from heatmill.storage.keys import JobId
 from heatmill_workers.control.finish import finish
 from heatmill_workers.control.plan import Planner
 from heatmill_workers.control.repair import repair
-from heatmill_workers.control.schedule import Control, feed, sweep
+from heatmill_workers.control.schedule import ControlContext, feed, sweep
 from tests.workers.controlled import ITEMS, commit
 from tests.workers.jobs import accept, rung, sent
 
 
-def test_after_a_soak_each_key_has_an_end_or_an_owner_and_more_soaks_leave_no_more(control: Control) -> None:
+def test_after_a_soak_each_key_has_an_end_or_an_owner_and_more_soaks_leave_no_more(control: ControlContext) -> None:
     seen, left = Counter[str](), []
     for wiped in (False, False, True):
         jobs = submitted(control)
@@ -44,7 +44,7 @@ def test_each_owner_is_found_by_its_key() -> None:
     assert all(owned.bound for owned in OWNED_KEYS)
 
 
-def submitted(control: Control) -> list[JobId]:
+def submitted(control: ControlContext) -> list[JobId]:
     """Jobs of three tenants in all states: planned, unplanned, at work, cancelled."""
     jobs = [accept(control.storage, f"tenant{number % 3}", items=ITEMS) for number in range(5)]
     for job in jobs:
@@ -58,14 +58,14 @@ def submitted(control: Control) -> list[JobId]:
     control.dispatcher.feed()
     for job in jobs[::4]:
         if isinstance(control.state.claim(job, 0, "worker", 60), Claim):
-            control.state.note_item(job, 0, 1)
-            control.state.blame_noted(job, 0)
+            control.state.mark_in_progress(job, 0, 1)
+            control.state.suspects(job, 0)
     control.storage.write_once(keys.cancelled(jobs[0]), b"{}")
     control.state.cancel(jobs[0])
     return jobs
 
 
-def worked_off(control: Control, jobs: list[JobId]) -> None:
+def worked_off(control: ControlContext, jobs: list[JobId]) -> None:
     """To the end of all jobs; some are deleted then."""
     planner = Planner(control)
     control.state.release(jobs[0], 0, "worker", 0)
@@ -81,14 +81,14 @@ def worked_off(control: Control, jobs: list[JobId]) -> None:
             finish(control, job)
     for job in jobs[:3]:
         accepted = records.load_request(control.storage, job)
-        records.bury(control.storage, job)
+        records.mark_deleted(control.storage, job)
         job_index.remove(control.state, accepted)
         control.dispatcher.sweep(job)
         sweep(control, job)
     rung(control.state, SWEEP)
 
 
-def at_work_since_before(control: Control, jobs: list[JobId]) -> None:
+def at_work_since_before(control: ControlContext, jobs: list[JobId]) -> None:
     """Commit what workers have claimed without being asked."""
     for job in jobs:
         if control.storage.exists(keys.shard(job, 0)):

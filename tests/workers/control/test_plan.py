@@ -12,21 +12,21 @@ from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.errors import StorageFull, StorageUnavailable
 from heatmill.jobs import records
 from heatmill.jobs.registration import register
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId
 from heatmill_workers.control import plan as planning
 from heatmill_workers.control.finish import finish
 from heatmill_workers.control.plan import Planner
-from heatmill_workers.control.schedule import Control, feed
+from heatmill_workers.control.schedule import ControlContext, feed
 from tests.workers.controlled import settle
 from tests.workers.jobs import accept, sent
 
 UPLOAD = {"image": f"upload://{'a' * 64}"}
 
 
-def listed(control: Control, sources: str, tenant: str, lines: int, text: str = json.dumps(UPLOAD)) -> JobId:
+def listed(control: ControlContext, sources: str, tenant: str, lines: int, text: str = json.dumps(UPLOAD)) -> JobId:
     """A job over a manifest, of which Redis knows."""
     name = f"{tenant}-{lines}.jsonl"
     control.storage.of_bucket(sources).put(name, f"{text}\n".encode() * lines)
@@ -36,24 +36,24 @@ def listed(control: Control, sources: str, tenant: str, lines: int, text: str = 
     return job
 
 
-def planned(control: Control, job: JobId) -> bool:
+def planned(control: ControlContext, job: JobId) -> bool:
     return control.storage.exists(keys.plan(job))
 
 
 @pytest.fixture
-def control(control: Control) -> Control:
+def control(control: ControlContext) -> ControlContext:
     """One that knows the bundled models."""
     return replace(control, catalogue=load_catalogue())
 
 
 @pytest.fixture
-def planner(control: Control) -> Planner:
+def planner(control: ControlContext) -> Planner:
     """Plans a shard, or a pause, at a time."""
     return Planner(control, slice_seconds=0)
 
 
 def test_a_short_source_is_planned_soon_beside_long_ones_of_another_tenant(
-    control: Control, sources: str, planner: Planner
+    control: ControlContext, sources: str, planner: Planner
 ) -> None:
     long = [listed(control, sources, "flood", 40 + number) for number in range(4)]
     short = listed(control, sources, "small", 1)
@@ -71,7 +71,7 @@ def test_a_short_source_is_planned_soon_beside_long_ones_of_another_tenant(
 
 
 def test_a_long_source_is_read_once_however_many_slices_it_takes(
-    control: Control, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = 0
     lines = S3Storage.lines
@@ -93,7 +93,7 @@ def test_a_long_source_is_read_once_however_many_slices_it_takes(
 
 
 def test_another_process_goes_on_where_the_hold_has_run_out(
-    control: Control, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "HOLD_SECONDS", 0.1)
     job = listed(control, sources, "long", 9)
@@ -109,7 +109,7 @@ def test_another_process_goes_on_where_the_hold_has_run_out(
     assert records.load_plan(control.storage, job).items == 9  # type: ignore[union-attr]
 
 
-def test_a_job_that_was_accepted_just_now_is_planned_by_its_message(control: Control, planner: Planner) -> None:
+def test_a_job_that_was_accepted_just_now_is_planned_by_its_message(control: ControlContext, planner: Planner) -> None:
     job = accept(control.storage, items=[UPLOAD])
     register(control.storage, control.state, job)
     while planner.turn(job) is not None:
@@ -118,7 +118,7 @@ def test_a_job_that_was_accepted_just_now_is_planned_by_its_message(control: Con
 
 
 def test_a_source_without_line_ends_fails_its_job(
-    control: Control, sources: str, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, sources: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heatmill.storage.lines.MAX_GAP", 2**20)
     control.storage.of_bucket(sources).put("endless.jsonl", b"x" * 3 * 2**20)
@@ -127,12 +127,12 @@ def test_a_source_without_line_ends_fails_its_job(
     while Planner(control).turn(job) is not None:
         pass
     settle(control)
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     assert final.error is not None
     assert "a line has more than 1 MiB" in final.error.detail
 
 
-def test_a_cancel_is_seen_between_two_slices(control: Control, sources: str, planner: Planner) -> None:
+def test_a_cancel_is_seen_between_two_slices(control: ControlContext, sources: str, planner: Planner) -> None:
     job = listed(control, sources, "long", 40)
     assert planner.turn() == job
     control.storage.write_once(keys.cancelled(job), b"{}")
@@ -144,11 +144,11 @@ def test_a_cancel_is_seen_between_two_slices(control: Control, sources: str, pla
     assert planner.turn() is None
     assert planner._open == {}
     assert not planned(control, job)
-    assert read_job(control.storage, control.state, job).state == "cancelled"
+    assert load_job(control.storage, control.state, job).state == "cancelled"
 
 
 def test_a_tenants_sources_are_planned_one_after_the_other_and_what_is_new_comes_first(
-    control: Control, sources: str, planner: Planner
+    control: ControlContext, sources: str, planner: Planner
 ) -> None:
     first = listed(control, sources, "one", 12)
     assert planner.turn() == first
@@ -161,7 +161,7 @@ def test_a_tenants_sources_are_planned_one_after_the_other_and_what_is_new_comes
 
 
 def test_a_source_that_fails_for_a_moment_does_not_stand_in_the_way(
-    control: Control, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, good = (listed(control, sources, "one", lines) for lines in (4, 5))
     lines = S3Storage.lines
@@ -185,7 +185,7 @@ def test_a_source_that_fails_for_a_moment_does_not_stand_in_the_way(
 
 
 def test_a_source_is_not_listed_for_a_store_that_takes_nothing(
-    control: Control, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, listings, lines = listed(control, sources, "one", 4), [], S3Storage.lines
 
@@ -211,7 +211,7 @@ def test_a_source_is_not_listed_for_a_store_that_takes_nothing(
 
 
 def test_a_job_whose_request_is_damaged_does_not_stand_in_the_way_of_others(
-    control: Control, sources: str, planner: Planner
+    control: ControlContext, sources: str, planner: Planner
 ) -> None:
     damaged, good = (listed(control, sources, "one", lines) for lines in (4, 5))
     other = listed(control, sources, "other", 4)
@@ -224,7 +224,7 @@ def test_a_job_whose_request_is_damaged_does_not_stand_in_the_way_of_others(
 
 
 def test_more_sources_than_may_stay_open_are_all_planned(
-    control: Control, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, sources: str, planner: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "MAX_OPEN", 1)
     jobs = [listed(control, sources, f"tenant{number}", 7) for number in range(3)]
@@ -234,19 +234,19 @@ def test_more_sources_than_may_stay_open_are_all_planned(
 
 
 def test_a_manifest_of_bad_lines_fails_its_job_with_the_reason_after_the_first_of_them(
-    control: Control, sources: str
+    control: ControlContext, sources: str
 ) -> None:
     job = listed(control, sources, "bad", 3000, "no JSON")
     assert Planner(control, slice_seconds=60).turn() is None
     settle(control)
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     assert final.state == "failed"
     assert final.error is not None
     assert "1,001 of the first 1,001 lines of the manifest are bad" in final.error.detail
     assert sent(control.state) == []
 
 
-def test_a_job_that_is_over_or_gone_is_not_planned_and_is_forgotten(control: Control, planner: Planner) -> None:
+def test_a_job_that_is_over_or_gone_is_not_planned_and_is_forgotten(control: ControlContext, planner: Planner) -> None:
     ended = accept(control.storage, items=[UPLOAD])
     register(control.storage, control.state, ended)
     control.storage.write_once(keys.cancelled(ended), b"{}")

@@ -14,18 +14,18 @@ from heatmill.errors import ClaimLost
 from heatmill.jobs import records
 from heatmill.jobs.planner import inline_items, plan_steps, write_plan
 from heatmill.jobs.registration import register
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Plan
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_workers.control import plan as planner
 from heatmill_workers.control.finish import finish
-from heatmill_workers.control.schedule import Control, feed, plan
+from heatmill_workers.control.schedule import ControlContext, feed, plan
 from tests.workers.controlled import ITEMS, commit, settle
 from tests.workers.jobs import accept, sent
 
 
-def test_a_planned_job_has_every_item_in_one_shard_and_is_fed(control: Control) -> None:
+def test_a_planned_job_has_every_item_in_one_shard_and_is_fed(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS, shard_items=3)
 
     plan(control, job)
@@ -34,10 +34,10 @@ def test_a_planned_job_has_every_item_in_one_shard_and_is_fed(control: Control) 
     assert [item.index for shard in shards for item in shard] == list(range(7))
     assert [len(shard) for shard in shards] == [3, 3, 1]
     assert sent(control.state) == [(str(job), 0), (str(job), 1), (str(job), 2)]
-    assert read_job(control.storage, control.state, job).counts.total == 7
+    assert load_job(control.storage, control.state, job).counts.total == 7
 
 
-def test_planning_twice_changes_nothing(control: Control) -> None:
+def test_planning_twice_changes_nothing(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     plan(control, job)
     before = {entry.key: control.storage.get(entry.key) for entry in control.storage.list(job.prefix)}
@@ -48,7 +48,7 @@ def test_planning_twice_changes_nothing(control: Control) -> None:
     assert {entry.key: control.storage.get(entry.key) for entry in control.storage.list(job.prefix)} == before
 
 
-def test_a_queue_that_no_worker_reads_does_not_grow(control: Control) -> None:
+def test_a_queue_that_no_worker_reads_does_not_grow(control: ControlContext) -> None:
     impatient = replace(control, settings=control.settings.model_copy(update={"queue_patience_seconds": 0.001}))
     plan(impatient, accept(control.storage, items=ITEMS, shard_items=1))
     for _ in range(5):
@@ -58,7 +58,7 @@ def test_a_queue_that_no_worker_reads_does_not_grow(control: Control) -> None:
     assert len(sent(control.state)) == 3
 
 
-def test_feed_never_has_more_than_the_window_outstanding(control: Control) -> None:
+def test_feed_never_has_more_than_the_window_outstanding(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS, shard_items=1)
     plan(control, job)
     feed(control)
@@ -72,7 +72,7 @@ def test_feed_never_has_more_than_the_window_outstanding(control: Control) -> No
 
 
 @pytest.mark.parametrize("feeds", [2, 16])
-def test_any_number_of_feeds_at_once_fill_the_window_once(control: Control, feeds: int) -> None:
+def test_any_number_of_feeds_at_once_fill_the_window_once(control: ControlContext, feeds: int) -> None:
     jobs = [accept(control.storage, tenant, items=ITEMS, shard_items=1) for tenant in ("a", "b", "c")]
     for job in jobs:
         plan(control, job)
@@ -95,7 +95,7 @@ def test_any_number_of_feeds_at_once_fill_the_window_once(control: Control, feed
                 commit(control, JobId.parse(name), shard)
 
 
-def test_a_shard_that_a_post_has_taken_meanwhile_counts_as_outstanding(control: Control) -> None:
+def test_a_shard_that_a_post_has_taken_meanwhile_counts_as_outstanding(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS, shard_items=1)
     plan(control, job)
     sent(control.state)
@@ -110,7 +110,7 @@ def test_a_shard_that_a_post_has_taken_meanwhile_counts_as_outstanding(control: 
     assert sent(control.state) == [(str(job), 4)]
 
 
-def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> None:
+def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: ControlContext) -> None:
     first, second = (accept(control.storage, "flood", 1, items=ITEMS) for _ in range(2))
     small = accept(control.storage, "small", 1, items=ITEMS[:2])
     narrow = replace(control, settings=control.settings.model_copy(update={"window_shards": 1}))
@@ -130,7 +130,7 @@ def test_feed_serves_tenants_in_turn_and_then_their_jobs(control: Control) -> No
     assert of_flood == [str(first), str(second)] * 3
 
 
-def test_it_is_known_of_each_priority_whether_jobs_wait_for_their_turns(control: Control) -> None:
+def test_it_is_known_of_each_priority_whether_jobs_wait_for_their_turns(control: ControlContext) -> None:
     def may_go_first(priority: str) -> bool:
         job = accept(control.storage, items=ITEMS[:1], priority=priority)
         request = records.load_request(control.storage, job)
@@ -145,7 +145,7 @@ def test_it_is_known_of_each_priority_whether_jobs_wait_for_their_turns(control:
     assert may_go_first("normal")
 
 
-def test_a_job_of_higher_priority_is_served_first(control: Control) -> None:
+def test_a_job_of_higher_priority_is_served_first(control: ControlContext) -> None:
     bulk = accept(control.storage, shard_items=1, items=ITEMS, priority="bulk")
     urgent = accept(control.storage, shard_items=1, items=ITEMS[:4], priority="interactive")
     plan(control, bulk)
@@ -157,7 +157,7 @@ def test_a_job_of_higher_priority_is_served_first(control: Control) -> None:
     assert sent(control.state) == [(str(urgent), 0), (str(urgent), 1), (str(urgent), 2)]
 
 
-def test_planning_a_job_that_is_done_does_not_bring_it_back(control: Control) -> None:
+def test_planning_a_job_that_is_done_does_not_bring_it_back(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS[:1])
     plan(control, job)
     commit(control, job, 0)
@@ -168,11 +168,11 @@ def test_planning_a_job_that_is_done_does_not_bring_it_back(control: Control) ->
     plan(control, job)
 
     assert control.state.open_jobs() == []
-    assert read_job(control.storage, control.state, job).state == "succeeded"
+    assert load_job(control.storage, control.state, job).state == "succeeded"
 
 
 def test_a_job_that_ends_while_it_is_planned_does_not_come_back(
-    control: Control, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = accept(control.storage, items=ITEMS)
     register(control.storage, control.state, job)
@@ -188,10 +188,10 @@ def test_a_job_that_ends_while_it_is_planned_does_not_come_back(
     plan(control, job)
 
     assert control.state.open_jobs() == []
-    assert read_job(control.storage, control.state, job).state == "cancelled"
+    assert load_job(control.storage, control.state, job).state == "cancelled"
 
 
-def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:
+def test_a_cancelled_job_is_not_planned_to_its_end(control: ControlContext) -> None:
     job = accept(control.storage, items=ITEMS)
     register(control.storage, control.state, job)
     control.state.cancel(job)
@@ -212,14 +212,14 @@ def test_a_cancelled_job_is_not_planned_to_its_end(control: Control) -> None:
     ],
 )
 def test_a_source_that_lists_nothing_fails_the_job_with_the_reason(
-    control: Control, sources: str, uri: str, reason: str
+    control: ControlContext, sources: str, uri: str, reason: str
 ) -> None:
     job = accept(control.storage, source={"uri": uri.format(sources=sources)})
 
     plan(control, job)
     settle(control)
 
-    final = read_job(control.storage, control.state, job)
+    final = load_job(control.storage, control.state, job)
     assert final.state == "failed"
     assert final.error
     assert reason in final.error.detail

@@ -14,14 +14,14 @@ from heatmill.coordination.job_store import RedisJobStore
 from heatmill.coordination.task_queue import Dispatcher
 from heatmill.jobs import records
 from heatmill.jobs.planner import write_plan
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Item, Row
 from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers.control.finish import finish
-from heatmill_workers.control.schedule import Control, feed, plan
+from heatmill_workers.control.schedule import ControlContext, feed, plan
 from tests.workers.jobs import accept, sent
 
 SHARDS = 100
@@ -29,11 +29,13 @@ ITEMS = [{"image": f"upload://{number:064x}"} for number in range(SHARDS)]
 
 
 @pytest.fixture
-def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> Control:
-    return Control(storage, state, dispatcher, Catalogue((), ()), settings)
+def control(settings: Settings, storage: S3Storage, state: RedisJobStore, dispatcher: Dispatcher) -> ControlContext:
+    return ControlContext(storage, state, dispatcher, Catalogue((), ()), settings)
 
 
-def test_a_feed_asks_redis_as_often_for_many_jobs_as_for_one(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feed_asks_redis_as_often_for_many_jobs_as_for_one(
+    control: ControlContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, here = 0, get_ident()
     send = Connection.send_packed_command
 
@@ -64,7 +66,7 @@ def test_a_feed_asks_redis_as_often_for_many_jobs_as_for_one(control: Control, m
 
 
 def test_a_finish_reads_each_commit_record_once_and_holds_few(
-    control: Control, monkeypatch: pytest.MonkeyPatch
+    control: ControlContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = accept(control.storage, items=ITEMS, shard_items=1)
     plan(control, job)
@@ -87,10 +89,10 @@ def test_a_finish_reads_each_commit_record_once_and_holds_few(
         keys.commit(job, number): 1 for number in range(SHARDS)
     }
     assert most() < SHARDS / 2, "of a long job the records are not all held at once"
-    assert read_job(control.storage, control.state, job).counts.succeeded == SHARDS
+    assert load_job(control.storage, control.state, job).counts.succeeded == SHARDS
 
 
-def test_a_plan_lists_no_item_before_the_shard_before_it_is_stored(control: Control) -> None:
+def test_a_plan_lists_no_item_before_the_shard_before_it_is_stored(control: ControlContext) -> None:
     accepted = records.load_request(control.storage, accept(control.storage, items=ITEMS, shard_items=10))
     job = JobId(accepted.tenant, accepted.id)
 

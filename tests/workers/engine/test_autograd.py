@@ -12,7 +12,7 @@ from transformers import LevitConfig, LevitForImageClassification
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.autograd import differentiating, input_gradients, select, target_logits
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import register
 from tests.workers.small import LABELS, loaded, photos, small_resnet, small_vit
@@ -81,7 +81,7 @@ def test_a_model_without_gradients_is_explained_by_black_boxes_and_refused_by_th
 
     answers = {name: explain(name, model, photos(1), torch.tensor([0]), params.get(name, {})) for name in register()}
 
-    explained = {name for name, (answer,) in answers.items() if isinstance(answer, Explained)}
+    explained = {name for name, (answer,) in answers.items() if isinstance(answer, Explanation)}
     # DeepLIFT follows what it sees also where autograd was told not to look; nothing can be seen in inference mode.
     assert explained == set(params) | ({"deep_lift", "deep_shap"} if guard is torch.no_grad else set())
     for name in answers.keys() - explained:

@@ -13,7 +13,7 @@ from heatmill_workers.engine.baselines import background
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models import digits
 from heatmill_workers.models.loaders import bundled
@@ -44,7 +44,7 @@ def images() -> Tensor:
 
 def checks(model: LoadedModel, method: str, params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     answers = explain(method, model, images(), TARGETS, params)
-    return [answer.checks for answer in answers if isinstance(answer, Explained)]
+    return [answer.checks for answer in answers if isinstance(answer, Explanation)]
 
 
 def said(model: LoadedModel, shown: Tensor) -> list[tuple[str, float]]:

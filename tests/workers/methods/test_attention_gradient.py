@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import loaded, photos
 from tests.workers.vits import FAMILIES, TARGETS, attended_by_timm, explained, of_timm
@@ -64,7 +64,7 @@ def test_classes_have_maps_of_their_own_unlike_in_the_other_two() -> None:
 
     def maps(method: str) -> list[NDArray[np.float32]]:
         entries = explain(method, model, twice, TARGETS, {})
-        return [entry.attribution for entry in entries if isinstance(entry, Explained)]
+        return [entry.attribution for entry in entries if isinstance(entry, Explanation)]
 
     one, other = maps("attention_gradient")
     assert not np.allclose(one, other, atol=0.1 * one.max())

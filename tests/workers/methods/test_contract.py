@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.errors import (
     BadAttribution,
     ImageUnsuitable,
@@ -21,7 +21,7 @@ from heatmill.errors import (
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.methods import registry
-from heatmill_workers.methods.contract import Attributions, Explained, Measured, Picture, explains, flattened
+from heatmill_workers.methods.contract import Explanation, MethodOutput, Picture, SelfCheck, explains, flattened
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import explainer
 from tests.workers.small import LABELS, photos, small_resnet
@@ -67,12 +67,12 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A registered method that returns, or raises, what the test puts under "it"."""
     answer: dict[str, Any] = {}
 
-    @explains(NoParams, picture="signed", passes=Passes(base=1, per={}))
-    def made_up(model: LoadedModel, images: Tensor, targets: Tensor, params: NoParams) -> Attributions:
+    @explains(NoParams, picture="signed", passes=MethodCost(base=1, per={}))
+    def made_up(model: LoadedModel, images: Tensor, targets: Tensor, params: NoParams) -> MethodOutput:
         """Returns what it is told to."""
         if isinstance(answer["it"], Exception):
             raise answer["it"]
-        found: Attributions = answer["it"]
+        found: MethodOutput = answer["it"]
         return found
 
     monkeypatch.setattr(registry, "register", lambda: {"made_up": made_up})
@@ -85,11 +85,11 @@ def test_a_map_of_zeros_is_blank_however_well_it_was_computed(returns: dict[str,
     values[1, 0, 1, 1] = 1e-30
     # Channels that cancel leave nothing to draw.
     values[2, 0], values[2, 1] = 1, -1
-    returns["it"] = Attributions(values, [Measured({}, verdict)] * 3)
+    returns["it"] = MethodOutput(values, [SelfCheck({}, verdict)] * 3)
 
     entries = explain("made_up", small_resnet(), photos(3), TARGETS, {})
 
-    assert [entry.verdict for entry in entries if isinstance(entry, Explained)] == ["blank", verdict, "blank"]
+    assert [entry.verdict for entry in entries if isinstance(entry, Explanation)] == ["blank", verdict, "blank"]
 
 
 @pytest.mark.parametrize(
@@ -104,39 +104,39 @@ def test_what_is_drawn_decides_whether_a_map_is_blank(picture: Picture, values: 
 def test_values_that_are_not_finite_fail_their_image_only(returns: dict[str, Any], bad: float) -> None:
     values = torch.ones(3, 1, 2, 2)
     values[1, 0, 1, 1] = bad
-    returns["it"] = Attributions(values)
+    returns["it"] = MethodOutput(values)
 
     entries = explain("made_up", small_resnet(), photos(3), TARGETS, {})
 
-    assert [type(entry) for entry in entries] == [Explained, BadAttribution, Explained]
+    assert [type(entry) for entry in entries] == [Explanation, BadAttribution, Explanation]
 
 
 def test_a_check_that_is_not_finite_fails_its_image_only(returns: dict[str, Any]) -> None:
-    measured = [Measured({"error": 0.1, "rule": "text"}, "ok"), Measured({"error": float("nan")}, "ok")]
-    returns["it"] = Attributions(torch.ones(2, 1, 2, 2), measured)
+    measured = [SelfCheck({"error": 0.1, "rule": "text"}, "ok"), SelfCheck({"error": float("nan")}, "ok")]
+    returns["it"] = MethodOutput(torch.ones(2, 1, 2, 2), measured)
 
     entries = explain("made_up", small_resnet(), photos(2), TARGETS[:2], {})
 
-    assert isinstance(entries[0], Explained)
+    assert isinstance(entries[0], Explanation)
     assert (entries[0].checks, entries[0].verdict) == ({"error": 0.1, "rule": "text"}, "ok")
     assert isinstance(entries[1], BadAttribution)
 
 
 def test_an_image_that_has_no_answer_fails_alone(returns: dict[str, Any]) -> None:
     error = ImageUnsuitable("one colour")
-    returns["it"] = Attributions(torch.ones(2, 1, 2, 2), [error, Measured({"error": 0.1}, "ok")])
+    returns["it"] = MethodOutput(torch.ones(2, 1, 2, 2), [error, SelfCheck({"error": 0.1}, "ok")])
 
     entries = explain("made_up", small_resnet(), photos(2), TARGETS[:2], {})
 
     assert entries[0] is error
-    assert isinstance(entries[1], Explained)
+    assert isinstance(entries[1], Explanation)
 
 
 @pytest.mark.parametrize(
     "values", [torch.ones(2, 2, 2), torch.ones(1, 1, 2, 2), torch.ones(2, 2, 2, 2), torch.ones(2, 1, 2, 2).double()]
 )
 def test_a_wrong_shape_is_an_error_of_the_method(returns: dict[str, Any], values: Tensor) -> None:
-    returns["it"] = Attributions(values)
+    returns["it"] = MethodOutput(values)
 
     with pytest.raises(ValueError, match="made_up returned"):
         explain("made_up", small_resnet(), photos(2), TARGETS[:2], {})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from heatmill.errors import ImageNotFound, ItemError
 from heatmill_workers.engine.baselines import background
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import architecture, loaded, photos, small_resnet, small_vit
 
@@ -20,10 +20,10 @@ TARGETS = torch.tensor([3, 7, 0])
 ARCHITECTURES = ["densenet121", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "convnext_tiny", "swin_t"]
 
 
-def explained(method: str, model: LoadedModel, images: Tensor, **params: object) -> list[Explained]:
+def explained(method: str, model: LoadedModel, images: Tensor, **params: object) -> list[Explanation]:
     entries = explain(method, model, images, TARGETS[: len(images)], params)
-    assert all(isinstance(entry, Explained) for entry in entries), entries
-    return [entry for entry in entries if isinstance(entry, Explained)]
+    assert all(isinstance(entry, Explanation) for entry in entries), entries
+    return [entry for entry in entries if isinstance(entry, Explanation)]
 
 
 def calibrated(name: str) -> LoadedModel:

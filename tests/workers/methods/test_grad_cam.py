@@ -11,7 +11,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import architecture, loaded, photos, small_resnet
 
@@ -22,8 +22,8 @@ SIDE = 128
 
 def maps(model: LoadedModel) -> NDArray[np.float32]:
     entries = explain("grad_cam", model, photos(2, SIDE), TARGETS, {})
-    assert all(isinstance(entry, Explained) for entry in entries)
-    return np.stack([entry.attribution for entry in entries if isinstance(entry, Explained)])
+    assert all(isinstance(entry, Explanation) for entry in entries)
+    return np.stack([entry.attribution for entry in entries if isinstance(entry, Explanation)])
 
 
 @pytest.mark.parametrize("layer", ["layer4", "layer2"])
@@ -78,8 +78,8 @@ def test_where_nothing_speaks_for_the_class_the_map_is_blank() -> None:
 
     against, other = explain("grad_cam", loaded(module, SIDE), photos(2, SIDE), TARGETS, {})
 
-    assert isinstance(against, Explained)
-    assert isinstance(other, Explained)
+    assert isinstance(against, Explanation)
+    assert isinstance(other, Explanation)
     assert not against.attribution.any()
     assert against.verdict == "blank"
     assert other.verdict is None
@@ -117,5 +117,5 @@ def test_a_mean_that_is_only_rounding_is_no_evidence() -> None:
     entries = explain("grad_cam", loaded(ReadsContrast().eval()), photos(2), TARGETS, {})
 
     for entry in entries:
-        assert isinstance(entry, Explained)
+        assert isinstance(entry, Explanation)
         assert (bool(entry.attribution.any()), str(entry.verdict)) == (False, "blank")

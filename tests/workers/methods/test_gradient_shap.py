@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.gradient_shap import Params, _drawn, _draws
 from tests.workers.small import loaded, photos, small_resnet, small_vit
@@ -16,9 +16,9 @@ from tests.workers.small import loaded, photos, small_resnet, small_vit
 TARGETS = torch.tensor([3, 7, 0])
 
 
-def explained(method: str, model: LoadedModel, images: Tensor, **params: object) -> list[Explained]:
+def explained(method: str, model: LoadedModel, images: Tensor, **params: object) -> list[Explanation]:
     entries = explain(method, model, images, TARGETS[: len(images)], params)
-    return [entry for entry in entries if isinstance(entry, Explained)]
+    return [entry for entry in entries if isinstance(entry, Explanation)]
 
 
 def test_with_many_samples_it_is_the_mean_of_integrated_gradients_over_the_background() -> None:

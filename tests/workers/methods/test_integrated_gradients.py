@@ -7,7 +7,7 @@ from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
 from tests.workers.small import loaded, photos, small_resnet, small_vit
@@ -15,10 +15,10 @@ from tests.workers.small import loaded, photos, small_resnet, small_vit
 TARGETS = torch.tensor([3, 7, 0])
 
 
-def explained(model: LoadedModel, images: Tensor, **params: object) -> list[Explained]:
+def explained(model: LoadedModel, images: Tensor, **params: object) -> list[Explanation]:
     entries = explain("integrated_gradients", model, images, TARGETS[: len(images)], params)
-    assert all(isinstance(entry, Explained) for entry in entries)
-    return [entry for entry in entries if isinstance(entry, Explained)]
+    assert all(isinstance(entry, Explanation) for entry in entries)
+    return [entry for entry in entries if isinstance(entry, Explanation)]
 
 
 @pytest.mark.parametrize("model", [small_resnet(), small_vit()], ids=["resnet18", "vit"])

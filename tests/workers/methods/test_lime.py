@@ -11,7 +11,7 @@ from heatmill.errors import ImageUnsuitable, InvalidRequest
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
 from heatmill_workers.engine.perturbation.segments import as_photos, segment
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import register
 from tests.workers.small import loaded, photos, small_resnet
@@ -26,10 +26,10 @@ def smooth(count: int) -> Tensor:
     return nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")
 
 
-def explained(model: LoadedModel, images: Tensor, targets: Tensor, **params: object) -> list[Explained]:
+def explained(model: LoadedModel, images: Tensor, targets: Tensor, **params: object) -> list[Explanation]:
     entries = explain("lime", model, images, targets, {"samples": SAMPLES, **params})
-    assert all(isinstance(entry, Explained) for entry in entries), entries
-    return [entry for entry in entries if isinstance(entry, Explained)]
+    assert all(isinstance(entry, Explanation) for entry in entries), entries
+    return [entry for entry in entries if isinstance(entry, Explanation)]
 
 
 def lime_image(
@@ -74,7 +74,7 @@ def test_it_is_lime_images_on_the_same_segments_and_draws(segmentation: str, hid
     assert entry.checks["samples"] == SAMPLES
 
 
-def grown(images: Tensor, targets: Tensor, model: LoadedModel | None = None, **params: object) -> list[Explained]:
+def grown(images: Tensor, targets: Tensor, model: LoadedModel | None = None, **params: object) -> list[Explanation]:
     """Of a grid of nine, starting from 20 samples."""
     chosen = {"segmentation": "grid", "segments": 9, "samples": 20, "seed": 5, "max_error": 0.1, **params}
     return explained(model or small_resnet(), images, targets, **chosen)
@@ -198,7 +198,7 @@ def test_an_image_of_one_segment_fails_alone_and_is_told_why() -> None:
 
     entries = explain("lime", small_resnet(), images, torch.tensor([3, 7, 0]), {"samples": 20, "segmentation": "slic"})
 
-    assert [type(entry) for entry in entries] == [ImageUnsuitable, Explained, ImageUnsuitable]
+    assert [type(entry) for entry in entries] == [ImageUnsuitable, Explanation, ImageUnsuitable]
     assert "64 x 64 pixels" in str(entries[0])
 
 

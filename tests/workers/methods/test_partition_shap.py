@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
 from tests.workers.engine.perturbation.test_owen import mean_over, orders
@@ -19,10 +19,10 @@ from tests.workers.small import loaded, photos, small_resnet
 TARGETS = torch.tensor([3, 7])
 
 
-def explained(model: LoadedModel, images: Tensor, targets: Tensor, **params: object) -> list[Explained]:
+def explained(model: LoadedModel, images: Tensor, targets: Tensor, **params: object) -> list[Explanation]:
     entries = explain("partition_shap", model, images, targets, params)
-    assert all(isinstance(entry, Explained) for entry in entries), entries
-    return [entry for entry in entries if isinstance(entry, Explained)]
+    assert all(isinstance(entry, Explanation) for entry in entries), entries
+    return [entry for entry in entries if isinstance(entry, Explanation)]
 
 
 def shaps(model: LoadedModel, image: Tensor, target: int, background: NDArray[np.float32], evals: int) -> Tensor:

@@ -20,7 +20,7 @@ from heatmill_workers import export
 from heatmill_workers import methods as explainers
 from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import register
 from tests.workers.small import CPU, photos, small_resnet, small_vit
@@ -48,10 +48,10 @@ def model_for(method: str) -> LoadedModel:
     return small_vit() if "attention" in register()[method].needs else small_resnet()
 
 
-def quick(method: str, model: LoadedModel, images: Tensor, targets: Tensor) -> list[Explained]:
+def quick(method: str, model: LoadedModel, images: Tensor, targets: Tensor) -> list[Explanation]:
     entries = explain(method, model, images, targets, QUICK.get(method, {}))
-    assert all(isinstance(entry, Explained) for entry in entries), entries
-    return [entry for entry in entries if isinstance(entry, Explained)]
+    assert all(isinstance(entry, Explanation) for entry in entries), entries
+    return [entry for entry in entries if isinstance(entry, Explanation)]
 
 
 def state_of(module: nn.Module) -> dict[str, object]:
@@ -212,7 +212,7 @@ def test_every_need_is_refused_where_it_is_not_met(method: str, model: LoadedMod
     entries = explain(method, model, photos(2), TARGETS[:2], QUICK.get(method, {}))
 
     if set(register()[method].needs) <= model.supports:
-        assert all(isinstance(entry, Explained) for entry in entries)
+        assert all(isinstance(entry, Explanation) for entry in entries)
         return
     assert [type(entry) for entry in entries] == [UnsupportedOperation] * 2
     assert "small" in str(entries[0])
@@ -222,11 +222,11 @@ def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "other_method.py").write_text(
         '"""Zeros."""\n'
         "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue.catalogue import Passes\n"
-        "from heatmill_workers.methods.contract import Attributions, explains\n\n"
+        "from heatmill_workers.methods.contract import MethodOutput, explains\n\n"
         "class Params(BaseModel):\n    pass\n\n"
         '@explains(Params, picture="signed", passes=Passes(1, {}))\n'
         'def zeros(model, images, targets, params):\n    """Nothing."""\n'
-        "    return Attributions(torch.zeros(len(images), 1, 2, 2))\n"
+        "    return MethodOutput(torch.zeros(len(images), 1, 2, 2))\n"
     )
     (tmp_path / "other-1.dist-info").mkdir()
     (tmp_path / "other-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
@@ -242,7 +242,7 @@ def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.Mo
         export.main()
     finally:
         register.cache_clear()
-    assert isinstance(entry, Explained)
+    assert isinstance(entry, Explanation)
     assert entry.attribution.sum() == 0
     offered = load_catalogue(methods_file=tmp_path / "methods.json")
     assert {method.name for method in offered.methods} == {*METHODS, "zeros"}

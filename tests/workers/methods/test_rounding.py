@@ -12,7 +12,7 @@ from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.perturbation.hiding import plain
-from heatmill_workers.methods.contract import Explained, flattened
+from heatmill_workers.methods.contract import Explanation, flattened
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import loaded, photos, small_resnet
 
@@ -73,9 +73,9 @@ def network(scale: float = 1.0, rare: float = 0.0, *, method: str = "lime") -> L
     return model
 
 
-def one(method: str, model: LoadedModel, image: Tensor, **params: object) -> Explained:
+def one(method: str, model: LoadedModel, image: Tensor, **params: object) -> Explanation:
     (entry,) = explain(method, model, image, TARGET, params)
-    assert isinstance(entry, Explained), entry
+    assert isinstance(entry, Explanation), entry
     return entry
 
 
@@ -87,7 +87,7 @@ def flat(level: float) -> Tensor:
     return torch.from_numpy(photo * (1 / std) - mean / std)
 
 
-def is_blank(entry: Explained) -> bool:
+def is_blank(entry: Explanation) -> bool:
     assert (entry.verdict == "blank") == (not entry.attribution.any())
     return entry.verdict == "blank"
 
@@ -125,9 +125,9 @@ def test_beside_such_an_image_another_keeps_its_map() -> None:
 
     entries = explain("deep_lift", small_resnet(), images, TARGET.expand(3).contiguous(), {"baseline": "white"})
 
-    assert [is_blank(entry) for entry in entries if isinstance(entry, Explained)] == [True, False, True]
+    assert [is_blank(entry) for entry in entries if isinstance(entry, Explanation)] == [True, False, True]
     alone = one("deep_lift", small_resnet(), photos(1), baseline="white")
-    assert isinstance(entries[1], Explained)
+    assert isinstance(entries[1], Explanation)
     np.testing.assert_allclose(entries[1].attribution, alone.attribution, atol=1e-4 * np.abs(alone.attribution).max())
 
 

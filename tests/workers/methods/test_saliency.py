@@ -6,7 +6,7 @@ import torch
 from captum.attr import Saliency
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import architecture, loaded, photos, small_resnet, small_vit
 
@@ -23,6 +23,6 @@ def test_it_is_captums(model: LoadedModel) -> None:
     captums = Saliency(model.module).attribute(images.clone().requires_grad_(), TARGETS, abs=False).numpy()
 
     for entry, want in zip(explain("saliency", model, images, TARGETS, {}), captums, strict=True):
-        assert isinstance(entry, Explained)
+        assert isinstance(entry, Explanation)
         np.testing.assert_allclose(entry.attribution, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
         assert (entry.checks, entry.verdict) == ({}, None)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import ModelSpec
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models import digits, train_digits
 from heatmill_workers.models.loading import load
@@ -73,7 +73,7 @@ def test_attention_lies_on_the_ink() -> None:
     """Of what it learned, not of where the ink happens to be: images are centred, so their border is the paper."""
     images, targets = held_out()
     entries = explain("attention_gradient", model(), images[:32], targets[:32], {})
-    maps = np.stack([entry.attribution[0] for entry in entries if isinstance(entry, Explained)])
+    maps = np.stack([entry.attribution[0] for entry in entries if isinstance(entry, Explanation)])
     ink = torch.nn.functional.avg_pool2d(images[:32].mean(1, keepdim=True), 4)[:, 0].numpy()
 
     correlations = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(maps, ink, strict=True)]
@@ -119,7 +119,7 @@ def test_against_black_paper_pixels_are_ranked_better_than_by_brightness(method:
 
     def faithfulness(given: Mapping[str, Any]) -> float:
         answers = explain(method, model(), images, targets, given)
-        maps = torch.stack([torch.tensor(each.attribution).sum(0) for each in answers if isinstance(each, Explained)])
+        maps = torch.stack([torch.tensor(each.attribution).sum(0) for each in answers if isinstance(each, Explanation)])
         return kept_by_worst_first(functional.avg_pool2d(maps, 4), images, targets)
 
     catalogue = load_catalogue()

@@ -16,7 +16,7 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ModelRefused, ModelUnavailable, UnsupportedOperation
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.digest import digest
 from heatmill_workers.models.loading import load, prepare
@@ -150,8 +150,8 @@ def test_two_probabilities_of_one_logit_are_explained_at_that() -> None:
 
 def found(model: LoadedModel, method: str, target: int) -> np.ndarray[Any, Any]:
     answers = explain(method, model, IMAGES, torch.full((3,), target), METHODS[method])
-    assert all(isinstance(each, Explained) for each in answers), answers
-    return np.stack([each.attribution for each in answers if isinstance(each, Explained)])
+    assert all(isinstance(each, Explanation) for each in answers), answers
+    return np.stack([each.attribution for each in answers if isinstance(each, Explanation)])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -179,7 +179,7 @@ def test_a_probability_that_has_no_logit_is_explained_itself() -> None:
     assert model.head.explains == "probability"
     for target, row in ((1, 1), (0, -1)):
         (answer, *_) = explain("deep_lift", model, IMAGES, torch.full((3,), target), {})
-        assert isinstance(answer, Explained)
+        assert isinstance(answer, Explanation)
         first, blank = predict(model, IMAGES)[0, 1], predict(model, torch.zeros_like(IMAGES))[0, 1]
         assert answer.attribution.sum() == pytest.approx(row * float(first - blank), rel=1e-3, abs=1e-5)
 
@@ -193,7 +193,7 @@ def test_lime_s_maps_of_one_output_are_not_blank(function: Callable[[Tensor], Te
     params = {"segmentation": "grid", "segments": 4, "samples": 50}
 
     for answer in explain("lime", model, IMAGES, torch.full((3,), target), params):
-        assert isinstance(answer, Explained)
+        assert isinstance(answer, Explanation)
         assert np.abs(answer.attribution).max() > 1e-4
 
 

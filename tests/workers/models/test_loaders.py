@@ -17,7 +17,7 @@ from heatmill.catalogue.labels import config_labels
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import MethodNotSupported, ModelUnavailable, UnsupportedOperation, WeightsUnavailable
 from heatmill_workers.engine.head import Head
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import register
 from heatmill_workers.models.loading import load
@@ -78,8 +78,8 @@ def test_a_compiled_file_gives_its_gradients_and_nothing_from_inside(
     assert model.supports == {"gradients"}
     wanted = explain("saliency", small_resnet(), photos(2), TARGETS, {})
     for entry, want in zip(explain("saliency", model, photos(2), TARGETS, {}), wanted, strict=True):
-        assert isinstance(entry, Explained)
-        assert isinstance(want, Explained)
+        assert isinstance(entry, Explanation)
+        assert isinstance(want, Explanation)
         torch.testing.assert_close(entry.attribution, want.attribution, rtol=1e-3, atol=1e-5)
     for method in (name for name, known in register().items() if {*known.needs} - {"gradients"}):
         assert isinstance(explain(method, model, photos(1), TARGETS[:1], {})[0], UnsupportedOperation)

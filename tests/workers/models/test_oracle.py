@@ -15,7 +15,7 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelUnavailable
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.engine.perturbation.segments import as_photos
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loaders import timm as timm_loader
 from heatmill_workers.models.loaders import torchvision as torchvision_loader
@@ -346,7 +346,7 @@ def test_a_model_that_reads_bgr_is_explained_in_the_photos_own_colours(method: s
         model = reading(order)
         image = preprocess(picture(80, 70), model.preprocessing)[0].unsqueeze(0)
         (answer,) = explain(method, model, image, targets, params)
-        assert isinstance(answer, Explained)
+        assert isinstance(answer, Explanation)
         answers.append(answer.attribution)
 
     np.testing.assert_allclose(answers[1], answers[0], rtol=1e-3, atol=1e-4 * np.abs(answers[0]).max())

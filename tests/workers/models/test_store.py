@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill.errors import ModelNotOnThisWorker, ModelRefused
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.preprocessing import preprocess
 from heatmill_workers.models.store import ModelStore
@@ -138,7 +138,7 @@ def test_grad_cam_sees_the_cup() -> None:
 
     (entry,) = explain("grad_cam", model, tensor.unsqueeze(0), torch.tensor([967]), {})
 
-    assert isinstance(entry, Explained)
+    assert isinstance(entry, Explanation)
     cam = entry.attribution[0]
     # The cup fills the upper middle of the crop; corners are table.
     assert cam[1:4, 1:6].mean() > 5 * cam[[0, 0, -1, -1], [0, -1, 0, -1]].mean()

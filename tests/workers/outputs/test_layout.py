@@ -9,7 +9,7 @@ from heatmill.jobs.parts import parts_of
 from heatmill.schemas import Row, StoredArray, StoredPicture, Target
 from heatmill.storage.bucket import ObjectMissing, S3Storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.outputs.layout import NOWHERE, Files, ShardOutputs, SingleObjects
+from heatmill_workers.outputs.layout import KEY_PENDING, Files, ShardOutputs, SingleObjects
 
 ROW = Row(
     item="a",
@@ -18,8 +18,8 @@ ROW = Row(
     rank=0,
     status="succeeded",
     target=Target(index=3, label="cat", probability=0.5),
-    heatmap=StoredPicture(key=NOWHERE, scale=1.0, zero_index=0, box=(0.0, 0.0, 1.0, 1.0)),
-    attribution=StoredArray(key=NOWHERE, shape=(1, 1, 1), factor=1.0),
+    heatmap=StoredPicture(key=KEY_PENDING, scale=1.0, zero_index=0, box=(0.0, 0.0, 1.0, 1.0)),
+    attribution=StoredArray(key=KEY_PENDING, shape=(1, 1, 1), factor=1.0),
 )
 
 

@@ -12,7 +12,7 @@ from heatmill.jobs.parts import parts_of
 from heatmill.schemas import Row
 from heatmill.storage import keys
 from heatmill_workers.outputs.preview import preview
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import upload
 from tests.workers.photos import noise
@@ -24,7 +24,7 @@ METHODS = [{"name": "saliency"}, {"name": "attention"}]
 OF_A_CNN = [{"name": "saliency"}, {"name": "grad_cam"}]
 
 
-def shown(worker: Worker, row: Row) -> Image.Image:
+def shown(worker: WorkerContext, row: Row) -> Image.Image:
     """A row's preview."""
     assert row.preview
     picture = Image.open(io.BytesIO(worker.storage.get_part(row.preview.key, row.preview.range)))
@@ -43,7 +43,7 @@ def coloured(*sides: tuple[int, int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("layout", ["objects", "webdataset"])
-def test_each_image_has_one_preview_of_what_the_model_saw(worker: Worker, layout: str) -> None:
+def test_each_image_has_one_preview_of_what_the_model_saw(worker: WorkerContext, layout: str) -> None:
     colours = [GREEN, RED, (0, 0, 255)]
     items = [{"image": upload(worker.storage, coloured((9, 9, 9), colour, (9, 9, 9)))} for colour in colours]
     job = planned_fresh(worker, items=items, methods=OF_A_CNN, layout=layout)
@@ -59,7 +59,7 @@ def test_each_image_has_one_preview_of_what_the_model_saw(worker: Worker, layout
     assert len(stored) == (len(parts_of(3)) if layout == "objects" else 0)
 
 
-def test_a_job_may_ask_for_none(worker: Worker) -> None:
+def test_a_job_may_ask_for_none(worker: WorkerContext) -> None:
     items = [{"image": upload(worker.storage, noise(1))}]
     job = planned_fresh(worker, items=items, previews=False)
     process_shard(worker, job, 0)
@@ -68,7 +68,7 @@ def test_a_job_may_ask_for_none(worker: Worker) -> None:
     assert not list(worker.storage.list(f"{job.prefix}previews/"))
 
 
-def test_an_image_that_failed_has_none_and_those_beside_it_have_theirs(worker: Worker) -> None:
+def test_an_image_that_failed_has_none_and_those_beside_it_have_theirs(worker: WorkerContext) -> None:
     items = [{"image": upload(worker.storage, data)} for data in (noise(1), b"no image", noise(2))]
     job = planned_fresh(worker, items=items, methods=METHODS[:1])
     process_shard(worker, job, 0)
@@ -79,7 +79,7 @@ def test_an_image_that_failed_has_none_and_those_beside_it_have_theirs(worker: W
 @pytest.mark.parametrize("layout", ["objects", "webdataset"])
 @pytest.mark.parametrize(("before", "gone"), [(True, False), (True, True), (False, False)])
 def test_results_from_the_cache_have_previews_of_their_own_job(
-    worker: Worker, tenant: str, layout: str, before: bool, gone: bool
+    worker: WorkerContext, tenant: str, layout: str, before: bool, gone: bool
 ) -> None:
     images = {f"photo {seed}": noise(seed) for seed in range(3)}
     first = submitted(worker, tenant, images, methods=METHODS, previews=before)
@@ -97,7 +97,7 @@ def test_results_from_the_cache_have_previews_of_their_own_job(
         assert row.preview.key.startswith(second.prefix)
 
 
-def test_a_part_that_another_worker_did_otherwise_keeps_its_own_previews(worker: Worker) -> None:
+def test_a_part_that_another_worker_did_otherwise_keeps_its_own_previews(worker: WorkerContext) -> None:
     """Rows name byte ranges: an object that is written again with others must not stand in their place."""
     items = [{"image": upload(worker.storage, noise(seed))} for seed in range(2)]
     job = planned_fresh(worker, items=items, methods=METHODS[:1])

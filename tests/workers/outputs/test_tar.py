@@ -23,7 +23,7 @@ from heatmill.storage.keys import JobId
 from heatmill_workers.control.finish import finish
 from heatmill_workers.outputs.layout import Files, ShardOutputs, read_files
 from heatmill_workers.outputs.tar import SPOOL_BYTES, ShardTars
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, objects, origins, planned, rows_of, submitted
@@ -35,7 +35,7 @@ IMAGES = {f"photos/image {seed}.png": noise(seed) for seed in range(5)} | {"bad"
 ASKED: dict[str, Any] = {"methods": METHODS, "top_k": 2, "shard_items": 4, "layout": "webdataset"}
 
 
-def tar_of(worker: Worker, job: JobId, shard: int = 0, part: int = 0) -> bytes:
+def tar_of(worker: WorkerContext, job: JobId, shard: int = 0, part: int = 0) -> bytes:
     return worker.storage.get(keys.shard_tar(job, shard, part))
 
 
@@ -60,7 +60,7 @@ def samples(data: bytes) -> Iterator[dict[str, Any]]:
     yield sample
 
 
-def test_ranges_members_and_single_objects_hold_the_same_bytes(worker: Worker, tenant: str) -> None:
+def test_ranges_members_and_single_objects_hold_the_same_bytes(worker: WorkerContext, tenant: str) -> None:
     apart = submitted(worker, tenant, IMAGES, **{**ASKED, "layout": "objects"})
     packed = submitted(worker, tenant, IMAGES, **ASKED, cache=False)
 
@@ -84,7 +84,7 @@ def test_ranges_members_and_single_objects_hold_the_same_bytes(worker: Worker, t
     ]
 
 
-def test_webdataset_reads_a_sample_for_each_item(worker: Worker, tenant: str) -> None:
+def test_webdataset_reads_a_sample_for_each_item(worker: WorkerContext, tenant: str) -> None:
     job = submitted(worker, tenant, IMAGES, **ASKED)
 
     found = [sample for name in PARTS for sample in samples(tar_of(worker, job, *name))]
@@ -99,7 +99,7 @@ def test_webdataset_reads_a_sample_for_each_item(worker: Worker, tenant: str) ->
         assert sample.keys() == {"__key__", "json"} | pictures | ({"preview.jpg"} if files else set())
 
 
-def test_a_shard_that_is_done_twice_is_the_same_tar(worker: Worker, tenant: str) -> None:
+def test_a_shard_that_is_done_twice_is_the_same_tar(worker: WorkerContext, tenant: str) -> None:
     job = planned(worker, tenant, IMAGES, **ASKED, cache=False)
     tars = []
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_a_shard_that_is_done_twice_is_the_same_tar(worker: Worker, tenant: str)
         }
 
 
-def test_a_tar_that_another_worker_left_before_its_record_stands(worker: Worker, tenant: str) -> None:
+def test_a_tar_that_another_worker_left_before_its_record_stands(worker: WorkerContext, tenant: str) -> None:
     job = planned(worker, tenant, IMAGES, **ASKED, cache=False)
     process_shard(worker, job, 0)
     part, name = parts_of(4)[2], (job, 0, 2)
@@ -138,7 +138,7 @@ def test_a_tar_that_another_worker_left_before_its_record_stands(worker: Worker,
     assert all(objects(worker, row)[0].endswith(b"other") for row in theirs)
 
 
-def test_a_damaged_tar_that_no_record_names_is_replaced(worker: Worker, tenant: str) -> None:
+def test_a_damaged_tar_that_no_record_names_is_replaced(worker: WorkerContext, tenant: str) -> None:
     job = planned(worker, tenant, IMAGES, layout="webdataset")
     worker.storage.put(keys.shard_tar(job, 0, 1), b"junk" * 1000)
 
@@ -151,7 +151,9 @@ def test_a_damaged_tar_that_no_record_names_is_replaced(worker: Worker, tenant: 
 
 @pytest.mark.parametrize("first", ["objects", "webdataset"])
 @pytest.mark.parametrize("second", ["objects", "webdataset"])
-def test_results_are_taken_from_a_job_of_any_layout(worker: Worker, tenant: str, first: str, second: str) -> None:
+def test_results_are_taken_from_a_job_of_any_layout(
+    worker: WorkerContext, tenant: str, first: str, second: str
+) -> None:
     made = submitted(worker, tenant, dict(list(IMAGES.items())[:5]), **{**ASKED, "layout": first})
     again = dict(list(IMAGES.items())[4::-1])
     taken = submitted(worker, tenant, again, **{**ASKED, "layout": second})
@@ -165,7 +167,7 @@ def test_results_are_taken_from_a_job_of_any_layout(worker: Worker, tenant: str,
         assert (row.heatmap.range is None) == (second == "objects")
 
 
-def test_a_shard_without_any_result_has_a_tar_that_says_so(worker: Worker, tenant: str) -> None:
+def test_a_shard_without_any_result_has_a_tar_that_says_so(worker: WorkerContext, tenant: str) -> None:
     job = submitted(worker, tenant, {"a": b"no image"}, **ASKED)
 
     (sample,) = samples(tar_of(worker, job))
@@ -174,7 +176,7 @@ def test_a_shard_without_any_result_has_a_tar_that_says_so(worker: Worker, tenan
     assert [row["status"] for row in sample["json"]["results"]] == ["failed"] * 4
 
 
-def test_the_table_tells_where_in_the_tar_the_files_are(worker: Worker, tenant: str) -> None:
+def test_the_table_tells_where_in_the_tar_the_files_are(worker: WorkerContext, tenant: str) -> None:
     job = submitted(worker, tenant, IMAGES, **ASKED)
     finish(control_of(worker), job)
 
@@ -211,7 +213,7 @@ def test_what_a_tar_holds_in_memory_has_a_bound(storage: S3Storage) -> None:
     assert storage.get_part(placed[0].attribution.key, placed[0].attribution.range) == bytes([127]) * size
 
 
-def forget(worker: Worker, job: JobId) -> None:
+def forget(worker: WorkerContext, job: JobId) -> None:
     """Let Redis know of the job what the store says now."""
     worker.state.client.flushall()
     register(worker.storage, worker.state, job)

@@ -12,14 +12,14 @@ from heatmill.errors import StorageUnavailable
 from heatmill.images import ImageLimits
 from heatmill.jobs import records
 from heatmill.jobs.registration import register
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Row
 from heatmill.storage import keys
 from heatmill.storage.bucket import AccessRefused, S3Storage
 from heatmill_workers.control.finish import finish
 from heatmill_workers.result_cache.cache import ResultCache
 from heatmill_workers.shard import prefetch as prepare
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.photos import noise
 from tests.workers.processed import (
@@ -55,7 +55,7 @@ def placed(row: Row) -> Row:
     )
 
 
-def test_a_second_submission_costs_no_forward_pass_and_gives_the_same_bytes(worker: Worker, tenant: str) -> None:
+def test_a_second_submission_costs_no_forward_pass_and_gives_the_same_bytes(worker: WorkerContext, tenant: str) -> None:
     with counted() as calls:
         first = submitted(worker, tenant, IMAGES, methods=METHODS, top_k=2)
     assert calls
@@ -79,16 +79,16 @@ def test_a_second_submission_costs_no_forward_pass_and_gives_the_same_bytes(work
     assert [row.item for row in rows_of(worker, second)[::4]] == ["IMAGE 2", "IMAGE 1", "IMAGE 0"]
 
 
-def test_the_hits_are_counted_by_the_record_by_redis_and_by_the_job(worker: Worker, tenant: str) -> None:
+def test_the_hits_are_counted_by_the_record_by_redis_and_by_the_job(worker: WorkerContext, tenant: str) -> None:
     submitted(worker, tenant, {"a": noise(0)}, methods=METHODS)
     job = submitted(worker, tenant, IMAGES, methods=METHODS, shard_items=1)
 
     headers = [records.load_header(worker.storage, job, number, 0) for number in range(3)]
-    from_redis = read_job(worker.storage, worker.state, job).counts
+    from_redis = load_job(worker.storage, worker.state, job).counts
     worker.state.client.flushall()
-    from_records = read_job(worker.storage, worker.state, job).counts
+    from_records = load_job(worker.storage, worker.state, job).counts
     register(worker.storage, worker.state, job)
-    rebuilt = read_job(worker.storage, worker.state, job).counts
+    rebuilt = load_job(worker.storage, worker.state, job).counts
     finish(control_of(worker), job)
     final = records.load_final(worker.storage, job)
 
@@ -97,7 +97,7 @@ def test_the_hits_are_counted_by_the_record_by_redis_and_by_the_job(worker: Work
     assert from_redis == from_records == rebuilt == (final and final.counts)
 
 
-def test_only_the_methods_that_are_missing_are_made(worker: Worker, tenant: str) -> None:
+def test_only_the_methods_that_are_missing_are_made(worker: WorkerContext, tenant: str) -> None:
     first = submitted(worker, tenant, IMAGES, methods=METHODS[:1])
     second = submitted(worker, tenant, IMAGES, methods=METHODS[::-1])
 
@@ -108,7 +108,7 @@ def test_only_the_methods_that_are_missing_are_made(worker: Worker, tenant: str)
     assert origins(worker, third) == {first.job, second.job}
 
 
-def test_a_result_is_the_same_whatever_else_its_job_asks_for(worker: Worker, tenant: str) -> None:
+def test_a_result_is_the_same_whatever_else_its_job_asks_for(worker: WorkerContext, tenant: str) -> None:
     """What the key leaves out of a plan: a method takes its gradients from the pass that predicts, or from its own."""
     alone = {"methods": METHODS[:1]}
     others: list[dict[str, Any]] = [
@@ -130,7 +130,7 @@ def test_a_result_is_the_same_whatever_else_its_job_asks_for(worker: Worker, ten
     assert all(results == made[0] for results in made[1:])
 
 
-def test_known_and_unknown_images_share_a_group(worker: Worker, tenant: str) -> None:
+def test_known_and_unknown_images_share_a_group(worker: WorkerContext, tenant: str) -> None:
     first = submitted(worker, tenant, {"known": IMAGES["image 1"]}, methods=METHODS)
     second = submitted(worker, tenant, {**IMAGES, "bad": b"not an image"}, methods=METHODS, shard_items=16)
 
@@ -143,7 +143,7 @@ def test_known_and_unknown_images_share_a_group(worker: Worker, tenant: str) -> 
     ]
 
 
-def test_with_a_map_the_features_are_made_and_the_heatmaps_taken(worker: Worker, tenant: str) -> None:
+def test_with_a_map_the_features_are_made_and_the_heatmaps_taken(worker: WorkerContext, tenant: str) -> None:
     first = submitted(worker, tenant, IMAGES, methods=METHODS)
     with counted() as calls:
         second = submitted(worker, tenant, IMAGES, methods=METHODS, map={"method": "tsne"})
@@ -157,7 +157,7 @@ def test_with_a_map_the_features_are_made_and_the_heatmaps_taken(worker: Worker,
     assert worker.storage.exists(keys.features(second, 0, 0))
 
 
-def test_an_upload_of_which_all_is_known_is_not_fetched(worker: Worker, tenant: str) -> None:
+def test_an_upload_of_which_all_is_known_is_not_fetched(worker: WorkerContext, tenant: str) -> None:
     first = submitted(worker, tenant, IMAGES, methods=METHODS[:1])
     whole, partly = (planned(worker, tenant, IMAGES, methods=METHODS[:count]) for count in (1, 2))
     worker.storage.delete([entry.key for entry in worker.storage.list(f"{tenant}/blobs/")])
@@ -172,7 +172,7 @@ def test_an_upload_of_which_all_is_known_is_not_fetched(worker: Worker, tenant: 
 
 
 def test_an_image_in_a_bucket_is_known_by_its_bytes_and_not_decoded(
-    worker: Worker, tenant: str, sources: str, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, tenant: str, sources: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = worker.storage.of_bucket(sources)
     bucket.put("a.png", noise(1))
@@ -189,7 +189,9 @@ def test_an_image_in_a_bucket_is_known_by_its_bytes_and_not_decoded(
     assert origins(worker, changed) == {None}
 
 
-def test_what_params_name_in_a_bucket_may_change_and_is_not_cached(worker: Worker, tenant: str, sources: str) -> None:
+def test_what_params_name_in_a_bucket_may_change_and_is_not_cached(
+    worker: WorkerContext, tenant: str, sources: str
+) -> None:
     worker.storage.of_bucket(sources).put("grey.png", noise(7))
     background = {"background": [f"s3://{sources}/grey.png"], "samples": 2}
     methods = [{"name": "gradient_shap", "params": background}, {"name": "saliency"}]
@@ -201,7 +203,7 @@ def test_what_params_name_in_a_bucket_may_change_and_is_not_cached(worker: Worke
     assert len(entries(worker, tenant)) == 1
 
 
-def test_failures_are_not_cached(worker: Worker, tenant: str) -> None:
+def test_failures_are_not_cached(worker: WorkerContext, tenant: str) -> None:
     images = {"good": noise(1), "bad": b"not an image"}
     for _ in range(2):
         job = submitted(worker, tenant, images, methods=[{"name": "grad_cam"}, {"name": "saliency"}])
@@ -214,12 +216,12 @@ def test_failures_are_not_cached(worker: Worker, tenant: str) -> None:
     assert len(entries(worker, tenant)) == 1
 
 
-def test_a_job_may_ask_for_new_results_and_leaves_them_for_others(worker: Worker, tenant: str) -> None:
+def test_a_job_may_ask_for_new_results_and_leaves_them_for_others(worker: WorkerContext, tenant: str) -> None:
     jobs = [submitted(worker, tenant, IMAGES, methods=METHODS, cache=cache) for cache in (True, False, True)]
     assert [origins(worker, job) for job in jobs] == [{None}, {None}, {jobs[1].job}]
 
 
-def test_an_operator_may_do_without(worker: Worker, tenant: str) -> None:
+def test_an_operator_may_do_without(worker: WorkerContext, tenant: str) -> None:
     without = replace(worker, settings=worker.settings.model_copy(update={"result_cache": False}))
     submitted(without, tenant, IMAGES, methods=METHODS)
     assert entries(worker, tenant) == []
@@ -227,19 +229,19 @@ def test_an_operator_may_do_without(worker: Worker, tenant: str) -> None:
     assert origins(worker, submitted(without, tenant, IMAGES, methods=METHODS)) == {None}
 
 
-def test_an_entry_does_not_tell_what_the_caller_called_the_image(worker: Worker, tenant: str) -> None:
+def test_an_entry_does_not_tell_what_the_caller_called_the_image(worker: WorkerContext, tenant: str) -> None:
     submitted(worker, tenant, {"Jane Doe": noise(1)}, methods=METHODS)
     for key in entries(worker, tenant):
         assert b"Jane Doe" not in worker.storage.get(key)
 
 
-def test_tenants_do_not_share(worker: Worker, tenant: str) -> None:
+def test_tenants_do_not_share(worker: WorkerContext, tenant: str) -> None:
     submitted(worker, tenant, IMAGES, methods=METHODS)
     assert origins(worker, submitted(worker, f"{tenant}x", IMAGES, methods=METHODS)) == {None}
 
 
 def test_however_many_images_are_looked_up_no_more_are_decoded_at_once_than_the_settings_say(
-    worker: Worker, tenant: str, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns, most = Semaphore(2), []
 
@@ -261,7 +263,7 @@ def test_however_many_images_are_looked_up_no_more_are_decoded_at_once_than_the_
 
 
 def test_a_worker_that_dies_before_it_keeps_its_results_loses_nothing_else(
-    worker: Worker, tenant: str, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
         raise SystemExit
@@ -276,14 +278,14 @@ def test_a_worker_that_dies_before_it_keeps_its_results_loses_nothing_else(
     process_shard(worker, first, 0)
     second = submitted(worker, tenant, IMAGES, methods=METHODS)
 
-    assert read_job(worker.storage, worker.state, first).counts.succeeded == 6
+    assert load_job(worker.storage, worker.state, first).counts.succeeded == 6
     assert origins(worker, second) == {None}
     assert origins(worker, submitted(worker, tenant, IMAGES, methods=METHODS)) == {second.job}
 
 
 @pytest.mark.parametrize("fault", [StorageUnavailable, AccessRefused])
 def test_a_store_that_fails_the_cache_alone_fails_no_job(
-    worker: Worker, tenant: str, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+    worker: WorkerContext, tenant: str, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
 ) -> None:
     submitted(worker, tenant, IMAGES, methods=METHODS)
     asked = []

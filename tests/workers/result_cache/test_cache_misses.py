@@ -9,7 +9,7 @@ import pytest
 
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from tests.workers.photos import noise
 from tests.workers.processed import entries, objects, origins, rows_of, submitted
 
@@ -17,7 +17,7 @@ IMAGE = {"a": noise(1)}
 GRADIENTS = [{"name": "integrated_gradients", "params": {"steps": 2, "max_error": None}}]
 
 
-def with_other_weights(worker: Worker) -> Worker:
+def with_other_weights(worker: WorkerContext) -> WorkerContext:
     """A worker whose model has the same name and one weight that differs."""
 
     class Retrained:
@@ -40,7 +40,7 @@ def with_other_weights(worker: Worker) -> Worker:
     ],
     ids=str,
 )
-def test_what_is_asked_for_otherwise_is_made(worker: Worker, tenant: str, other: dict[str, Any]) -> None:
+def test_what_is_asked_for_otherwise_is_made(worker: WorkerContext, tenant: str, other: dict[str, Any]) -> None:
     first = submitted(worker, tenant, IMAGE, methods=GRADIENTS)
     request: dict[str, Any] = {"methods": GRADIENTS, **other}
     images = request.pop("images", IMAGE)
@@ -56,7 +56,7 @@ def test_what_is_asked_for_otherwise_is_made(worker: Worker, tenant: str, other:
     "changed", [with_other_weights, lambda worker: replace(worker, code="another")], ids=["weights", "code"]
 )
 def test_what_another_model_or_other_code_made_is_not_taken(
-    worker: Worker, tenant: str, changed: Callable[[Worker], Worker]
+    worker: WorkerContext, tenant: str, changed: Callable[[WorkerContext], WorkerContext]
 ) -> None:
     first = submitted(worker, tenant, IMAGE, methods=GRADIENTS)
     assert origins(worker, submitted(changed(worker), tenant, IMAGE, methods=GRADIENTS)) == {None}
@@ -65,7 +65,7 @@ def test_what_another_model_or_other_code_made_is_not_taken(
 
 @pytest.mark.parametrize("kind", ["heatmaps/", "attributions/", ""])
 def test_what_the_earlier_job_no_longer_has_is_made_again_and_known_again(
-    worker: Worker, tenant: str, kind: str
+    worker: WorkerContext, tenant: str, kind: str
 ) -> None:
     first = submitted(worker, tenant, IMAGE, methods=GRADIENTS, top_k=2)
     made = [objects(worker, row) for row in rows_of(worker, first)]
@@ -79,7 +79,7 @@ def test_what_the_earlier_job_no_longer_has_is_made_again_and_known_again(
     assert origins(worker, submitted(worker, tenant, IMAGE, methods=GRADIENTS, top_k=2)) == {second.job}
 
 
-def test_what_was_taken_outlives_the_job_that_made_it(worker: Worker, tenant: str) -> None:
+def test_what_was_taken_outlives_the_job_that_made_it(worker: WorkerContext, tenant: str) -> None:
     first = submitted(worker, tenant, IMAGE, methods=GRADIENTS)
     made = [objects(worker, row) for row in rows_of(worker, first)]
     second = submitted(worker, tenant, IMAGE, methods=GRADIENTS)
@@ -120,7 +120,7 @@ def spoiled(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
     ],
 )
 def test_an_entry_that_is_not_one_is_made_again_and_replaced(
-    worker: Worker, tenant: str, spoil: Callable[[bytes], bytes]
+    worker: WorkerContext, tenant: str, spoil: Callable[[bytes], bytes]
 ) -> None:
     worker.storage.put("other/jobs/secret.png", b"another tenant's")
     submitted(worker, tenant, IMAGE, methods=GRADIENTS, top_k=2)
@@ -133,7 +133,7 @@ def test_an_entry_that_is_not_one_is_made_again_and_replaced(
     assert origins(worker, submitted(worker, tenant, IMAGE, methods=GRADIENTS, top_k=2)) == {second.job}
 
 
-def test_an_entry_in_anothers_place_is_a_miss(worker: Worker, tenant: str) -> None:
+def test_an_entry_in_anothers_place_is_a_miss(worker: WorkerContext, tenant: str) -> None:
     submitted(worker, tenant, {"a": noise(1), "b": noise(2)}, methods=[{"name": "saliency"}])
     one, other = entries(worker, tenant)
     worker.storage.put(one, worker.storage.get(other))

@@ -12,8 +12,8 @@ from torch import nn
 from heatmill.catalogue.catalogue import Catalogue, load_catalogue
 from heatmill.jobs import records
 from heatmill.schemas import Row
-from heatmill_workers.control.schedule import Control, plan
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.control.schedule import ControlContext, plan
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, upload
 from tests.workers.photos import noise, photo
@@ -67,12 +67,12 @@ def encoded(image: Image.Image, kind: str) -> bytes:
     return file.getvalue()
 
 
-def rows_of(worker: Worker, images: dict[str, bytes], methods: Sequence[Any], **request: Any) -> list[Row]:
+def rows_of(worker: WorkerContext, images: dict[str, bytes], methods: Sequence[Any], **request: Any) -> list[Row]:
     """Plan and process a job of one shard."""
     items = [{"id": name, "image": upload(worker.storage, data)} for name, data in images.items()]
     asked = [{"name": method} if isinstance(method, str) else method for method in methods]
     job = accept(worker.storage, shard_items=16, items=items, methods=asked, **request)
-    plan(Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings), job)
+    plan(ControlContext(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings), job)
     process_shard(worker, job, 0)
     return list(records.load_rows(worker.storage, job, 0))
 
@@ -82,7 +82,7 @@ def outcomes(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     return {(row.item, row.method): row.error.type.rsplit("/", 1)[1] if row.error else row.status for row in rows}
 
 
-def test_pixels_that_are_not_numbers_fail_their_image_alone(worker: Worker) -> None:
+def test_pixels_that_are_not_numbers_fail_their_image_alone(worker: WorkerContext) -> None:
     bad = {"nan": np.nan, "infinite": np.inf, "finite, of no stated range": 0.5}
     images = {name: encoded(Image.fromarray(np.full((8, 8), value, np.float32)), "TIFF") for name, value in bad.items()}
     images["cut off"] = photo("coffee.png")[:100_000]
@@ -99,7 +99,7 @@ def test_pixels_that_are_not_numbers_fail_their_image_alone(worker: Worker) -> N
     }
 
 
-def test_a_photo_smaller_than_a_segment_fails_lime_alone(worker: Worker) -> None:
+def test_a_photo_smaller_than_a_segment_fails_lime_alone(worker: WorkerContext) -> None:
     lime = {"name": "lime", "params": {"segmentation": "quickshift", "samples": 10}}
     photos = {"spot": encoded(SPOT, "PNG"), "good": encoded(two_halves(), "PNG")}
 
@@ -117,7 +117,7 @@ def test_a_photo_smaller_than_a_segment_fails_lime_alone(worker: Worker) -> None
 
 @pytest.mark.parametrize("segmentation", ["quickshift", "slic", "grid"])
 def test_a_photo_of_one_pixel_is_cut_into_segments_that_hide_nothing_and_so_its_map_is_blank(
-    worker: Worker, segmentation: str
+    worker: WorkerContext, segmentation: str
 ) -> None:
     lime = {"name": "lime", "params": {"segmentation": segmentation, "samples": 10}}
 
@@ -136,7 +136,7 @@ def test_a_photo_of_one_pixel_is_cut_into_segments_that_hide_nothing_and_so_its_
     ],
 )
 def test_what_only_the_workers_know_of_a_model_fails_its_method_alone(
-    worker: Worker, model: str, unsupported: str, needs: str
+    worker: WorkerContext, model: str, unsupported: str, needs: str
 ) -> None:
     worker.catalogue.check_supported(model, unsupported)
 

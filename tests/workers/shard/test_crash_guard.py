@@ -6,7 +6,7 @@ from heatmill.coordination.job_store import Claim, RedisJobStore
 from heatmill.errors import WorkerCrashed
 from heatmill.schemas import Item
 from heatmill.storage.keys import JobId
-from heatmill_workers.shard.crash_guard import CrashWatch
+from heatmill_workers.shard.crash_guard import CrashGuard
 from heatmill_workers.shard.lease import ClaimedShard
 
 JOB = JobId("default", "0" * 32)
@@ -15,7 +15,7 @@ ITEMS = [Item(index=index, id=f"item {index}", image="upload://x") for index in 
 
 def attempt(state: RedisJobStore, number: int, deadly: set[int]) -> list[str]:
     """One attempt at the shard: the fates of its items, up to the one that kills the worker."""
-    watch = CrashWatch(state, ClaimedShard(JOB, 0, Claim("token", number)), max_attempts=3)
+    watch = CrashGuard(state, ClaimedShard(JOB, 0, Claim("token", number)), max_attempts=3)
     fates = []
     for item in ITEMS:
         try:
@@ -62,12 +62,12 @@ def test_a_shard_full_of_deadly_items_is_given_up_too(state: RedisJobStore) -> N
 
 def test_an_attempt_that_was_given_back_blames_nobody(state: RedisJobStore) -> None:
     attempt(state, 2, {1})
-    state.clear_note(JOB, 0)
+    state.clear_mark(JOB, 0)
     assert attempt(state, 2, set()) == ["fine"] * 4
 
 
 @pytest.mark.parametrize("other", [JobId("default", "1" * 32), JobId("other", "0" * 32)])
 def test_another_job_s_items_are_not_blamed(state: RedisJobStore, other: JobId) -> None:
     attempt(state, 2, {1})
-    watch = CrashWatch(state, ClaimedShard(other, 0, Claim("token", 2)), max_attempts=3)
+    watch = CrashGuard(state, ClaimedShard(other, 0, Claim("token", 2)), max_attempts=3)
     watch.enter(ITEMS[1])

@@ -11,11 +11,11 @@ from heatmill.catalogue.models import ModelSpec, Preprocessing, spec_labels
 from heatmill.errors import ImageUnreadable, ItemError
 from heatmill.schemas import Item, MethodRequest, Plan, Row, Target
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import prepare
 from heatmill_workers.shard.explain import Outcome, explain_items
-from heatmill_workers.shard.prefetch import Prepared, Unprepared
+from heatmill_workers.shard.prefetch import FailedItem, ReadyItem
 from tests.workers.processed import counted
 from tests.workers.small import CPU, loaded, photos, small_resnet, small_vit
 
@@ -28,14 +28,14 @@ def plan(*methods: str, **fields: Any) -> Plan:
     return Plan(model="small", methods=asked, shards=1, items=1, results=1, **{"top_k": 1, **fields})
 
 
-def group(images: Tensor, **fields: Any) -> list[Prepared]:
+def group(images: Tensor, **fields: Any) -> list[ReadyItem]:
     return [
-        Prepared(Item(index=index, id=str(index), image="upload://", **fields), image, BOX)
+        ReadyItem(Item(index=index, id=str(index), image="upload://", **fields), image, BOX)
         for index, image in enumerate(images)
     ]
 
 
-def explained(model: LoadedModel, images: Tensor, *methods: str) -> dict[tuple[str, str], Explained]:
+def explained(model: LoadedModel, images: Tensor, *methods: str) -> dict[tuple[str, str], Explanation]:
     answers = list(explain_items(group(images), plan(*methods), model))
     assert all(isinstance(each, Outcome) for each in answers), answers
     return {
@@ -43,8 +43,8 @@ def explained(model: LoadedModel, images: Tensor, *methods: str) -> dict[tuple[s
     }
 
 
-def assert_same(found: Explained, alone: Explained | ItemError) -> None:
-    assert isinstance(alone, Explained)
+def assert_same(found: Explanation, alone: Explanation | ItemError) -> None:
+    assert isinstance(alone, Explanation)
     np.testing.assert_allclose(found.attribution, alone.attribution, rtol=1e-4, atol=1e-6)
 
 
@@ -80,8 +80,8 @@ def test_the_methods_answer_for_the_items_own_targets() -> None:
 def test_a_photo_without_a_target_of_the_model_leaves_the_others_right() -> None:
     model, shown = small_resnet(), photos(3)
     entries = group(shown)
-    entries[1] = Prepared(Item(index=1, id="1", image="upload://", target=99), shown[1], BOX)
-    answers = list(explain_items([*entries, Unprepared(entries[0].item, ImageUnreadable("no"))], plan(*BOTH), model))
+    entries[1] = ReadyItem(Item(index=1, id="1", image="upload://", target=99), shown[1], BOX)
+    answers = list(explain_items([*entries, FailedItem(entries[0].item, ImageUnreadable("no"))], plan(*BOTH), model))
 
     failed = [each for each in answers if isinstance(each, Row)]
     assert sorted((row.item, row.method, str(row.error and row.error.type)[-14:]) for row in failed) == sorted(

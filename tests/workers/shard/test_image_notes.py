@@ -13,7 +13,7 @@ from heatmill.schemas import ImageRead
 from heatmill.storage import keys
 from heatmill_workers.control.finish import finish
 from heatmill_workers.models.preprocessing import least_side
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from tests.workers.photos import noise
 from tests.workers.processed import control_of, origins, rows_of, submitted
 
@@ -44,7 +44,7 @@ READ = {
 }
 
 
-def reads(worker: Worker, job: keys.JobId) -> dict[str, ImageRead | None]:
+def reads(worker: WorkerContext, job: keys.JobId) -> dict[str, ImageRead | None]:
     """By item; the same in all of its rows."""
     rows = rows_of(worker, job)
     found = {row.item: row.image for row in rows}
@@ -52,7 +52,7 @@ def reads(worker: Worker, job: keys.JobId) -> dict[str, ImageRead | None]:
     return found
 
 
-def test_rows_tell_how_their_image_was_read_and_so_do_those_from_the_cache(worker: Worker, tenant: str) -> None:
+def test_rows_tell_how_their_image_was_read_and_so_do_those_from_the_cache(worker: WorkerContext, tenant: str) -> None:
     methods = [{"name": "saliency"}, {"name": "attention"}]
     first = submitted(worker, tenant, IMAGES, methods=methods)
     second = submitted(worker, tenant, {name: IMAGES[name] for name in ("damaged", "pages", "plain")}, methods=methods)
@@ -68,14 +68,14 @@ def test_rows_tell_how_their_image_was_read_and_so_do_those_from_the_cache(worke
     assert taken == {name: made[name] for name in taken}
 
 
-def test_a_point_of_a_map_tells_it_too(worker: Worker, tenant: str) -> None:
+def test_a_point_of_a_map_tells_it_too(worker: WorkerContext, tenant: str) -> None:
     many = {**IMAGES, **{f"{seed}": noise(seed) for seed in range(4, 8)}}
     job = submitted(worker, tenant, many, methods=[], map={"method": "tsne", "perplexity": 2})
 
     assert {name: read for name, read in reads(worker, job).items() if name in READ} == READ
 
 
-def test_the_table_of_results_has_it_in_columns(worker: Worker, tenant: str) -> None:
+def test_the_table_of_results_has_it_in_columns(worker: WorkerContext, tenant: str) -> None:
     job = submitted(worker, tenant, IMAGES, methods=[{"name": "saliency"}])
     finish(control_of(worker), job)
 

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from heatmill.coordination.job_store import Claim, RedisJobStore, open_state
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.errors import ClaimLost
 from heatmill.schemas import Plan
 from heatmill.storage.keys import JobId
@@ -18,7 +18,7 @@ PLAN = Plan(shards=1, items=1, results=1, model="m", methods=(), top_k=1)
 
 @pytest.fixture
 def shard(state: RedisJobStore) -> ClaimedShard:
-    state.register(JOB, {"priority": "normal"}, PLAN, Committed())
+    state.register(JOB, {"priority": "normal"}, PLAN, CommittedTotals())
     claim = state.claim(JOB, 0, "ours", 0.3)
     assert isinstance(claim, Claim)
     return ClaimedShard(JOB, 0, claim)
@@ -65,6 +65,6 @@ def test_a_wiped_redis_does_not_end_the_claim(state: RedisJobStore, shard: Claim
     state.client.flushall()
     with held(state, shard, 10) as ours:
         ours.check()
-        state.register(JOB, {"priority": "normal"}, PLAN, Committed())
+        state.register(JOB, {"priority": "normal"}, PLAN, CommittedTotals())
         ours.check()
         assert state.claim(JOB, 0, "theirs", 10) == "claimed"

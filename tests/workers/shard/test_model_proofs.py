@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.jobs.model_records import load_newest_facts
 from heatmill_workers.models.store import ModelStore
-from heatmill_workers.shard.context import Worker, proofs_in
+from heatmill_workers.shard.context import WorkerContext, proofs_in
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import upload
 from tests.workers.photos import noise
@@ -25,7 +25,9 @@ class Noisy(nn.Module):
         return logits + torch.rand_like(logits)
 
 
-def test_a_model_that_is_refused_fails_the_whole_job_at_the_first_attempt(worker: Worker, tmp_path: Path) -> None:
+def test_a_model_that_is_refused_fails_the_whole_job_at_the_first_attempt(
+    worker: WorkerContext, tmp_path: Path
+) -> None:
     models_toml = tmp_path / "models.toml"
     models_toml.write_text(
         f'[[models]]\nname = "noisy"\nloader = "python"\narchitecture = "{__name__}:Noisy"\nlabels = ["a", "b", "c"]\n'
@@ -49,7 +51,7 @@ def test_a_model_that_is_refused_fails_the_whole_job_at_the_first_attempt(worker
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_the_proof_of_a_model_found_is_stored_and_named_by_each_row(worker: Worker, dtype: str) -> None:
+def test_what_the_proof_of_a_model_found_is_stored_and_named_by_each_row(worker: WorkerContext, dtype: str) -> None:
     spec = worker.catalogue.model("digits_vit").spec.model_copy(update={"dtype": dtype})
     proved = replace(worker, models=ModelStore([spec], proofs=proofs_in(worker.storage, "code")))
     item = {"image": upload(worker.storage, noise(1))}

@@ -5,7 +5,7 @@ from threading import Event, Lock
 
 import pytest
 
-from heatmill_workers.shard.overlap import Behind, ahead, groups
+from heatmill_workers.shard.overlap import BoundedWriter, ahead, groups
 
 
 class Gauge:
@@ -47,7 +47,7 @@ def test_with_depth_zero_nothing_is_prepared_before_its_predecessor_was_dealt_wi
 def test_storing_behind_gives_back_everything_in_order() -> None:
     gauge = Gauge()
     with ThreadPoolExecutor(4) as pool:
-        behind = Behind(pool, gauge.work, depth=2)
+        behind = BoundedWriter(pool, gauge.work, depth=2)
         arrived = [row for number in range(6) for row in behind.send([number])]
         assert arrived[:4] == [0, 10, 20, 30]
         assert arrived + behind.finish() == [0, 10, 20, 30, 40, 50]
@@ -62,7 +62,7 @@ def test_what_is_stored_is_given_back_however_little_is_on_its_way() -> None:
         return gauge.work(number)
 
     with ThreadPoolExecutor(1) as pool:
-        behind = Behind(pool, work, depth=5)
+        behind = BoundedWriter(pool, work, depth=5)
         assert behind.send([]) == []
         behind.send([0])
         assert behind.send([1, 2]) in ([], [0])
@@ -75,6 +75,6 @@ def test_an_error_behind_reaches_the_one_who_waits() -> None:
         raise OSError("store")
 
     with ThreadPoolExecutor(1) as pool:
-        behind = Behind(pool, fail, depth=0)
+        behind = BoundedWriter(pool, fail, depth=0)
         with pytest.raises(OSError, match="store"):
             behind.send([1])

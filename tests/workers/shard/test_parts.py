@@ -9,7 +9,7 @@ import pytest
 
 from heatmill.jobs import records
 from heatmill.jobs.registration import register
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Layout, Plan, Problem, Row
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId, ShardId
@@ -18,7 +18,7 @@ from heatmill_workers.job_maps.features import load_features
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard import commit as committing
 from heatmill_workers.shard import run
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.explain import Answer, explain_items
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time, upload
@@ -35,7 +35,7 @@ class Died(BaseException):
 
 
 @pytest.fixture
-def worker(worker: Worker) -> Worker:
+def worker(worker: WorkerContext) -> WorkerContext:
     """Without the cache of results, which asks more of a model."""
     settings = worker.settings.model_copy(update={"result_cache": False})
     return replace(worker, models=cast(ModelStore, OneModel()), settings=settings)
@@ -47,11 +47,11 @@ def parts_are_committed_as_they_are_done(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(run, "GROUPS_BEHIND", 0)
 
 
-def images(worker: Worker, count: int) -> list[dict[str, str]]:
+def images(worker: WorkerContext, count: int) -> list[dict[str, str]]:
     return [{"image": upload(worker.storage, noise(seed, (8, 8)))} for seed in range(count)]
 
 
-def planned(worker: Worker, items: int, **request: Any) -> JobId:
+def planned(worker: WorkerContext, items: int, **request: Any) -> JobId:
     request = {"methods": SALIENCY, "shard_items": items, **request}
     return planned_fresh(worker, items=images(worker, items), **request)
 
@@ -83,22 +83,22 @@ def stops_after(groups: int) -> Callable[[], bool]:
     return lambda: next(asked) >= groups
 
 
-def parts_there(worker: Worker, job: JobId, shard: int = 0) -> list[int | None]:
+def parts_there(worker: WorkerContext, job: JobId, shard: int = 0) -> list[int | None]:
     return [name.part for name in records.shard_names(worker.storage, job, shard)]
 
 
-def attempts(worker: Worker, job: JobId) -> str | None:
+def attempts(worker: WorkerContext, job: JobId) -> str | None:
     return cast("str | None", worker.state.client.hget(f"heatmill:{{{job}}}:attempts", "0"))
 
 
-def stored(worker: Worker, job: JobId) -> dict[str, bytes]:
+def stored(worker: WorkerContext, job: JobId) -> dict[str, bytes]:
     found = [entry.key for entry in worker.storage.list(job.prefix)]
     return {key: worker.storage.get(key) for key in found}
 
 
 @pytest.mark.parametrize("layout", ["objects", "webdataset"])
 def test_a_part_is_committed_and_counted_while_the_next_ones_are_explained(
-    worker: Worker, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned(worker, 20, layout=layout)
     there = []
@@ -108,7 +108,7 @@ def test_a_part_is_committed_and_counted_while_the_next_ones_are_explained(
         for row in rows_of(worker, job) if parts_there(worker, job) else ():
             assert row.heatmap
             assert worker.storage.exists(row.heatmap.key)
-        there.append((parts_there(worker, job), read_job(worker.storage, worker.state, job).counts.succeeded))
+        there.append((parts_there(worker, job), load_job(worker.storage, worker.state, job).counts.succeeded))
 
     groups = before_group(monkeypatch, look)
     process_shard(worker, job, 0)
@@ -121,13 +121,13 @@ def test_a_part_is_committed_and_counted_while_the_next_ones_are_explained(
     ]
     tars = [key.removeprefix(job.prefix) for key in stored(worker, job) if "/shards.out/" in key]
     assert tars == ([f"shards.out/000000.{part}.tar" for part in range(7)] if layout == "webdataset" else [])
-    assert read_job(worker.storage, worker.state, job).counts.succeeded == 20
+    assert load_job(worker.storage, worker.state, job).counts.succeeded == 20
 
 
 @pytest.mark.parametrize("layout", ["objects", "webdataset"])
 @pytest.mark.parametrize("forgotten", [False, True], ids=["known to Redis", "after a wipe"])
 def test_after_a_worker_was_killed_the_next_does_only_what_is_left(
-    worker: Worker, layout: Layout, monkeypatch: pytest.MonkeyPatch, *, forgotten: bool
+    worker: WorkerContext, layout: Layout, monkeypatch: pytest.MonkeyPatch, *, forgotten: bool
 ) -> None:
     job = planned(worker, 16, layout=layout)
     with monkeypatch.context() as patch:
@@ -139,7 +139,7 @@ def test_after_a_worker_was_killed_the_next_does_only_what_is_left(
     if forgotten:
         worker.state.client.flushall()
         register(worker.storage, worker.state, job)
-    assert read_job(worker.storage, worker.state, job).counts.succeeded == 6
+    assert load_job(worker.storage, worker.state, job).counts.succeeded == 6
     pass_time(worker.state, job)
 
     groups = before_group(monkeypatch, lambda _: None)
@@ -158,7 +158,7 @@ def test_after_a_worker_was_killed_the_next_does_only_what_is_left(
 
 
 def test_a_worker_that_is_asked_to_stop_finishes_the_part_at_work_and_gives_the_rest_back_uncounted(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned(worker, 200)
     groups: list[list[int]] = []
@@ -171,14 +171,14 @@ def test_a_worker_that_is_asked_to_stop_finishes_the_part_at_work_and_gives_the_
     assert [len(group) for group in groups] == [16, 9, 16, 9]
     assert parts_there(worker, job) == [0, 1]
     assert attempts(worker, job) == "0"
-    assert read_job(worker.storage, worker.state, job).counts.succeeded == 50
+    assert load_job(worker.storage, worker.state, job).counts.succeeded == 50
     assert worker.state.take(job, 60) == 0
     process_shard(worker, job, 0)
     assert len(rows_of(worker, job)) == 200
     assert sum(map(len, groups)) == 200
 
 
-def test_a_worker_that_stops_before_it_begins_does_nothing_and_counts_nothing(worker: Worker) -> None:
+def test_a_worker_that_stops_before_it_begins_does_nothing_and_counts_nothing(worker: WorkerContext) -> None:
     job = planned(worker, 4)
     process_shard(replace(worker, is_stopping=lambda: True), job, 0)
     assert parts_there(worker, job) == []
@@ -186,7 +186,7 @@ def test_a_worker_that_stops_before_it_begins_does_nothing_and_counts_nothing(wo
 
 
 def test_a_worker_that_is_far_slower_than_was_thought_does_all_of_a_shard_bit_by_bit(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = replace(worker, settings=worker.settings.model_copy(update={"shard_limit_seconds": 1}))
     job = planned(worker, 64)
@@ -205,7 +205,7 @@ def test_a_worker_that_is_far_slower_than_was_thought_does_all_of_a_shard_bit_by
 
 
 def test_images_that_take_longer_together_than_the_time_limit_are_not_taken_for_crashes(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit of a group is stood in for by a death where a group has more than one image."""
     job = planned(worker, 64)
@@ -224,7 +224,9 @@ def test_images_that_take_longer_together_than_the_time_limit_are_not_taken_for_
     assert [row.status for row in rows_of(worker, job)] == ["succeeded"] * 64
 
 
-def test_what_goes_alone_goes_on_alone_after_it_was_given_back(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_alone_goes_on_alone_after_it_was_given_back(
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = planned(worker, 24)
     groups = before_group(monkeypatch, dies_at(1))
     with pytest.raises(Died):
@@ -240,7 +242,7 @@ def test_what_goes_alone_goes_on_alone_after_it_was_given_back(worker: Worker, m
 
 
 def test_deaths_between_which_parts_are_committed_do_not_add_up(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned(worker, 8)
     for _ in range(7):
@@ -250,14 +252,14 @@ def test_deaths_between_which_parts_are_committed_do_not_add_up(
                 process_shard(worker, job, 0)
         pass_time(worker.state, job)
         # Nobody was killed by an image.
-        worker.state.clear_note(job, 0)
+        worker.state.clear_mark(job, 0)
 
     process_shard(worker, job, 0)
 
     assert [row.status for row in rows_of(worker, job)] == ["succeeded"] * 8
 
 
-def test_what_fails_after_some_parts_fails_the_others_only(worker: Worker) -> None:
+def test_what_fails_after_some_parts_fails_the_others_only(worker: WorkerContext) -> None:
     job = planned(worker, 8)
     process_shard(replace(worker, is_stopping=stops_after(3)), job, 0)
     assert parts_there(worker, job) == [0, 1, 2]
@@ -275,7 +277,7 @@ def test_what_fails_after_some_parts_fails_the_others_only(worker: Worker) -> No
     assert [row.status for row in rows_of(worker, job)] == ["succeeded"] * 3 + ["failed"] * 5
 
 
-def test_a_job_that_was_half_done_by_an_earlier_version_is_finished(worker: Worker) -> None:
+def test_a_job_that_was_half_done_by_an_earlier_version_is_finished(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=images(worker, 6), methods=SALIENCY, shard_items=2)
     # Shard 0 is committed as a whole; of shard 1 only the tar, or the pictures, were there.
     rows = [Row(item=str(n), index=n, method="saliency", rank=0, status="failed", error=PROBLEM) for n in range(2)]
@@ -284,7 +286,7 @@ def test_a_job_that_was_half_done_by_an_earlier_version_is_finished(worker: Work
     worker.storage.put(f"{job.prefix}shards.out/000001.tar", b"old")
     worker.state.client.flushall()
     register(worker.storage, worker.state, job)
-    assert read_job(worker.storage, worker.state, job).counts.failed == 2
+    assert load_job(worker.storage, worker.state, job).counts.failed == 2
     assert worker.state.claim(job, 0, "x", 1) == "committed"
 
     for number in range(3):
@@ -297,7 +299,9 @@ def test_a_job_that_was_half_done_by_an_earlier_version_is_finished(worker: Work
     assert [row.index for row in rows_of(worker, job)] == list(range(6))
 
 
-def test_a_shard_that_an_earlier_version_did_as_a_whole_while_it_was_half_done_counts_once(worker: Worker) -> None:
+def test_a_shard_that_an_earlier_version_did_as_a_whole_while_it_was_half_done_counts_once(
+    worker: WorkerContext,
+) -> None:
     job = planned(worker, 4)
     process_shard(replace(worker, is_stopping=stops_after(2)), job, 0)
     rows = [Row(item=str(n), index=n, method="saliency", rank=0, status="failed", error=PROBLEM) for n in range(4)]
@@ -311,10 +315,10 @@ def test_a_shard_that_an_earlier_version_did_as_a_whole_while_it_was_half_done_c
     assert (progress.committed, progress.counts.succeeded, progress.counts.failed) == (1, 0, 4)
     assert rows_of(worker, job) == rows
     finish(control_of(worker), job)
-    assert read_job(worker.storage, worker.state, job).counts.failed == 4
+    assert load_job(worker.storage, worker.state, job).counts.failed == 4
 
 
-def test_the_table_and_a_retry_of_what_failed_read_parts(worker: Worker) -> None:
+def test_the_table_and_a_retry_of_what_failed_read_parts(worker: WorkerContext) -> None:
     bad = upload(worker.storage, b"not an image")
     items = [
         {"id": str(n), "image": bad if n in (1, 5) else upload(worker.storage, noise(n, (8, 8)))} for n in range(8)
@@ -329,7 +333,7 @@ def test_the_table_and_a_retry_of_what_failed_read_parts(worker: Worker) -> None
     assert worker.storage.exists(keys.table(job, 0))
 
 
-def test_features_of_parts_and_of_whole_shards_are_found(worker: Worker, models: ModelStore) -> None:
+def test_features_of_parts_and_of_whole_shards_are_found(worker: WorkerContext, models: ModelStore) -> None:
     worker = replace(worker, models=models)
     job = planned(worker, 4, methods=[], map={"method": "tsne", "perplexity": 2})
     process_shard(worker, job, 0)
@@ -343,7 +347,7 @@ def test_features_of_parts_and_of_whole_shards_are_found(worker: Worker, models:
     assert [*load_features(worker.storage, job, 1)] == [2]
 
 
-def test_a_cancelled_jobs_parts_that_are_done_stay(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_jobs_parts_that_are_done_stay(worker: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     job = planned(worker, 8)
 
     def cancel(number: int) -> None:

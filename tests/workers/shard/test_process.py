@@ -10,15 +10,15 @@ import pytest
 from heatmill.catalogue.catalogue import load_catalogue
 from heatmill.coordination.conditions import read_condition
 from heatmill.coordination.job_store import key
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.coordination.throughput import record_throughput, slowest_seconds_per_pass
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job, summary
+from heatmill.jobs.status import load_job, summary
 from heatmill.schemas import Row
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_workers.control.schedule import plan
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.giving_back import WorkerEnds
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import MODEL, upload
@@ -29,7 +29,7 @@ from tests.workers.processed import control_of, planned_fresh, rows_of
 LIBRARIES = ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
 
 
-def stored(worker: Worker, job: JobId) -> dict[str, str]:
+def stored(worker: WorkerContext, job: JobId) -> dict[str, str]:
     """Every object of the job by its sha256, but for the commit records' seconds."""
     return {
         entry.key: hashlib.sha256(worker.storage.get(entry.key)).hexdigest()
@@ -38,7 +38,7 @@ def stored(worker: Worker, job: JobId) -> dict[str, str]:
     }
 
 
-def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(worker: Worker) -> None:
+def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(worker: WorkerContext) -> None:
     images = [{"id": name, "image": upload(worker.storage, photo(name))} for name in ("coffee.png", "chelsea.png")]
     job = planned_fresh(worker, items=images)
 
@@ -61,12 +61,12 @@ def test_a_shard_gives_a_heatmap_an_attribution_and_a_row_per_item_and_method(wo
         assert row.provenance["versions"] == {name: version(name) for name in LIBRARIES}
 
 
-def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
+def test_running_a_shard_twice_changes_nothing(worker: WorkerContext) -> None:
     items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
     job = planned_fresh(worker, items=items)
     process_shard(worker, job, 0)
     before, record = stored(worker, job), worker.storage.get(keys.commit(job, 0, 0))
-    counts = read_job(worker.storage, worker.state, job).counts
+    counts = load_job(worker.storage, worker.state, job).counts
 
     process_shard(worker, job, 0)
     worker.state.client.flushall()
@@ -74,10 +74,10 @@ def test_running_a_shard_twice_changes_nothing(worker: Worker) -> None:
 
     assert stored(worker, job) == before
     assert worker.storage.get(keys.commit(job, 0, 0)) == record
-    assert read_job(worker.storage, worker.state, job).counts == counts
+    assert load_job(worker.storage, worker.state, job).counts == counts
 
 
-def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(worker: Worker) -> None:
+def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(worker: WorkerContext) -> None:
     items = [{"image": upload(worker.storage, noise(seed))} for seed in range(3)]
     job = planned_fresh(worker, items=items)
     process_shard(worker, job, 0)
@@ -93,7 +93,7 @@ def test_a_second_worker_that_computes_the_same_shard_writes_the_same_bytes(work
     assert rows_of(worker, job) == rows
 
 
-def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again(worker: Worker) -> None:
+def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     process_shard(worker, job, 0)
     record = worker.storage.get(keys.commit(job, 0, 0))
@@ -102,7 +102,7 @@ def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again
     header = records.load_header(worker.storage, job, 0, 0)
     assert header
     accepted = records.load_request(worker.storage, job)
-    worker.state.register(job, summary(accepted), records.load_plan(worker.storage, job), Committed())
+    worker.state.register(job, summary(accepted), records.load_plan(worker.storage, job), CommittedTotals())
 
     process_shard(worker, job, 0)
 
@@ -112,7 +112,7 @@ def test_a_commit_record_that_redis_never_heard_of_is_counted_and_not_made_again
     assert progress.counts.succeeded == 2
 
 
-def test_a_bad_item_is_an_error_row_and_the_others_succeed(worker: Worker) -> None:
+def test_a_bad_item_is_an_error_row_and_the_others_succeed(worker: WorkerContext) -> None:
     good = upload(worker.storage, noise(1))
     coffee = photo("coffee.png")
     bad = {
@@ -139,7 +139,7 @@ def test_a_bad_item_is_an_error_row_and_the_others_succeed(worker: Worker) -> No
     }
 
 
-def test_an_upload_whose_bytes_were_replaced_is_refused(worker: Worker) -> None:
+def test_an_upload_whose_bytes_were_replaced_is_refused(worker: WorkerContext) -> None:
     uri = upload(worker.storage, noise(1))
     worker.storage.put(keys.blob("default", uri.removeprefix("upload://")), noise(2))
     job = planned_fresh(worker, items=[{"image": uri}], methods=[{"name": "grad_cam"}])
@@ -151,7 +151,7 @@ def test_an_upload_whose_bytes_were_replaced_is_refused(worker: Worker) -> None:
     assert "sha256" in row.error.detail
 
 
-def test_several_classes_of_one_image_come_in_the_order_of_their_probability(worker: Worker) -> None:
+def test_several_classes_of_one_image_come_in_the_order_of_their_probability(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, photo("coffee.png"))}], top_k=3)
 
     process_shard(worker, job, 0)
@@ -163,7 +163,7 @@ def test_several_classes_of_one_image_come_in_the_order_of_their_probability(wor
     assert len({row.heatmap.key for row in rows if row.heatmap}) == 3
 
 
-def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker: Worker) -> None:
+def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker: WorkerContext) -> None:
     items = [{"image": upload(worker.storage, photo("coffee.png")), "target": 283}]
     job = planned_fresh(worker, items=items, top_k=3, methods=[{"name": "grad_cam"}])
 
@@ -175,7 +175,7 @@ def test_an_item_s_own_target_is_explained_in_place_of_the_predicted_ones(worker
 
 
 def test_weights_that_no_machine_has_fail_nothing_and_the_job_says_for_what_it_waits(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heatmill_workers.shard.giving_back.LACK_PAUSE_SECONDS", 0.0)
     items = [{"image": upload(worker.storage, noise(1))}]
@@ -193,7 +193,7 @@ def test_weights_that_no_machine_has_fail_nothing_and_the_job_says_for_what_it_w
 
 
 def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
-    worker: Worker, sources: str, tmp_path: Path
+    worker: WorkerContext, sources: str, tmp_path: Path
 ) -> None:
     bucket = worker.storage.of_bucket(sources)
     bucket.put("sets/grey.png", photo("camera.png"))
@@ -228,7 +228,7 @@ def test_a_background_set_comes_from_the_job_or_from_the_models_configuration(
 
 
 def test_a_short_shard_mends_a_pace_that_was_too_slow_but_makes_none_slower(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heatmill_workers.shard.run.PACE_SECONDS", 1000.0)
     for known, mended in ((100.0, True), (1e-9, False)):

@@ -9,7 +9,7 @@ import pytest
 from heatmill.errors import StorageUnavailable
 from heatmill.jobs import records
 from heatmill.jobs import registration as registering
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
 from heatmill_workers.control.finish import finish
@@ -17,7 +17,7 @@ from heatmill_workers.control.schedule import feed
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard import run
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.explain import explain_items
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import pass_time, sent, upload
@@ -25,7 +25,7 @@ from tests.workers.photos import noise
 from tests.workers.processed import METHODS, control_of, planned_fresh, rows_of
 
 
-def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
+def test_a_shard_held_by_another_worker_is_left_alone(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     worker.state.claim(job, 0, "another", 30)
 
@@ -34,7 +34,7 @@ def test_a_shard_held_by_another_worker_is_left_alone(worker: Worker) -> None:
     assert not worker.storage.exists(keys.commit(job, 0, 0))
 
 
-def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: ModelStore) -> None:
+def test_a_worker_that_lost_its_claim_commits_nothing(worker: WorkerContext, models: ModelStore) -> None:
     class TakenOver:
         """Hands out the model after another worker has taken the shard."""
 
@@ -51,7 +51,7 @@ def test_a_worker_that_lost_its_claim_commits_nothing(worker: Worker, models: Mo
 
 
 def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
-    worker: Worker, models: ModelStore
+    worker: WorkerContext, models: ModelStore
 ) -> None:
     class Cancelled:
         """Hands out the model after the job was cancelled."""
@@ -70,7 +70,7 @@ def test_a_job_cancelled_in_the_middle_of_a_shard_gives_its_claim_back_at_once(
     assert progress.working == 0
 
 
-def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> None:
+def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     for attempt in ("first", "second", "third"):
         worker.state.claim(job, 0, attempt, 0.001)
@@ -81,7 +81,7 @@ def test_a_shard_whose_model_kills_the_worker_is_given_up(worker: Worker) -> Non
     assert all(row.error and row.error.type.endswith("worker_crashed") for row in rows_of(worker, job))
 
 
-def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:
+def test_a_cancelled_job_commits_nothing_more(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     worker.state.cancel(job)
 
@@ -91,7 +91,7 @@ def test_a_cancelled_job_commits_nothing_more(worker: Worker) -> None:
 
 
 def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
 
@@ -108,13 +108,13 @@ def test_a_store_that_goes_away_costs_no_attempt_and_the_shard_is_sent_again(
     assert sent(worker.state) == [(str(job), 0)]
 
 
-def test_the_item_that_killed_a_worker_twice_fails_alone(worker: Worker) -> None:
+def test_the_item_that_killed_a_worker_twice_fails_alone(worker: WorkerContext) -> None:
     items = [{"id": f"item {seed}", "image": upload(worker.storage, noise(seed))} for seed in range(3)]
     job = planned_fresh(worker, items=items, methods=[{"name": "grad_cam"}])
     for attempt in ("first", "second"):
         worker.state.claim(job, 0, attempt, 0.001)
         time.sleep(0.01)
-    worker.state.note_item(job, 0, 1)
+    worker.state.mark_in_progress(job, 0, 1)
 
     process_shard(worker, job, 0)
 
@@ -124,7 +124,7 @@ def test_the_item_that_killed_a_worker_twice_fails_alone(worker: Worker) -> None
 
 
 def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
 
@@ -138,11 +138,11 @@ def test_a_worker_that_was_frozen_past_its_jobs_end_commits_nothing(
     monkeypatch.setattr(run, "explain_items", cancelled_meanwhile)
     process_shard(worker, job, 0)
 
-    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert load_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
     assert not list(records.committed_names(worker.storage, job))
 
 
-def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard(worker: Worker) -> None:
+def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard(worker: WorkerContext) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     worker.storage.write_once(keys.cancelled(job), b"{}")
     worker.state.cancel(job)
@@ -150,17 +150,17 @@ def test_a_job_that_was_made_known_after_its_end_is_forgotten_by_its_first_shard
     # As by a POST that is slow to go on after it was accepted.
     accepted, written = records.load_request(worker.storage, job), records.load_plan(worker.storage, job)
     registering.register_new(worker.state, accepted, written)
-    assert read_job(worker.storage, worker.state, job).state == "queued"
+    assert load_job(worker.storage, worker.state, job).state == "queued"
 
     process_shard(worker, job, 0)
 
     assert worker.state.open_jobs() == []
-    assert read_job(worker.storage, worker.state, job).state == "cancelled"
+    assert load_job(worker.storage, worker.state, job).state == "cancelled"
     assert not list(records.committed_names(worker.storage, job))
 
 
 def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     write_once = S3Storage.write_once
@@ -178,13 +178,13 @@ def test_a_commit_record_that_comes_after_a_cancelled_jobs_end_is_taken_back(
     monkeypatch.setattr(S3Storage, "write_once", late)
     process_shard(worker, job, 0)
 
-    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert load_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
     assert not list(records.committed_names(worker.storage, job))
     assert worker.state.open_jobs() == []
 
 
 def test_a_record_of_a_job_that_was_cancelled_and_has_not_ended_stands(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     write_once = S3Storage.write_once
@@ -199,12 +199,12 @@ def test_a_record_of_a_job_that_was_cancelled_and_has_not_ended_stands(
     process_shard(worker, job, 0)
     finish(control_of(worker), job)
 
-    assert read_job(worker.storage, worker.state, job).counts.succeeded == len(METHODS)
+    assert load_job(worker.storage, worker.state, job).counts.succeeded == len(METHODS)
     assert list(records.committed_names(worker.storage, job)) == [(0, 0)]
 
 
 def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job_is_removed(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = planned_fresh(worker, items=[{"image": upload(worker.storage, noise(1))}])
     write_once = S3Storage.write_once
@@ -227,5 +227,5 @@ def test_a_record_that_lands_between_the_counting_and_the_end_of_a_cancelled_job
     monkeypatch.setattr(S3Storage, "write_once", late)
     process_shard(worker, job, 0)
 
-    assert read_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
+    assert load_job(worker.storage, worker.state, job).counts.cancelled == len(METHODS)
     assert not list(records.committed_names(worker.storage, job))

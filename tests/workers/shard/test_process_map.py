@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from heatmill.jobs import records
-from heatmill.jobs.status import read_job
+from heatmill.jobs.status import load_job
 from heatmill.schemas import Job
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
@@ -17,7 +17,7 @@ from heatmill_workers.control.finish import finish
 from heatmill_workers.control.repair import repair
 from heatmill_workers.control.schedule import feed, plan
 from heatmill_workers.job_maps.features import load_features
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise
@@ -27,7 +27,7 @@ TSNE = {"method": "tsne", "perplexity": 5}
 MAP_FILES = ("jsonl", "parquet", "png", "json")
 
 
-def planned(worker: Worker, images: int, *more: str, **request: object) -> JobId:
+def planned(worker: WorkerContext, images: int, *more: str, **request: object) -> JobId:
     """An accepted and planned job of noise and other images; no message of it was delivered."""
     uris = [*(upload(worker.storage, noise(seed)) for seed in range(images)), *more]
     body = {"items": [{"image": uri} for uri in uris], "methods": [], "map": TSNE, "shard_items": 4, **request}
@@ -36,7 +36,7 @@ def planned(worker: Worker, images: int, *more: str, **request: object) -> JobId
     return job
 
 
-def work_off(worker: Worker) -> list[int]:
+def work_off(worker: WorkerContext) -> list[int]:
     """Deliver messages until there are none; which shards they were for."""
     delivered = []
     while messages := sent(worker.state):
@@ -47,24 +47,24 @@ def work_off(worker: Worker) -> list[int]:
     return delivered
 
 
-def finished(worker: Worker, job: JobId) -> Job:
+def finished(worker: WorkerContext, job: JobId) -> Job:
     finish(control_of(worker), job)
     found = records.load_final(worker.storage, job)
     assert found
     return found
 
 
-def commit_records(worker: Worker, job: JobId) -> list[bytes]:
+def commit_records(worker: WorkerContext, job: JobId) -> list[bytes]:
     """Of all shards, without that of the map."""
     names = [name for name in records.committed_names(worker.storage, job) if name.part is not None]
     return [worker.storage.get(keys.commit(job, *name)) for name in names]
 
 
-def map_files(worker: Worker, job: JobId) -> dict[str, bytes]:
+def map_files(worker: WorkerContext, job: JobId) -> dict[str, bytes]:
     return {ending: worker.storage.get(keys.job_map(job, ending)) for ending in MAP_FILES}
 
 
-def test_a_map_is_made_after_the_last_shard_and_shows_every_item_but_the_bad_one(worker: Worker) -> None:
+def test_a_map_is_made_after_the_last_shard_and_shows_every_item_but_the_bad_one(worker: WorkerContext) -> None:
     job = planned(worker, 6, upload(worker.storage, b"not an image"))
 
     assert work_off(worker) == [0, 1, 2]
@@ -82,9 +82,9 @@ def test_a_map_is_made_after_the_last_shard_and_shows_every_item_but_the_bad_one
     assert Image.open(io.BytesIO(files["png"])).size == (1300, 1010)
 
 
-def test_each_item_has_one_row_for_the_map_and_a_bad_one_says_why(worker: Worker) -> None:
+def test_each_item_has_one_row_for_the_map_and_a_bad_one_says_why(worker: WorkerContext) -> None:
     job = planned(worker, 3, upload(worker.storage, b"not an image"), methods=[{"name": "grad_cam"}])
-    assert read_job(worker.storage, worker.state, job).counts.total == 8
+    assert load_job(worker.storage, worker.state, job).counts.total == 8
 
     work_off(worker)
 
@@ -99,12 +99,12 @@ def test_each_item_has_one_row_for_the_map_and_a_bad_one_says_why(worker: Worker
     assert job_now.map.state == "ready"
 
 
-def test_a_job_is_not_complete_before_its_map_is(worker: Worker) -> None:
+def test_a_job_is_not_complete_before_its_map_is(worker: WorkerContext) -> None:
     job = planned(worker, 3)
     (message,) = sent(worker.state)
     process_shard(worker, job, message[1])
 
-    job_now = read_job(worker.storage, worker.state, job)
+    job_now = load_job(worker.storage, worker.state, job)
     assert (job_now.state, job_now.progress, job_now.done) == ("running", 1.0, False)
     assert job_now.map
     assert job_now.map.state == "pending"
@@ -113,7 +113,7 @@ def test_a_job_is_not_complete_before_its_map_is(worker: Worker) -> None:
     assert sent(worker.state) == [(str(job), 1)]
 
 
-def test_shards_and_the_map_run_twice_and_redis_wiped_between_give_the_same_bytes(worker: Worker) -> None:
+def test_shards_and_the_map_run_twice_and_redis_wiped_between_give_the_same_bytes(worker: WorkerContext) -> None:
     job = planned(worker, 6)
     work_off(worker)
     before = {**map_files(worker, job), "features": worker.storage.get(keys.features(job, 0, 3))}
@@ -131,7 +131,7 @@ def test_shards_and_the_map_run_twice_and_redis_wiped_between_give_the_same_byte
     assert finished(worker, job).state == "succeeded"
 
 
-def test_a_shard_that_is_computed_again_writes_the_same_features(worker: Worker) -> None:
+def test_a_shard_that_is_computed_again_writes_the_same_features(worker: WorkerContext) -> None:
     job = planned(worker, 4)
     process_shard(worker, job, 0)
     before = worker.storage.get(keys.features(job, 0, 2))
@@ -148,7 +148,7 @@ def test_a_shard_that_is_computed_again_writes_the_same_features(worker: Worker)
     assert all(np.ptp(vector) > 0 for vector in features.values())
 
 
-def test_a_map_that_is_there_already_is_not_made_again(worker: Worker) -> None:
+def test_a_map_that_is_there_already_is_not_made_again(worker: WorkerContext) -> None:
     job = planned(worker, 3)
     work_off(worker)
     worker.storage.delete([keys.commit(job, 1), keys.job_map(job, "png")])
@@ -161,7 +161,7 @@ def test_a_map_that_is_there_already_is_not_made_again(worker: Worker) -> None:
     assert finished(worker, job).state == "succeeded"
 
 
-def test_too_few_good_items_fail_the_map_and_not_the_heatmaps(worker: Worker) -> None:
+def test_too_few_good_items_fail_the_map_and_not_the_heatmaps(worker: WorkerContext) -> None:
     bad = upload(worker.storage, b"not an image")
     job = planned(worker, 2, bad, methods=[{"name": "grad_cam"}])
 
@@ -176,18 +176,18 @@ def test_too_few_good_items_fail_the_map_and_not_the_heatmaps(worker: Worker) ->
     assert not worker.storage.exists(keys.job_map(job, "png"))
 
 
-def test_a_job_of_two_items_says_so_in_its_plan_and_still_draws_heatmaps(worker: Worker) -> None:
+def test_a_job_of_two_items_says_so_in_its_plan_and_still_draws_heatmaps(worker: WorkerContext) -> None:
     job = planned(worker, 2, methods=[{"name": "grad_cam"}])
     found = records.load_plan(worker.storage, job)
     assert found
     assert found.map_error
     assert "takes 3 to" in found.map_error.detail
 
-    open_job = read_job(worker.storage, worker.state, job)
-    assert open_job.map
-    assert (open_job.map.state, open_job.map.error) == ("failed", found.map_error)
+    job_from_progress = load_job(worker.storage, worker.state, job)
+    assert job_from_progress.map
+    assert (job_from_progress.map.state, job_from_progress.map.error) == ("failed", found.map_error)
     worker.state.forget(job)
-    assert read_job(worker.storage, worker.state, job).map == open_job.map
+    assert load_job(worker.storage, worker.state, job).map == job_from_progress.map
     plan(control_of(worker), job)
 
     assert set(work_off(worker)) == {0}
@@ -200,7 +200,7 @@ def test_a_job_of_two_items_says_so_in_its_plan_and_still_draws_heatmaps(worker:
     assert job_now.map.error == found.map_error
 
 
-def test_a_map_that_kills_workers_is_given_up(worker: Worker) -> None:
+def test_a_map_that_kills_workers_is_given_up(worker: WorkerContext) -> None:
     job = planned(worker, 3)
     sent(worker.state)
     process_shard(worker, job, 0)
@@ -216,7 +216,7 @@ def test_a_map_that_kills_workers_is_given_up(worker: Worker) -> None:
     assert "workers failed" in job_now.map.error.detail
 
 
-def test_a_cancelled_job_makes_no_map(worker: Worker) -> None:
+def test_a_cancelled_job_makes_no_map(worker: WorkerContext) -> None:
     job = planned(worker, 3)
     sent(worker.state)
     process_shard(worker, job, 0)

@@ -20,11 +20,11 @@ from heatmill.schemas import Layout, StoredFile
 from heatmill.schemas.byte_range import span
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage
-from heatmill_workers.control.schedule import Control, plan
+from heatmill_workers.control.schedule import ControlContext, plan
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard import commit as committing
-from heatmill_workers.shard.context import Worker
-from heatmill_workers.shard.lease import HeldShard
+from heatmill_workers.shard.context import WorkerContext
+from heatmill_workers.shard.lease import ShardLease
 from tests.workers.jobs import MODEL, accept, upload
 from tests.workers.one_model import OneModel
 from tests.workers.photos import noise
@@ -38,7 +38,7 @@ EVENTS = st.dictionaries(st.integers(0, STEPS - 1), st.sampled_from(get_args(Eve
 
 
 @pytest.fixture
-def worker(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
+def worker(worker: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
     monkeypatch.setattr(committing, "TOGETHER_SECONDS", 0.0)
     worker.storage.__dict__["has_conditional_writes"] = True
     # Without the cache of results, which would copy the pictures of the undisturbed job.
@@ -51,7 +51,7 @@ def worker(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Worker:
 class Machine(RuleBasedStateMachine):
     """One job of two shards, and whatever happens to it."""
 
-    worker: ClassVar[Worker]
+    worker: ClassVar[WorkerContext]
     layout: ClassVar[Layout] = "objects"
 
     @initialize()
@@ -85,7 +85,9 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
-def test_nothing_is_lost_doubled_or_half_done(worker: Worker, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_lost_doubled_or_half_done(
+    worker: WorkerContext, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Machine.worker = worker
     monkeypatch.setattr(Machine, "layout", layout)
     # The same examples every time: what is found, is found.
@@ -106,21 +108,23 @@ def test_nothing_is_lost_doubled_or_half_done(worker: Worker, layout: Layout, mo
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
-def test_no_step_is_one_at_which_something_is_lost(worker: Worker, layout: Layout) -> None:
+def test_no_step_is_one_at_which_something_is_lost(worker: WorkerContext, layout: Layout) -> None:
     each_event_at_each_step(worker, layout)
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
 def test_a_worker_that_does_not_look_whether_it_was_fenced_off_is_found(
-    worker: Worker, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HeldShard, "check", lambda _: None)
+    monkeypatch.setattr(ShardLease, "check", lambda _: None)
 
     with pytest.raises(AssertionError, match="a worker that was fenced off has committed"):
         each_event_at_each_step(worker, layout)
 
 
-def test_a_redis_that_does_not_look_who_holds_a_shard_is_found(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redis_that_does_not_look_who_holds_a_shard_is_found(
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = worker.state
     script = (files("heatmill.coordination") / "lua" / "jobs" / "heartbeat.lua").read_text()
     mutated = script.replace("if holder and holder:match('^(.*) %d+$') ~= ARGV[3] then return 0 end", "")
@@ -131,19 +135,19 @@ def test_a_redis_that_does_not_look_who_holds_a_shard_is_found(worker: Worker, m
         each_event_at_each_step(worker)
 
 
-def test_a_record_that_is_written_over_another_is_found(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_is_written_over_another_is_found(worker: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(S3Storage, "write_once", S3Storage.put)
 
     with pytest.raises(AssertionError, match="a commit record has changed"):
         each_event_at_each_step(worker)
 
 
-def test_pictures_that_are_written_after_the_commit_record_are_found(worker: Worker) -> None:
+def test_pictures_that_are_written_after_the_commit_record_are_found(worker: WorkerContext) -> None:
     with pytest.raises(AssertionError, match="is not there"):
         each_event_at_each_step(worker, pictures_late=True)
 
 
-def each_event_at_each_step(worker: Worker, layout: Layout = "objects", **mutation: bool) -> None:
+def each_event_at_each_step(worker: WorkerContext, layout: Layout = "objects", **mutation: bool) -> None:
     """One event in the life of a job, for all events and steps."""
     for step in range(STEPS):
         for event in get_args(Event):
@@ -199,12 +203,12 @@ def end(world: World, layout: Layout) -> None:
     assert (progress.committed, progress.counts.done) == (SHARDS, SHARDS * SHARD_ITEMS)
 
 
-def planned(worker: Worker, layout: Layout = "objects") -> World:
+def planned(worker: WorkerContext, layout: Layout = "objects") -> World:
     """A new job, planned and known to Redis."""
     items = [{"image": upload(worker.storage, noise(seed, (8, 8)))} for seed in range(SHARDS * SHARD_ITEMS)]
     asked: dict[str, Any] = {"items": items, "model": MODEL, "methods": [{"name": "saliency"}], "layout": layout}
     job = accept(worker.storage, shard_items=SHARD_ITEMS, **asked)
-    control = Control(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
+    control = ControlContext(worker.storage, worker.state, worker.dispatcher, worker.catalogue, worker.settings)
     plan(control, job)
     worker.storage.delete([keys.open_marker(job)])
     written = records.load_plan(worker.storage, job)
@@ -215,7 +219,7 @@ def planned(worker: Worker, layout: Layout = "objects") -> World:
 PICTURES: dict[Layout, dict[str, bytes]] = {}
 
 
-def undisturbed(worker: Worker, layout: Layout) -> dict[str, bytes]:
+def undisturbed(worker: WorkerContext, layout: Layout) -> dict[str, bytes]:
     """The pictures of a job to which nothing happens."""
     if layout not in PICTURES:
         world = planned(worker, layout)

@@ -12,7 +12,7 @@ from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_workers.control.finish import finish
 from heatmill_workers.control.schedule import feed, plan
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.process import process_shard
 from tests.workers.jobs import accept, sent, upload
 from tests.workers.photos import noise
@@ -65,7 +65,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     return load_catalogue(path)
 
 
-def worked_off(worker: Worker, *, target: int | None = None, **request: object) -> JobId:
+def worked_off(worker: WorkerContext, *, target: int | None = None, **request: object) -> JobId:
     items = [{"image": upload(worker.storage, noise(seed)), "target": target} for seed in range(4)]
     job = accept(worker.storage, items=items, methods=METHODS, cache=False, **request)  # type: ignore[arg-type]
     plan(control_of(worker), job)
@@ -77,12 +77,12 @@ def worked_off(worker: Worker, *, target: int | None = None, **request: object) 
     return job
 
 
-def table(worker: Worker, name: str) -> list[dict[str, object]]:
+def table(worker: WorkerContext, name: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = pq.read_table(io.BytesIO(worker.storage.get(name))).to_pylist()
     return found
 
 
-def test_a_regression_says_its_value_everywhere_and_a_probability_nowhere(worker: Worker) -> None:
+def test_a_regression_says_its_value_everywhere_and_a_probability_nowhere(worker: WorkerContext) -> None:
     job = worked_off(worker, model="age", map={"method": "tsne", "perplexity": 5})
 
     rows = [row for row in rows_of(worker, job) if row.target]
@@ -100,7 +100,7 @@ def test_a_regression_says_its_value_everywhere_and_a_probability_nowhere(worker
 
 
 @pytest.mark.parametrize("label", ["not sick", "sick"])
-def test_each_class_of_one_logit_is_explained(worker: Worker, label: str) -> None:
+def test_each_class_of_one_logit_is_explained(worker: WorkerContext, label: str) -> None:
     job = worked_off(worker, model="scan", target=worker.catalogue.target_index("scan", label))
 
     rows = rows_of(worker, job)
@@ -112,7 +112,7 @@ def test_each_class_of_one_logit_is_explained(worker: Worker, label: str) -> Non
         assert 0 < (row.target.probability or 0) < 1
 
 
-def test_the_probabilities_of_the_two_classes_of_one_logit_sum_to_1(worker: Worker) -> None:
+def test_the_probabilities_of_the_two_classes_of_one_logit_sum_to_1(worker: WorkerContext) -> None:
     rows = rows_of(worker, worked_off(worker, model="scan", top_k=2))
 
     sums: dict[tuple[str, str], float] = {}

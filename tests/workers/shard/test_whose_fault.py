@@ -19,11 +19,11 @@ from heatmill.images import decode_reduced
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Attributions, Explainer
+from heatmill_workers.methods.contract import Method, MethodOutput
 from heatmill_workers.methods.registry import register
 from heatmill_workers.models.store import ModelStore
 from heatmill_workers.shard.commit import ShardCommits
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.giving_back import ProcessEnds, WorkerEnds
 from heatmill_workers.shard.predict import predict
 from heatmill_workers.shard.process import process_shard
@@ -63,12 +63,12 @@ def white() -> bytes:
     return file.getvalue()
 
 
-def job_of(worker: Worker, *images: bytes, **request: object) -> JobId:
+def job_of(worker: WorkerContext, *images: bytes, **request: object) -> JobId:
     items = [{"id": f"image {number}", "image": upload(worker.storage, data)} for number, data in enumerate(images)]
     return planned_fresh(worker, items=items, **{"model": MODEL, "methods": METHODS, **request})
 
 
-def failing_to_load(worker: Worker, error: Exception, monkeypatch: pytest.MonkeyPatch) -> Worker:
+def failing_to_load(worker: WorkerContext, error: Exception, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
     """A worker of another process, that loads no model; until the patch is undone."""
 
     def fail(*_: object) -> LoadedModel:
@@ -78,17 +78,17 @@ def failing_to_load(worker: Worker, error: Exception, monkeypatch: pytest.Monkey
     return replace(worker, models=ModelStore(model.spec for model in worker.catalogue.models))
 
 
-def committed(worker: Worker, job: JobId) -> list[str]:
+def committed(worker: WorkerContext, job: JobId) -> list[str]:
     return [entry.key for entry in worker.storage.list(keys.commits(job))]
 
 
-def failures(worker: Worker, job: JobId) -> dict[str, str]:
+def failures(worker: WorkerContext, job: JobId) -> dict[str, str]:
     return {row.item: row.error.type.rpartition("/")[2] for row in rows_of(worker, job) if row.error}
 
 
 @pytest.mark.parametrize("fault", MACHINE_FAULTS)
 def test_a_model_that_this_machine_cannot_load_costs_no_attempt_and_ends_the_worker(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, fault: str
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     job = job_of(worker, noise(1))
 
@@ -102,7 +102,7 @@ def test_a_model_that_this_machine_cannot_load_costs_no_attempt_and_ends_the_wor
     assert not failures(worker, job)
 
 
-def test_a_model_that_this_worker_does_not_know_goes_to_others(worker: Worker) -> None:
+def test_a_model_that_this_worker_does_not_know_goes_to_others(worker: WorkerContext) -> None:
     job = job_of(worker, noise(1))
 
     older = process_shard(replace(worker, catalogue=Catalogue(worker.catalogue.methods, ())), job, 0)
@@ -114,12 +114,12 @@ def test_a_model_that_this_worker_does_not_know_goes_to_others(worker: Worker) -
 
 
 def test_a_method_whose_package_this_worker_lacks_goes_to_others(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(worker, noise(1))
 
     with monkeypatch.context() as patch:
-        patch.delitem(cast("dict[str, Explainer]", register()), "saliency")
+        patch.delitem(cast("dict[str, Method]", register()), "saliency")
         older = process_shard(worker, job, 0)
 
     assert isinstance(older, WorkerEnds)
@@ -128,7 +128,7 @@ def test_a_method_whose_package_this_worker_lacks_goes_to_others(
     assert not failures(worker, job)
 
 
-def test_a_catalogue_without_the_method_only_leaves_the_throughput_unknown(worker: Worker) -> None:
+def test_a_catalogue_without_the_method_only_leaves_the_throughput_unknown(worker: WorkerContext) -> None:
     job = job_of(worker, noise(1))
 
     assert process_shard(replace(worker, catalogue=Catalogue((), worker.catalogue.models)), job, 0) is None
@@ -136,7 +136,7 @@ def test_a_catalogue_without_the_method_only_leaves_the_throughput_unknown(worke
     assert not failures(worker, job)
 
 
-def test_a_model_that_is_refused_fails_at_once(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_refused_fails_at_once(worker: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(worker, noise(1))
 
     assert process_shard(failing_to_load(worker, ModelRefused("it is random"), monkeypatch), job, 0) is None
@@ -149,7 +149,7 @@ def test_a_model_that_is_refused_fails_at_once(worker: Worker, monkeypatch: pyte
     [(ZeroDivisionError("x"), "internal_error"), (ModelUnavailable("no such architecture"), "model_unavailable")],
 )
 def test_a_model_that_cannot_be_built_fails_in_a_fresh_process_of_the_only_worker(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
     job, later = job_of(worker, noise(1)), job_of(worker, noise(2))
     broken = failing_to_load(replace(worker, place="here"), error, monkeypatch)
@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_built_fails_in_a_fresh_process_of_the_only_worke
 
 
 def test_a_model_that_only_one_of_two_workers_cannot_build_fails_nothing(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heatmill_workers.shard.giving_back.LACK_PAUSE_SECONDS", 0.0)
     beat(worker.state, "good")
@@ -184,13 +184,13 @@ def test_a_model_that_only_one_of_two_workers_cannot_build_fails_nothing(
 def explainer_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
     saliency = register()["saliency"]
 
-    def fails_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> Attributions:
+    def fails_on_white(model: LoadedModel, images: Tensor, targets: Tensor, params: Any) -> MethodOutput:
         if (images.flatten(1).std(1) == 0).any():
             raise error
         return saliency.function(model, images, targets, params)
 
     broken = replace(saliency, function=fails_on_white, gradient_of=None)
-    monkeypatch.setitem(cast("dict[str, Explainer]", register()), "saliency", broken)
+    monkeypatch.setitem(cast("dict[str, Method]", register()), "saliency", broken)
 
 
 def prediction_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: bytes) -> None:
@@ -233,7 +233,7 @@ everywhere = pytest.mark.parametrize("breaks", [explainer_fails, prediction_fail
 
 @everywhere
 def test_a_bug_that_one_image_meets_fails_that_image_alone_once_another_worker_agrees(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break
 ) -> None:
     beat(worker.state, "other")
     job = job_of(worker, noise(1), white, noise(2), layout="webdataset")
@@ -250,7 +250,7 @@ def test_a_bug_that_one_image_meets_fails_that_image_alone_once_another_worker_a
 
 @everywhere
 def test_what_only_one_worker_sees_fails_nothing(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break
 ) -> None:
     job = job_of(worker, noise(1), white, noise(2))
 
@@ -274,7 +274,7 @@ def test_what_only_one_worker_sees_fails_nothing(
     ],
 )
 def test_a_machine_that_fails_in_the_middle_of_a_shard_commits_no_failure_and_ends(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break, fault: str
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, white: bytes, breaks: Break, fault: str
 ) -> None:
     job = job_of(worker, noise(1), white, noise(2))
 
@@ -289,7 +289,7 @@ def test_a_machine_that_fails_in_the_middle_of_a_shard_commits_no_failure_and_en
 
 @pytest.mark.parametrize(("error", "code"), [(MemoryError(), "image_too_large"), (FULL, None)])
 def test_an_image_that_cannot_be_decoded_for_want_of_room_is_tried_elsewhere(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str | None
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str | None
 ) -> None:
     job = job_of(worker, noise(1))
 
@@ -309,7 +309,7 @@ def test_an_image_that_cannot_be_decoded_for_want_of_room_is_tried_elsewhere(
 
 
 def test_an_image_over_which_every_device_fails_is_found_and_fails_alone(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, white: bytes
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch, white: bytes
 ) -> None:
     job = job_of(worker, *map(noise, range(3)), white, *map(noise, range(3, 17)), shard_items=18)
     explainer_fails(monkeypatch, MACHINE_FAULTS["device"], white)
@@ -323,7 +323,7 @@ def test_an_image_over_which_every_device_fails_is_found_and_fails_alone(
 
 
 def test_a_failure_outside_of_items_and_machines_is_tried_again_ever_more_rarely(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    worker: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, rests = job_of(worker, noise(1)), []
 

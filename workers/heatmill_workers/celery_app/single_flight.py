@@ -4,7 +4,7 @@ from collections.abc import Callable
 from threading import Lock
 
 
-class Coalesced:
+class SingleFlight:
     """A function for any number of callers at once: one runs it, one waits to run it next, the others are done.
 
     Args:

@@ -28,7 +28,7 @@ from heatmill_workers.celery_app.ending import (
     tell_unfit,
 )
 from heatmill_workers.celery_app.periodic import every
-from heatmill_workers.celery_app.single_flight import Coalesced
+from heatmill_workers.celery_app.single_flight import SingleFlight
 from heatmill_workers.celery_app.starting import start
 from heatmill_workers.celery_app.stopping import is_stopping, listen_to_parent, tell_children
 from heatmill_workers.celery_app.time_limit import restart_time_limit, time_limited
@@ -40,7 +40,7 @@ from heatmill_workers.control.plan import Planner
 from heatmill_workers.control.repair import repair
 
 if TYPE_CHECKING:
-    from heatmill_workers.shard.context import Worker
+    from heatmill_workers.shard.context import WorkerContext
     from heatmill_workers.shard.giving_back import Ending
 
 log = structlog.get_logger()
@@ -116,10 +116,10 @@ def planner() -> Planner:
 
 
 @cache
-def control_services() -> controlling.Control:
+def control_services() -> controlling.ControlContext:
     """This process' connections, opened on first use."""
     state = open_state(SETTINGS.redis_url)
-    return controlling.Control(
+    return controlling.ControlContext(
         storage=open_storage(SETTINGS),
         state=state,
         dispatcher=dispatch.Dispatcher(control, Rings(state.client)),
@@ -129,7 +129,7 @@ def control_services() -> controlling.Control:
 
 
 # Every commit rings: were each ring a feed, many workers would keep all threads busy with counting the same.
-feed_once = Coalesced(lambda: controlling.feed(control_services()))
+feed_once = SingleFlight(lambda: controlling.feed(control_services()))
 
 
 @worker_init.connect
@@ -178,7 +178,7 @@ def stop_gently(**_: object) -> None:
 
 
 @cache
-def explain_worker() -> "Worker":
+def explain_worker() -> "WorkerContext":
     """This child's connections and models; torch is imported here, not in the parent."""
     from heatmill_workers.shard.context import open_worker
 

@@ -50,7 +50,7 @@ class Watchdog:
     def __init__(self, see: Callable[[], Sight], give_up: Callable[[], None]) -> None:
         self._see, self._give_up = see, give_up
         self._taken = 0
-        self._fruitless = 0
+        self._idle_polls = 0
 
     def look(self) -> None:
         """Look once."""
@@ -58,12 +58,12 @@ class Watchdog:
             sight = self._see()
         except QueueUnavailable:
             # Nobody can take anything.
-            self._fruitless = 0
+            self._idle_polls = 0
             return
         stuck = sight.waiting > 0 and not sight.busy and sight.taken == self._taken
         self._taken = sight.taken
-        self._fruitless = self._fruitless + 1 if stuck else 0
-        if self._fruitless >= LOOKS:
+        self._idle_polls = self._idle_polls + 1 if stuck else 0
+        if self._idle_polls >= LOOKS:
             log.critical("messages wait and none is taken: the worker ends, to be started again", waiting=sight.waiting)
             self._give_up()
 

@@ -37,7 +37,7 @@ def expire(storage: S3Storage, state: RedisJobStore) -> None:
                 return
             with suppress(JobNotFound, RecordDamaged):
                 job_index.remove(state, records.load_request(storage, job))
-            records.bury(storage, job)
+            records.mark_deleted(storage, job)
             storage.delete([marker.key])
             log.info("expired", job=str(job))
 
@@ -59,7 +59,7 @@ def sweep(storage: S3Storage, job: JobId, still_ours: Callable[[], bool], again_
         again_seconds: After a sweep that found something comes another: a worker that was frozen may write so late.
     """
     # Whoever wrote the marker may have died before the rest.
-    records.bury(storage, job)
+    records.mark_deleted(storage, job)
     left = (entry.key for entry in storage.list(job.prefix) if entry.key != keys.request(job))
     found = 0
     while part := list(islice(left, PART)):

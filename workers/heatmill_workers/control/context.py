@@ -10,7 +10,7 @@ from heatmill.storage.bucket import S3Storage
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlContext:
     """The collaborators of a control worker."""
 
     storage: S3Storage

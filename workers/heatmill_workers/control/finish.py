@@ -16,7 +16,7 @@ from heatmill.errors import JobDeleted, JobNotFound, RecordDamaged, StorageUnava
 from heatmill.jobs import records
 from heatmill.jobs.damaged import set_aside
 from heatmill.jobs.documents import encode
-from heatmill.jobs.status import job_state, map_status
+from heatmill.jobs.status import derive_state, map_status
 from heatmill.schemas import CommitHeader, Counts, Job, MapRequest, Plan, Row
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage, WriteConflict
@@ -24,14 +24,14 @@ from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
 from heatmill_workers.control.parquet import write_tables
 from heatmill_workers.control.plan import HOLD_SECONDS
-from heatmill_workers.control.schedule import Control, is_complete
+from heatmill_workers.control.schedule import ControlContext, is_complete
 
 FINISHER = "finisher"
 
 log = structlog.get_logger()
 
 
-def finish(control: Control, job: JobId) -> None:
+def finish(control: ControlContext, job: JobId) -> None:
     """Write the tables and the terminal job, remove the open marker, and let Redis forget the job.
 
     A job that is not complete is left alone, whoever asks: what is terminal stays so.
@@ -58,14 +58,14 @@ def finish(control: Control, job: JobId) -> None:
         control.state.forget(job)
         return
     finally:
-        control.state.let_go(job, FINISHER, token)
+        control.state.release_lock(job, FINISHER, token)
     control.storage.delete([keys.open_marker(job)])
     control.state.forget(job)
     # Feed tells of some complete jobs at a time.
     control.dispatcher.feed()
 
 
-def _is_deleted(control: Control, job: JobId) -> bool:
+def _is_deleted(control: ControlContext, job: JobId) -> bool:
     """Whether it was final, and Redis went away before it could forget the job."""
     try:
         records.load_request(control.storage, job)
@@ -92,7 +92,7 @@ class _Counted:
     results: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(records.COUNTED, 0)))
 
 
-def _held_rows(control: Control, job: JobId, token: str, counted: _Counted) -> Iterator[Row]:
+def _held_rows(control: ControlContext, job: JobId, token: str, counted: _Counted) -> Iterator[Row]:
     """All rows, while they are counted and the hold on the finish is prolonged."""
     names = (name for _, found in records.committed_shards(control.storage, job) for name in found)
     load = partial(_load, control.storage, job)
@@ -111,7 +111,7 @@ def _load(storage: S3Storage, job: JobId, name: CommitName) -> tuple[CommitName,
     return name, *records.load_commit(storage, job, *name)
 
 
-def _write_final(control: Control, job: JobId, progress: JobProgress, token: str) -> bool:
+def _write_final(control: ControlContext, job: JobId, progress: JobProgress, token: str) -> bool:
     """Whether it is written: not where the records do not add up to the whole job."""
     storage = control.storage
     counted = _Counted()
@@ -142,7 +142,7 @@ def _write_final(control: Control, job: JobId, progress: JobProgress, token: str
     return True
 
 
-def _final_job(control: Control, job: JobId, progress: JobProgress, plan: Plan | None, counts: Counts) -> Job:
+def _final_job(control: ControlContext, job: JobId, progress: JobProgress, plan: Plan | None, counts: Counts) -> Job:
     total = plan.results if plan else progress.counts.total or counts.done
     counts = counts.model_copy(update={"total": total, "cancelled": total - counts.done if progress.cancelled else 0})
     started = datetime.fromtimestamp(progress.started_at, UTC) if progress.started_at else None
@@ -151,7 +151,9 @@ def _final_job(control: Control, job: JobId, progress: JobProgress, plan: Plan |
     busy = max((finished - started).total_seconds(), 1e-3) if started else None
     return Job(
         id=job.job,
-        state="cancelled" if progress.cancelled and (plan is None or total == 0) else job_state(counts, started=True),
+        state="cancelled"
+        if progress.cancelled and (plan is None or total == 0)
+        else derive_state(counts, started=True),
         done=True,
         progress=1.0,
         counts=counts,

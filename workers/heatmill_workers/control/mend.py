@@ -22,7 +22,7 @@ from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing, S3Storage
 from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
-from heatmill_workers.control.context import Control
+from heatmill_workers.control.context import ControlContext
 
 # Of one job, in one go; what is left is found at the next.
 AT_ONCE = 1000
@@ -30,7 +30,7 @@ AT_ONCE = 1000
 log = structlog.get_logger()
 
 
-def mend(control: Control, job: JobId) -> None:
+def mend(control: ControlContext, job: JobId) -> None:
     """Look at all records of a job; one of which any is damaged or missing is open from now on.
 
     Raises:
@@ -54,7 +54,7 @@ def mend(control: Control, job: JobId) -> None:
         storage.delete([keys.final(job)])
 
 
-def register_mended(control: Control, job: JobId) -> None:
+def register_mended(control: ControlContext, job: JobId) -> None:
     """Make Redis know a job, without its records that are damaged.
 
     Raises:
@@ -76,7 +76,7 @@ def register_mended(control: Control, job: JobId) -> None:
             return
 
 
-def _register(control: Control, job: JobId, lost: RecordDamaged | None) -> None:
+def _register(control: ControlContext, job: JobId, lost: RecordDamaged | None) -> None:
     if lost is not None:
         _register_by_plan(control, job, lost)
         return
@@ -91,7 +91,7 @@ def _register(control: Control, job: JobId, lost: RecordDamaged | None) -> None:
         raise RecordDamaged(keys.request(job), "it is missing") from error
 
 
-def _register_by_plan(control: Control, job: JobId, lost: RecordDamaged) -> None:
+def _register_by_plan(control: ControlContext, job: JobId, lost: RecordDamaged) -> None:
     plan = records.load_plan(control.storage, job)
     if plan is None:
         raise lost
@@ -116,7 +116,7 @@ def _written(storage: S3Storage, job: JobId) -> datetime:
     return datetime.now(UTC) if first is None else first.modified
 
 
-def end_without_request(control: Control, job: JobId, damaged: RecordDamaged) -> None:
+def end_without_request(control: ControlContext, job: JobId, damaged: RecordDamaged) -> None:
     """End a job of which nobody knows any more what was asked for; what is done of it stays."""
     log.error("a job ends, since its request is damaged", job=str(job), reason=str(damaged))
     storage = control.storage
@@ -192,6 +192,6 @@ def _has_map(storage: S3Storage, job: JobId, plan: Plan) -> bool:
     return made is not None
 
 
-def _mark_open(control: Control, job: JobId) -> None:
+def _mark_open(control: ControlContext, job: JobId) -> None:
     """The timer finds it by its marker."""
     control.storage.put(keys.open_marker(job), b"")

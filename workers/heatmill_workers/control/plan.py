@@ -30,7 +30,7 @@ from heatmill.schemas import AcceptedJob, Plan
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill.storage.write_trial import try_write
-from heatmill_workers.control.context import Control
+from heatmill_workers.control.context import ControlContext
 from heatmill_workers.control.mend import end_without_request
 from heatmill_workers.control.sources import Listing, items_of
 
@@ -66,7 +66,7 @@ class Planning:
 class Planner:
     """Plans whoever has the next turn, for as long as a slice."""
 
-    def __init__(self, control: Control, slice_seconds: float = SLICE_SECONDS) -> None:
+    def __init__(self, control: ControlContext, slice_seconds: float = SLICE_SECONDS) -> None:
         self._control, self._slice_seconds = control, slice_seconds
         self._slots = BoundedSemaphore(PLANNERS)
         self._lock = Lock()
@@ -158,7 +158,7 @@ class Planner:
             _end(self._control, planning)
 
 
-def begin(control: Control, job: JobId) -> Planning | None:
+def begin(control: ControlContext, job: JobId) -> Planning | None:
     """Hold a job that is to be planned; None where somebody else does, or where it is over."""
     if (accepted := _still_open(control, job)) is None:
         # The message comes late, or again. Where the POST came late itself, it has made the job look as if it ran.
@@ -170,7 +170,7 @@ def begin(control: Control, job: JobId) -> Planning | None:
     return Planning(job, token, _steps(control, job, accepted))
 
 
-def plan_for(control: Control, planning: Planning, seconds: float) -> bool:
+def plan_for(control: ControlContext, planning: Planning, seconds: float) -> bool:
     """Plan a job for a while; whether its plan is written. Whatever fails ends the planning.
 
     Raises:
@@ -209,7 +209,7 @@ def _advanced(steps: Generator[None, None, Plan], seconds: float) -> Plan | None
     return None
 
 
-def _tell(control: Control, job: JobId) -> None:
+def _tell(control: ControlContext, job: JobId) -> None:
     """Make Redis know the plan, and let the job wait for its turns to be sent."""
     register(control.storage, control.state, job)
     if control.storage.exists(keys.final(job)):
@@ -218,7 +218,7 @@ def _tell(control: Control, job: JobId) -> None:
     list(control.state.schedule.mend([job]))
 
 
-def _still_open(control: Control, job: JobId) -> AcceptedJob | None:
+def _still_open(control: ControlContext, job: JobId) -> AcceptedJob | None:
     if control.storage.exists(keys.final(job)):
         return None
     try:
@@ -230,26 +230,26 @@ def _still_open(control: Control, job: JobId) -> AcceptedJob | None:
         return None
 
 
-def _held(control: Control, planning: Planning) -> Planning | None:
+def _held(control: ControlContext, planning: Planning) -> Planning | None:
     if control.state.hold(planning.job, PLANNER, planning.token, HOLD_SECONDS):
         return planning
     planning.steps.close()
     return None
 
 
-def _end(control: Control, planning: Planning) -> None:
+def _end(control: ControlContext, planning: Planning) -> None:
     planning.steps.close()
-    control.state.let_go(planning.job, PLANNER, planning.token)
+    control.state.release_lock(planning.job, PLANNER, planning.token)
 
 
-def _check(control: Control, planning: Planning) -> None:
+def _check(control: ControlContext, planning: Planning) -> None:
     if control.state.is_cancelled(planning.job):
         raise ClaimLost(f"{planning.job} was cancelled while its source was listed")
     if not control.state.hold(planning.job, PLANNER, planning.token, HOLD_SECONDS):
         raise ClaimLost(f"another worker plans {planning.job}")
 
 
-def _steps(control: Control, job: JobId, accepted: AcceptedJob) -> Generator[None, None, Plan]:
+def _steps(control: ControlContext, job: JobId, accepted: AcceptedJob) -> Generator[None, None, Plan]:
     """Write the shard files, one at each step, then the plan, which says why where the source cannot be listed."""
     settings = control.settings
     rules = SourceRules(job.tenant, settings.source_prefixes, settings.bucket)

@@ -13,7 +13,7 @@ from heatmill.storage.keys import JobId
 from heatmill_workers.control import cleanup as sweeping
 from heatmill_workers.control.mend import end_without_request, register_mended
 from heatmill_workers.control.plan import PLANNERS
-from heatmill_workers.control.schedule import Control, feed
+from heatmill_workers.control.schedule import ControlContext, feed
 
 ORPHAN_AGE = timedelta(hours=1)
 # Jobs of which one tick sees whether they wait where they belong: 30 to 100 ms.
@@ -22,7 +22,7 @@ MENDED_AT_A_TIME = 1000
 log = structlog.get_logger()
 
 
-def repair(control: Control) -> None:
+def repair(control: ControlContext) -> None:
     """Rebuild what Redis has forgotten about open jobs, plan what was never planned, feed; delete what is to go."""
     state = control.state
     run, known = state.run_id(), set(state.open_jobs())
@@ -44,7 +44,7 @@ def repair(control: Control) -> None:
     sweeping.ring_for_trash(control.storage, control.dispatcher)
 
 
-def _forgotten(control: Control, known: set[JobId], marked: Set[JobId], *, everything: bool) -> Iterator[JobId]:
+def _forgotten(control: ControlContext, known: set[JobId], marked: Set[JobId], *, everything: bool) -> Iterator[JobId]:
     """The open jobs that Redis does not know; the others are looked at, some at each tick where there are many."""
     yield from marked - known
     looked_at = sorted(marked & known, key=str)
@@ -54,14 +54,14 @@ def _forgotten(control: Control, known: set[JobId], marked: Set[JobId], *, every
             yield job
 
 
-def _tell_of_cancels(control: Control, known: Iterable[JobId]) -> None:
+def _tell_of_cancels(control: ControlContext, known: Iterable[JobId]) -> None:
     """A Redis that was started again may remember an older state: without a cancel that is durable."""
     for job in known:
         if control.storage.exists(keys.cancelled(job)):
             control.state.cancel(job)
 
 
-def _repair_job(control: Control, job: JobId, marker: ListedObject) -> None:
+def _repair_job(control: ControlContext, job: JobId, marker: ListedObject) -> None:
     try:
         _rebuild(control, job)
     except JobDeleted:
@@ -71,7 +71,7 @@ def _repair_job(control: Control, job: JobId, marker: ListedObject) -> None:
             control.storage.delete([marker.key])
 
 
-def _repair_unmarked(control: Control, job: JobId) -> None:
+def _repair_unmarked(control: ControlContext, job: JobId) -> None:
     """Forget a job that is over, of which Redis remembers an older state; one that is open is marked again."""
     try:
         records.load_request(control.storage, job)
@@ -87,7 +87,7 @@ def _repair_unmarked(control: Control, job: JobId) -> None:
         control.storage.put(keys.open_marker(job), b"")
 
 
-def _rebuild(control: Control, job: JobId) -> None:
+def _rebuild(control: ControlContext, job: JobId) -> None:
     """Make Redis know the job again; a job that is terminal only lacks the removal of its marker."""
     if control.storage.exists(keys.final(job)):
         control.dispatcher.finish(job)

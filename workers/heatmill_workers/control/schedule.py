@@ -11,10 +11,10 @@ from heatmill.errors import QueueUnavailable
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
 from heatmill_workers.control import cleanup as sweeping
-from heatmill_workers.control.context import Control
+from heatmill_workers.control.context import ControlContext
 from heatmill_workers.control.plan import HOLD_SECONDS, begin, plan_for
 
-__all__ = ["Control", "feed", "is_complete", "plan", "sweep"]
+__all__ = ["ControlContext", "feed", "is_complete", "plan", "sweep"]
 
 SWEEPER = "sweeper"
 # Shards that one script chooses: what is not sent after all, since Redis goes away, waits for its patience.
@@ -23,7 +23,7 @@ AT_A_TIME = 16
 CONTROL_MESSAGES = 64
 
 
-def plan(control: Control, job: JobId) -> None:
+def plan(control: ControlContext, job: JobId) -> None:
     """List a job's items, write its shards and its plan, and start feeding: all in one, whoever else waits.
 
     Raises:
@@ -34,7 +34,7 @@ def plan(control: Control, job: JobId) -> None:
     feed(control)
 
 
-def feed(control: Control) -> None:
+def feed(control: ControlContext) -> None:
     """Keep a bounded window of shards in the queue: by priority, then tenants in turn, then a tenant's jobs in turn."""
     while True:
         filled = _fill(control)
@@ -52,7 +52,7 @@ def is_complete(progress: JobProgress) -> bool:
     return progress.shards is not None and progress.committed >= progress.shards + progress.makes_map
 
 
-def sweep(control: Control, job: JobId) -> None:
+def sweep(control: ControlContext, job: JobId) -> None:
     """Remove the objects of a job that was deleted."""
     token = uuid4().hex
     if not control.state.hold(job, SWEEPER, token, HOLD_SECONDS):
@@ -62,10 +62,10 @@ def sweep(control: Control, job: JobId) -> None:
             ours = partial(control.state.hold, job, SWEEPER, token, HOLD_SECONDS)
             sweeping.sweep(control.storage, job, ours, again_seconds=2 * control.settings.shard_limit_seconds)
     finally:
-        control.state.let_go(job, SWEEPER, token)
+        control.state.release_lock(job, SWEEPER, token)
 
 
-def _fill(control: Control) -> Filled:
+def _fill(control: ControlContext) -> Filled:
     state, settings = control.state, control.settings
     return state.schedule.fill(
         Window(settings.window_shards, lists(EXPLAIN_QUEUE), settings.timer_seconds),
@@ -75,7 +75,7 @@ def _fill(control: Control) -> Filled:
     )
 
 
-def _send(control: Control, shards: tuple[Sent, ...]) -> None:
+def _send(control: ControlContext, shards: tuple[Sent, ...]) -> None:
     for place, sent in enumerate(shards):
         try:
             control.dispatcher.explain(sent.job, sent.shard, PRIORITIES[sent.step])

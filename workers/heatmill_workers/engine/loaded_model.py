@@ -14,7 +14,7 @@ from heatmill_workers.engine.batching import BatchSizes
 from heatmill_workers.engine.dense_parts import dense_parts
 from heatmill_workers.engine.forward_pass import ForwardPass
 from heatmill_workers.engine.head import Head
-from heatmill_workers.engine.introspection.spatial import Cut
+from heatmill_workers.engine.introspection.spatial import CamLayer
 from heatmill_workers.engine.introspection.tokens import Tokens
 
 
@@ -58,7 +58,7 @@ class LoadedModel:
     digest: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
-    cut: Cut | None
+    cut: CamLayer | None
     tokens: Tokens | None
     opaque: bool
     batch_sizes: BatchSizes
@@ -99,7 +99,7 @@ class LoadedModel:
         return sum(part.nbytes for tensor in tensors for part in dense_parts(tensor).values())
 
 
-def capabilities(cut: Cut | None, tokens: Tokens | None, *, gradients: bool, operations: bool) -> frozenset[str]:
+def capabilities(cut: CamLayer | None, tokens: Tokens | None, *, gradients: bool, operations: bool) -> frozenset[str]:
     """What methods may need, by what was found in a model."""
     found = {
         "gradients": gradients,

@@ -10,7 +10,7 @@ from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.autograd import differentiable, differentiating
 from heatmill_workers.engine.forward_pass import ForwardPass, Origin
-from heatmill_workers.engine.introspection.replaced import logits_above
+from heatmill_workers.engine.introspection.replaced import logits_from_layer
 from heatmill_workers.engine.loaded_model import LoadedModel
 
 
@@ -37,5 +37,5 @@ def forward_pass(model: LoadedModel, images: Tensor, *origins: Origin) -> Forwar
             image = image.requires_grad_()
         if model.cut is None or "map" not in origins:
             return ForwardPass(images, differentiable(model.module(image)), {"image": image})
-        logits, seen = logits_above(model.module, image, model.cut)
+        logits, seen = logits_from_layer(model.module, image, model.cut)
     return ForwardPass(images, logits, {"image": image, "map": seen} if "image" in origins else {"map": seen})

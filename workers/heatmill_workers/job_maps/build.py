@@ -50,7 +50,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class MapWork:
+class MapJob:
     """A map that is to be made.
 
     Args:
@@ -71,7 +71,7 @@ class _Gathered:
     features: NDArray[np.float32]
 
 
-def make_map(work: MapWork) -> None:
+def make_map(work: MapJob) -> None:
     """Write the map, or why there is none, unless it is written.
 
     Raises:
@@ -95,7 +95,7 @@ def make_map(work: MapWork) -> None:
     _write(work, asked, found, layout)
 
 
-def give_up(work: MapWork, reason: str) -> None:
+def give_up(work: MapJob, reason: str) -> None:
     """Write down that there will be no map.
 
     Raises:
@@ -107,7 +107,7 @@ def give_up(work: MapWork, reason: str) -> None:
         _store(work, JobMap(method=work.plan.map.method, items=0, left_out=work.plan.items, error=error))
 
 
-def _gather(work: MapWork, asked: MapRequest) -> _Gathered:
+def _gather(work: MapJob, asked: MapRequest) -> _Gathered:
     """All items with a row that succeeded, in the order of the job."""
     rows: list[Row] = []
     parts: list[NDArray[np.float32]] = []
@@ -123,12 +123,12 @@ def _gather(work: MapWork, asked: MapRequest) -> _Gathered:
     return _Gathered(rows, np.concatenate(parts) if parts else np.empty((0, 0), np.float32))
 
 
-def _map_rows(work: MapWork, asked: MapRequest, number: int) -> Iterator[Row]:
+def _map_rows(work: MapJob, asked: MapRequest, number: int) -> Iterator[Row]:
     rows = records.load_rows(work.storage, work.job, number)
     return (row for row in rows if row.method == asked.method and row.status == "succeeded")
 
 
-def _write(work: MapWork, asked: MapRequest, found: _Gathered, layout: "Layout") -> None:
+def _write(work: MapJob, asked: MapRequest, found: _Gathered, layout: "Layout") -> None:
     points = [_point(row, place) for row, place in zip(found.rows, layout.points.tolist(), strict=True)]
     work.check()
     _put(work, "jsonl", b"".join(point.model_dump_json().encode() + b"\n" for point in points), "application/jsonl")
@@ -139,7 +139,7 @@ def _write(work: MapWork, asked: MapRequest, found: _Gathered, layout: "Layout")
     log.info("map made", items=len(points), kept=layout.neighbourhoods.kept)
 
 
-def _described(work: MapWork, asked: MapRequest, found: _Gathered, layout: "Layout") -> JobMap:
+def _described(work: MapJob, asked: MapRequest, found: _Gathered, layout: "Layout") -> JobMap:
     made_by: dict[str, Any] = found.rows[0].provenance
     near = layout.neighbourhoods
     drawn = Drawn(
@@ -187,9 +187,9 @@ def _parquet(points: Iterable[MapPoint]) -> bytes:
     return file.getvalue()
 
 
-def _put(work: MapWork, ending: str, data: bytes, content_type: str) -> None:
+def _put(work: MapJob, ending: str, data: bytes, content_type: str) -> None:
     work.storage.put(keys.job_map(work.job, ending), data, content_type)
 
 
-def _store(work: MapWork, made: JobMap) -> None:
+def _store(work: MapJob, made: JobMap) -> None:
     _put(work, "json", encode(made), "application/json")

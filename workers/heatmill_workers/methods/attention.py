@@ -9,11 +9,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, on_the_grid
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 
 
 class Params(BaseModel):
@@ -22,8 +22,8 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=Passes(base=1, per={}), needs=("attention",))
-def attention(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="positive", passes=MethodCost(base=1, per={}), needs=("attention",))
+def attention(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's last layer looks at, whatever the class."""
     tokens = model.attention_layout()
 
@@ -34,4 +34,4 @@ def attention(model: LoadedModel, images: Tensor, targets: Tensor, params: Param
             return on_the_grid(maps[-1].float().mean(1), tokens)
 
     batches = in_batches(last_layer, len(images), model.batch_sizes, attention.name)
-    return Attributions(torch.cat([values for _, values in batches]))
+    return MethodOutput(torch.cat([values for _, values in batches]))

@@ -10,13 +10,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill_workers.engine.autograd import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, check_readers, on_the_grid
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import Change, of_outputs
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 
 
 class Params(BaseModel):
@@ -25,8 +25,8 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=Passes(base=2.5, per={}), needs=("gradients", "attention"))
-def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="positive", passes=MethodCost(base=2.5, per={}), needs=("gradients", "attention"))
+def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's attention takes the evidence for the class from."""
     tokens = model.attention_layout()
 
@@ -47,7 +47,7 @@ def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, para
 
     batches = in_batches(weighted, len(images), model.batch_sizes, attention_gradient.name)
     values, size, rounding = (torch.cat(parts) for parts in zip(*(found for _, found in batches), strict=True))
-    return Attributions(values, change=Change(size, rounding))
+    return MethodOutput(values, change=Change(size, rounding))
 
 
 def _relevance(maps: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:

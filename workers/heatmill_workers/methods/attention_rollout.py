@@ -9,11 +9,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, on_the_grid
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 
 
 class Params(BaseModel):
@@ -22,8 +22,8 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=Passes(base=1, per={}), needs=("attention",))
-def attention_rollout(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="positive", passes=MethodCost(base=1, per={}), needs=("attention",))
+def attention_rollout(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's attention leads to through all layers, whatever the class."""
     tokens = model.attention_layout()
 
@@ -34,7 +34,7 @@ def attention_rollout(model: LoadedModel, images: Tensor, targets: Tensor, param
             return on_the_grid(_rollout([layer.float() for layer in maps]), tokens)
 
     batches = in_batches(rolled_out, len(images), model.batch_sizes, attention_rollout.name)
-    return Attributions(torch.cat([values for _, values in batches]))
+    return MethodOutput(torch.cat([values for _, values in batches]))
 
 
 def _rollout(maps: list[Tensor]) -> Tensor:

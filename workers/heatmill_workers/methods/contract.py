@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.errors import ItemError
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.forward_pass import Origin
@@ -40,7 +40,7 @@ P = TypeVar("P", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Measured:
+class SelfCheck:
     """What a method found out about its own error on one image.
 
     Args:
@@ -53,7 +53,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Attributions:
+class MethodOutput:
     """What an explainer's function returns for a batch.
 
     Args:
@@ -64,12 +64,12 @@ class Attributions:
     """
 
     values: Tensor
-    measured: Sequence[Measured | ItemError] = ()
+    measured: Sequence[SelfCheck | ItemError] = ()
     change: Change | None = None
 
 
 @dataclass(frozen=True)
-class Explained:
+class Explanation:
     """One image's answer: (C, h, w) float32, how to draw it, what was measured; "blank" where nothing can be drawn."""
 
     attribution: NDArray[np.float32]
@@ -79,7 +79,7 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class Explainer:
+class Method:
     """A method: its function, and what others must know of it.
 
     Args:
@@ -95,11 +95,11 @@ class Explainer:
     name: str
     title: str
     summary: str
-    function: Callable[[LoadedModel, Tensor, Tensor, Any], Attributions]
+    function: Callable[[LoadedModel, Tensor, Tensor, Any], MethodOutput]
     params: type[BaseModel]
     picture: Picture
     needs: tuple[Capability, ...]
-    passes: Passes
+    passes: MethodCost
     gradient_of: Origin | None = None
     explains_scores: bool = False
 
@@ -108,15 +108,15 @@ def explains(  # noqa: PLR0913 - the declaration of a method, each by name
     params: type[P],
     *,
     picture: Picture,
-    passes: Passes,
+    passes: MethodCost,
     needs: tuple[Capability, ...] = (),
     gradient_of: Origin | None = None,
     explains_scores: bool = False,
-) -> Callable[[Callable[[LoadedModel, Tensor, Tensor, P], Attributions]], Explainer]:
-    """Make a function a method; see `Explainer` for the arguments."""
+) -> Callable[[Callable[[LoadedModel, Tensor, Tensor, P], MethodOutput]], Method]:
+    """Make a function a method; see `Method` for the arguments."""
 
-    def decorate(function: Callable[[LoadedModel, Tensor, Tensor, P], Attributions]) -> Explainer:
-        return Explainer(
+    def decorate(function: Callable[[LoadedModel, Tensor, Tensor, P], MethodOutput]) -> Method:
+        return Method(
             name=function.__name__,
             title=_first_line(sys.modules[function.__module__].__doc__),
             summary=_first_line(function.__doc__),

@@ -9,13 +9,13 @@ has no rule is an error that names it.
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.catalogue.models import Baseline
 from heatmill_workers.engine.baselines import DESCRIPTION, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_parts
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 from heatmill_workers.methods.self_check import measure
 
 
@@ -27,10 +27,10 @@ class Params(BaseModel):
     baseline: Baseline = Field("mean", description=f"What the image is compared with: {DESCRIPTION}.")
 
 
-@explains(Params, picture="signed", passes=Passes(base=5, per={}), needs=("operations",))
-def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="signed", passes=MethodCost(base=5, per={}), needs=("operations",))
+def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel's difference from a blank image adds to the class score."""
     baselines = background(model, images, [params.baseline])
     values, differences, rounding, checks = deep_attributions(model, images, targets, baselines)
     measured = measure(values, differences, checks)
-    return Attributions(values, measured, of_parts(values, rounding))
+    return MethodOutput(values, measured, of_parts(values, rounding))

@@ -7,13 +7,13 @@ a background set, and the mean of that. Only the asked-for classes are explained
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.catalogue.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_parts
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 from heatmill_workers.methods.self_check import measure
 
 
@@ -27,10 +27,10 @@ class Params(BaseModel):
     )
 
 
-@explains(Params, picture="signed", passes=Passes(base=1, per={"background": 5}), needs=("operations",))
-def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="signed", passes=MethodCost(base=1, per={"background": 5}), needs=("operations",))
+def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)
     values, differences, rounding, checks = deep_attributions(model, images, targets, baselines)
     measured = measure(values, differences, checks, background=len(baselines))
-    return Attributions(values, measured, of_parts(values, rounding))
+    return MethodOutput(values, measured, of_parts(values, rounding))

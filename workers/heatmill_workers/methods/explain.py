@@ -15,7 +15,7 @@ from heatmill.catalogue.models import CAPABILITIES
 from heatmill.errors import BadAttribution, InvalidRequest, ItemError, UnsupportedOperation
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Attributions, Explained, Explainer, Measured, flattened
+from heatmill_workers.methods.contract import Explanation, Method, MethodOutput, SelfCheck, flattened
 from heatmill_workers.methods.registry import explainer
 
 # As a share of the changes that a map is made of.
@@ -24,7 +24,7 @@ NOTABLE_ROUNDING = 0.05
 
 def explain(
     method: str, model: LoadedModel, images: Tensor, targets: Tensor, params: Mapping[str, Any]
-) -> list[Explained | ItemError]:
+) -> list[Explanation | ItemError]:
     """Explain each image's own target.
 
     Args:
@@ -56,13 +56,13 @@ def explain(
     except ItemError as error:
         return [error] * len(images)
     _check_shape(known, images, found)
-    measured = _with_rounding(found) or [Measured()] * len(images)
+    measured = _with_rounding(found) or [SelfCheck()] * len(images)
     # Channels last, a picture takes twice as long to draw.
     maps = _in_rgb(model, _without_rounding(found)).contiguous().cpu().numpy()
     return [_item(known, one, of) for one, of in zip(maps, measured, strict=True)]
 
 
-def _check_supported(known: Explainer, model: LoadedModel) -> None:
+def _check_supported(known: Method, model: LoadedModel) -> None:
     missing = [need for need in known.needs if need not in model.supports]
     if missing:
         reason = model.why_missing(missing[0])
@@ -71,7 +71,7 @@ def _check_supported(known: Explainer, model: LoadedModel) -> None:
         )
 
 
-def _params(known: Explainer, params: Mapping[str, Any]) -> BaseModel:
+def _params(known: Method, params: Mapping[str, Any]) -> BaseModel:
     try:
         return known.params.model_validate(params)
     except ValidationError as error:
@@ -88,26 +88,26 @@ def _check_arguments(model: LoadedModel, images: Tensor, targets: Tensor) -> Non
         raise ValueError(f"targets reach from {int(targets.min())} to {int(targets.max())}; {model.name} has fewer")
 
 
-def _check_shape(known: Explainer, images: Tensor, found: Attributions) -> None:
+def _check_shape(known: Method, images: Tensor, found: MethodOutput) -> None:
     shape = tuple(found.values.shape)
     if len(shape) != 4 or shape[0] != len(images) or shape[1] not in {1, 3} or found.values.dtype != torch.float32:
         raise ValueError(f"{known.name} returned {found.values.dtype} {shape} for {len(images)} images")
 
 
-def _without_rounding(found: Attributions) -> Tensor:
+def _without_rounding(found: MethodOutput) -> Tensor:
     """The values; zeros where an image's are within the rounding of what they are computed from."""
     if found.change is None:
         return found.values
     return torch.where(found.change.is_real.view(-1, 1, 1, 1), found.values, 0)
 
 
-def _with_rounding(found: Attributions) -> Sequence[Measured | ItemError]:
+def _with_rounding(found: MethodOutput) -> Sequence[SelfCheck | ItemError]:
     """What was measured; a map of which rounding may be a notable part is not precise, however well it adds up."""
     if found.change is None:
         return found.measured
     return [
         replace(of, checks={**of.checks, "rounding_error": share}, verdict="imprecise")
-        if isinstance(of, Measured) and of.verdict == "ok" and share > NOTABLE_ROUNDING
+        if isinstance(of, SelfCheck) and of.verdict == "ok" and share > NOTABLE_ROUNDING
         else of
         for of, share in zip(found.measured, found.change.shares, strict=bool(found.measured))
     ]
@@ -119,7 +119,7 @@ def _in_rgb(model: LoadedModel, values: Tensor) -> Tensor:
     return values.flip(1) if reads_blue_first else values
 
 
-def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured | ItemError) -> Explained | ItemError:
+def _item(known: Method, attribution: NDArray[np.float32], measured: SelfCheck | ItemError) -> Explanation | ItemError:
     if isinstance(measured, ItemError):
         return measured
     numbers = [value for value in measured.checks.values() if not isinstance(value, str)]
@@ -127,4 +127,4 @@ def _item(known: Explainer, attribution: NDArray[np.float32], measured: Measured
         return BadAttribution(f"{known.name} came to values that are not finite on this image")
     # A heatmap of zeros answers nothing, however well it was computed.
     verdict: Verdict | None = measured.verdict if flattened(attribution, known.picture).any() else "blank"
-    return Explained(attribution, known.picture, dict(measured.checks), verdict)
+    return Explanation(attribution, known.picture, dict(measured.checks), verdict)

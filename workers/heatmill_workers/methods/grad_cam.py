@@ -9,13 +9,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill_workers.engine.autograd import select
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.engine.rounding import EPSILON, OF_PASS, Change, of_outputs
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 
 # As a share of the mean size of a map's gradient; float32 leaves 1e-7 to 1e-6 of a mean that is zero.
 ROUNDING = 1e-5
@@ -28,9 +28,13 @@ class Params(BaseModel):
 
 
 @explains(
-    Params, picture="positive", passes=Passes(base=1, per={}), needs=("gradients", "spatial layer"), gradient_of="map"
+    Params,
+    picture="positive",
+    passes=MethodCost(base=1, per={}),
+    needs=("gradients", "spatial layer"),
+    gradient_of="map",
 )
-def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which regions hold the evidence for the class, as the network's last spatial layer sees them."""
 
     def maps(rows: range) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,7 +43,7 @@ def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params
 
     batches = in_batches(maps, len(images), model.batch_sizes, grad_cam.name)
     values, size, rounding = (torch.cat(parts) for parts in zip(*(found for _, found in batches), strict=True))
-    return Attributions(values, change=Change(size, rounding))
+    return MethodOutput(values, change=Change(size, rounding))
 
 
 def _class_activation(model: LoadedModel, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,14 +27,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.catalogue.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.engine.autograd import select
 from heatmill_workers.engine.baselines import BACKGROUND, answers, background, baseline_checks, stacked
 from heatmill_workers.engine.gradient.paths import Path, outputs_on, path_attributions
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_outputs, of_parts
-from heatmill_workers.methods.contract import Attributions, Measured, explains
+from heatmill_workers.methods.contract import MethodOutput, SelfCheck, explains
 from heatmill_workers.methods.self_check import measure
 
 
@@ -66,13 +66,13 @@ class Params(BaseModel):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the draws.")
 
 
-PASSES = Passes(
+PASSES = MethodCost(
     base=1, per={"samples": 2.5, "background": 1}, until={"max_error": {"max_samples": 2.5, "background": 1}}
 )
 
 
 @explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
-def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)
     outputs = [outputs_on(model, each) for each in baselines]
@@ -83,7 +83,7 @@ def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: P
     differences = ends - starts.mean(0)
     checks = baseline_checks(model, [answers(model, each) for each in outputs])
     generator = torch.Generator().manual_seed(params.seed)
-    values, measured = torch.zeros_like(images), [Measured()] * len(images)
+    values, measured = torch.zeros_like(images), [SelfCheck()] * len(images)
     rows, known = list(range(len(images))), 0
     for count in _draws(params, len(baselines)):
         path = _drawn(count, stacked(baselines, rows), generator)
@@ -100,7 +100,7 @@ def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: P
             break
     if known < len(baselines):
         measured = _with_integration_error(measured, values, ends - starts[path.choice].mean(0))
-    return Attributions(values, measured, of_parts(values, of_outputs(model, of_images, ends)))
+    return MethodOutput(values, measured, of_parts(values, of_outputs(model, of_images, ends)))
 
 
 def _draws(params: Params, baselines: int) -> Iterator[int]:
@@ -116,12 +116,12 @@ def _draws(params: Params, baselines: int) -> Iterator[int]:
         drawn += count
 
 
-def _misses(measured: Sequence[Measured], params: Params) -> bool:
+def _misses(measured: Sequence[SelfCheck], params: Params) -> bool:
     errors = [float(each.checks["completeness_error"]) for each in measured]
     return params.max_error is not None and max(errors) > params.max_error
 
 
-def _with_integration_error(measured: Sequence[Measured], values: Tensor, differences: Tensor) -> list[Measured]:
+def _with_integration_error(measured: Sequence[SelfCheck], values: Tensor, differences: Tensor) -> list[SelfCheck]:
     """What was measured, and the completeness error against the drawn baselines."""
     alone = [each.checks["completeness_error"] for each in measure(values, differences)]
     return [

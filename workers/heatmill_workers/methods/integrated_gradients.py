@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.catalogue.models import Baseline
 from heatmill_workers.engine.autograd import select
 from heatmill_workers.engine.baselines import DESCRIPTION, answers, background, baseline_checks
@@ -22,7 +22,7 @@ from heatmill_workers.engine.gradient.paths import Path, outputs_on, path_attrib
 from heatmill_workers.engine.gradient.refining import (
     KEPT_BYTES,
     Gap,
-    Trail,
+    PathQuadrature,
     cut,
     places,
     sample,
@@ -32,7 +32,7 @@ from heatmill_workers.engine.gradient.refining import (
 )
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_outputs, of_parts
-from heatmill_workers.methods.contract import Attributions, Checks, Measured, explains
+from heatmill_workers.methods.contract import Checks, MethodOutput, SelfCheck, explains
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE, completeness
 
 
@@ -55,7 +55,7 @@ class Params(BaseModel):
 
 
 # No step is taken twice.
-PASSES = Passes(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 2.5}})
+PASSES = MethodCost(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 2.5}})
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +79,14 @@ class Paths:
     def __getitem__(self, rows: slice) -> "Paths":
         return Paths(self.starts[rows], self.images[rows], self.targets[rows], self.logits[:, rows], self.checks[rows])
 
-    def measure(self, row: int, values: Tensor, steps: int) -> Measured:
+    def measure(self, row: int, values: Tensor, steps: int) -> SelfCheck:
         """The completeness error of one image's attribution."""
         start, end = self.logits[:, row].tolist()
         return completeness(float(values.sum(dtype=torch.float64)), end - start, steps=steps, **self.checks[row])
 
 
 @explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
-def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     (starts,) = background(model, images, [params.baseline])
     outputs = outputs_on(model, starts)
@@ -97,16 +97,16 @@ def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, pa
     if params.max_error is None:
         values = path_attributions(model, images, targets, _path(params.steps, starts[None]))
         measured = [paths.measure(row, each, params.steps) for row, each in enumerate(values)]
-        return Attributions(values, measured, of_parts(values, rounding))
+        return MethodOutput(values, measured, of_parts(values, rounding))
     # The gradients of the first steps of all images at hand are kept.
     size = max(1, KEPT_BYTES // (_first_steps(params) * images[0].nbytes))
     groups = [_to_error(model, paths[row : row + size], params) for row in range(0, len(images), size)]
     values = torch.cat([found for found, _ in groups])
     measured = [each for _, of_group in groups for each in of_group]
-    return Attributions(values, measured, of_parts(values, rounding))
+    return MethodOutput(values, measured, of_parts(values, rounding))
 
 
-def _to_error(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, list[Measured]]:
+def _to_error(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, list[SelfCheck]]:
     """Attributions (N, 3, H, W) and their errors, with steps as each image needs them."""
     values, measured, trails = _begin(model, paths, params)
     while trails:
@@ -118,13 +118,15 @@ def _to_error(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor,
     return values, measured
 
 
-def _begin(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, list[Measured], dict[int, Trail]]:
+def _begin(
+    model: LoadedModel, paths: Paths, params: Params
+) -> tuple[Tensor, list[SelfCheck], dict[int, PathQuadrature]]:
     """The first steps of all images, and the trails of those whose error is too large, by row."""
     steps = _first_steps(params)
     path = _path(steps, paths.starts[None])
     wanted = [(row, position) for row in range(len(paths.images)) for position in path.points.tolist()]
     found = sample(model, (paths.starts, paths.images), paths.targets, wanted)
-    values, measured, trails = torch.zeros_like(paths.images), list[Measured](), dict[int, Trail]()
+    values, measured, trails = torch.zeros_like(paths.images), list[SelfCheck](), dict[int, PathQuadrature]()
     for row, (start, end) in enumerate(paths.logits.T.tolist()):
         points = found[row * steps : (row + 1) * steps]
         values[row] = weighted(points, path.weights.tolist())
@@ -134,7 +136,7 @@ def _begin(model: LoadedModel, paths: Paths, params: Params) -> tuple[Tensor, li
     return values, measured, trails
 
 
-def _double(model: LoadedModel, paths: Paths, trails: dict[int, Trail], params: Params) -> None:
+def _double(model: LoadedModel, paths: Paths, trails: dict[int, PathQuadrature], params: Params) -> None:
     """As many steps again for each trail, or as many as may be."""
     chosen: list[tuple[int, Gap, list[float]]] = []
     for row, each in trails.items():
@@ -151,7 +153,7 @@ def _first_steps(params: Params) -> int:
     return params.steps if params.max_error is None else min(params.steps, params.max_steps)
 
 
-def _is_met(measured: Measured, params: Params, spread: float = 0.0) -> bool:
+def _is_met(measured: SelfCheck, params: Params, spread: float = 0.0) -> bool:
     """Whether the error is small, and not because the gaps' errors happen to cancel."""
     change = max(abs(float(measured.checks["logit_difference"])), SMALLEST_DIFFERENCE)
     errors = (float(measured.checks["completeness_error"]), spread / change)

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill.errors import ImageUnsuitable
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
@@ -37,7 +37,7 @@ from heatmill_workers.engine.perturbation.ridge import Fit, fit
 from heatmill_workers.engine.perturbation.segments import Segmentation, as_photos, segment_all
 from heatmill_workers.engine.perturbation.sharing import firsts, owners
 from heatmill_workers.engine.rounding import Change, matched, of_scores
-from heatmill_workers.methods.contract import Attributions, Measured, explains
+from heatmill_workers.methods.contract import MethodOutput, SelfCheck, explains
 
 LEAST_R2 = 0.5
 LARGEST_ERROR = 0.2
@@ -74,7 +74,7 @@ class Params(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SegmentedImage:
     """One image, cut into segments.
 
     Args:
@@ -101,24 +101,24 @@ class Solution:
     """One target's coefficients, (S,) float64, and what was measured of them."""
 
     coefficients: Tensor
-    measured: Measured
+    measured: SelfCheck
 
 
 # Quickshift takes 0.3 to 0.8 s of a core at 224 pixels, as long as 20 passes.
-PASSES = Passes(base=20, per={"samples": 1}, until={"max_error": {"max_samples": 1}})
+PASSES = MethodCost(base=20, per={"samples": 1}, until={"max_error": {"max_samples": 1}})
 
 
 @explains(Params, picture="signed", passes=PASSES, explains_scores=True)
-def lime(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+def lime(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each segment adds to the class's probability when it is shown."""
     scenes = _scenes(model, images, targets, params)
     solutions = iter(_solutions(model, [scene for scene in scenes if scene.count > 1], params))
     answers = [_answer(scene, next(solutions)) if scene.count > 1 else _refusal(scene) for scene in scenes]
     values = torch.cat([attributions for attributions, _ in answers])
-    return Attributions(values, [entry for _, measured in answers for entry in measured])
+    return MethodOutput(values, [entry for _, measured in answers for entry in measured])
 
 
-def _scenes(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> list[Scene]:
+def _scenes(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> list[SegmentedImage]:
     owner = owners(images)
     distinct = images[firsts(owner)]
     cuts = segment_all(as_photos(distinct, model.preprocessing), params.segmentation, params.segments, params.seed)
@@ -127,7 +127,9 @@ def _scenes(model: LoadedModel, images: Tensor, targets: Tensor, params: Params)
         count = int(cut.max()) + 1
         hidden = matched(_hidden(image, cut, model, params).to(image)[None], image[None])[0]
         is_plain = torch.equal(hidden, image)
-        found.append(Scene(image, torch.from_numpy(cut), count, hidden, _draws(count, params), of_image, is_plain))
+        found.append(
+            SegmentedImage(image, torch.from_numpy(cut), count, hidden, _draws(count, params), of_image, is_plain)
+        )
     return found
 
 
@@ -140,7 +142,7 @@ def _draws(segments: int, params: Params) -> Tensor:
     return shown
 
 
-def _solutions(model: LoadedModel, scenes: Sequence[Scene], params: Params) -> list[list[Solution]]:
+def _solutions(model: LoadedModel, scenes: Sequence[SegmentedImage], params: Params) -> list[list[Solution]]:
     """Each scene's, target for target; a target's is the first that is precise enough, whatever the others need."""
     found: list[list[Solution]] = [[] for _ in scenes]
     outputs = [torch.empty(0, len(scene.classes), 2, dtype=torch.float64) for scene in scenes]
@@ -179,7 +181,7 @@ def _misses(solution: Solution, params: Params) -> bool:
     return params.max_error is not None and float(solution.measured.checks["standard_error"]) > params.max_error
 
 
-def _scores(model: LoadedModel, scenes: Sequence[Scene], samples: range) -> list[Tensor]:
+def _scores(model: LoadedModel, scenes: Sequence[SegmentedImage], samples: range) -> list[Tensor]:
     """What the model says of each scene's samples, and how far rounding moves that, (samples, K, 2) float64 on the CPU.
 
     Batches are filled over scenes.
@@ -216,7 +218,7 @@ def _hidden(image: Tensor, segments: NDArray[np.int64], model: LoadedModel, para
     return plain(HIDDEN_LEVEL[params.hide], model.preprocessing)[0].expand(image.shape)
 
 
-def _solved(scene: Scene, outputs: Tensor, params: Params) -> list[Solution]:
+def _solved(scene: SegmentedImage, outputs: Tensor, params: Params) -> list[Solution]:
     """Each target's solution from the first samples, whose outputs are (N, K, 2): scores and their rounding."""
     scores, rounding = outputs.unbind(2)
     change = Change(scores.amax(0) - scores.amin(0), rounding.amax(0))
@@ -235,23 +237,23 @@ def _solved(scene: Scene, outputs: Tensor, params: Params) -> list[Solution]:
     ]
 
 
-def _measured(found: Fit, target: int, samples: int) -> Measured:
+def _measured(found: Fit, target: int, samples: int) -> SelfCheck:
     coefficients, errors = found.coefficients[:, target], found.errors[:, target]
     largest = float(coefficients.abs().max())
     error = float(errors.square().mean().sqrt()) / largest if largest else 0.0
     r2 = float(found.r2[target])
     precise = largest > 0 and r2 >= LEAST_R2 and error <= LARGEST_ERROR
     checks = {"r2": r2, "standard_error": error, "segments": len(coefficients), "samples": samples}
-    return Measured(checks, "ok" if precise else "imprecise")
+    return SelfCheck(checks, "ok" if precise else "imprecise")
 
 
-def _answer(scene: Scene, solutions: Sequence[Solution]) -> tuple[Tensor, Sequence[Measured]]:
+def _answer(scene: SegmentedImage, solutions: Sequence[Solution]) -> tuple[Tensor, Sequence[SelfCheck]]:
     """Attributions (K, 1, H, W) and what was measured, of all targets of one image."""
     coefficients = torch.stack([each.coefficients for each in solutions]).float()
     return coefficients[:, scene.segments].unsqueeze(1), [each.measured for each in solutions]
 
 
-def _refusal(scene: Scene) -> tuple[Tensor, Sequence[ImageUnsuitable]]:
+def _refusal(scene: SegmentedImage) -> tuple[Tensor, Sequence[ImageUnsuitable]]:
     height, width = scene.segments.shape
     hint = "; the segmentation 'grid' always finds them" if height * width > 1 else ""
     error = ImageUnsuitable(

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill_workers.engine.baselines import MEAN, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
@@ -26,7 +26,7 @@ from heatmill_workers.engine.perturbation.hiding import blurred, plain
 from heatmill_workers.engine.perturbation.owen import Box, Node, Shown, masks, owen_values
 from heatmill_workers.engine.perturbation.sharing import firsts, owners
 from heatmill_workers.engine.rounding import Change, matched, of_outputs
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 from heatmill_workers.methods.self_check import completeness
 
 # shap's documentation blurs 224 pixels over 128.
@@ -47,8 +47,8 @@ class Params(BaseModel):
     max_evals: int = Field(500, ge=4, le=20000, description="Images with some regions hidden; each costs a pass.")
 
 
-@explains(Params, picture="signed", passes=Passes(base=0, per={"max_evals": 1}))
-def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="signed", passes=MethodCost(base=0, per={"max_evals": 1}))
+def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each region adds to the class score, fairly shared out over all orders in which regions may appear."""
     owner = owners(images)
     distinct = images[firsts(owner)]
@@ -66,7 +66,7 @@ def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: 
     for (image, of), total in zip(players, values.sum((1, 2, 3), dtype=torch.float64), strict=True):
         difference = outputs.known[image, (whole,)][of] - outputs.known[image, ()][of]
         measured.append(completeness(float(total), difference, **checks[image]))
-    return Attributions(values, measured, _change(outputs, players))
+    return MethodOutput(values, measured, _change(outputs, players))
 
 
 @dataclass(frozen=True, eq=False)

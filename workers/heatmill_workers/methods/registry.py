@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from heatmill.errors import UnknownMethod
-from heatmill_workers.methods.contract import Explainer
+from heatmill_workers.methods.contract import Method
 
 METHODS = "heatmill_workers.methods"
 # Files beside the methods'.
@@ -16,14 +16,14 @@ ENTRY_POINTS = "heatmill.explainers"
 
 
 @cache
-def register() -> Mapping[str, Explainer]:
+def register() -> Mapping[str, Method]:
     """Every method by its public name: one per file in `methods/`, and those of installed packages.
 
     Raises:
         ValueError: Two methods have one name.
     """
     files = sorted({module.name for module in iter_modules(import_module(METHODS).__path__)} - NO_METHODS)
-    found: list[Explainer] = [getattr(import_module(f"{METHODS}.{name}"), name) for name in files]
+    found: list[Method] = [getattr(import_module(f"{METHODS}.{name}"), name) for name in files]
     found += [point.load() for point in entry_points(group=ENTRY_POINTS)]
     by_name = {method.name: method for method in found}
     if len(by_name) < len(found):
@@ -32,7 +32,7 @@ def register() -> Mapping[str, Explainer]:
     return by_name
 
 
-def explainer(name: str) -> Explainer:
+def explainer(name: str) -> Method:
     """The method of that name.
 
     Raises:

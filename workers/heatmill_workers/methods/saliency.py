@@ -8,11 +8,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import Passes
+from heatmill.catalogue.catalogue import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.passes import forward_pass
-from heatmill_workers.methods.contract import Attributions, explains
+from heatmill_workers.methods.contract import MethodOutput, explains
 
 
 class Params(BaseModel):
@@ -21,8 +21,8 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="magnitude", passes=Passes(base=2.5, per={}), needs=("gradients",), gradient_of="image")
-def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> Attributions:
+@explains(Params, picture="magnitude", passes=MethodCost(base=2.5, per={}), needs=("gradients",), gradient_of="image")
+def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How strongly each pixel would move the class score if it changed a little."""
 
     def gradients(rows: range) -> Tensor:
@@ -30,4 +30,4 @@ def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params
         return forward_pass(model, images[batch], "image").gradients(targets[batch], "image")
 
     batches = in_batches(gradients, len(images), model.batch_sizes, saliency.name)
-    return Attributions(torch.cat([values for _, values in batches]))
+    return MethodOutput(torch.cat([values for _, values in batches]))

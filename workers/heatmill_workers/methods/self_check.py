@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from heatmill_workers.methods.contract import Checks, Measured
+from heatmill_workers.methods.contract import Checks, SelfCheck
 
 TOLERATED_ERROR = 0.05
 # Below it the relative error says nothing: the logit hardly differs from the baseline's, and there is nothing to share
@@ -17,7 +17,7 @@ TOLERATED_ERROR = 0.05
 SMALLEST_DIFFERENCE = 0.01
 
 
-def completeness(total: float, difference: float, **checks: float | int | str) -> Measured:
+def completeness(total: float, difference: float, **checks: float | int | str) -> SelfCheck:
     """The relative completeness error of one image, and the verdict on it.
 
     Args:
@@ -28,12 +28,12 @@ def completeness(total: float, difference: float, **checks: float | int | str) -
     error = abs(total - difference) / max(abs(difference), SMALLEST_DIFFERENCE)
     precise = error <= TOLERATED_ERROR and abs(difference) >= SMALLEST_DIFFERENCE
     found = {"completeness_error": error, "logit_difference": difference, **checks}
-    return Measured(found, "ok" if precise else "imprecise")
+    return SelfCheck(found, "ok" if precise else "imprecise")
 
 
 def measure(
     values: Tensor, differences: Tensor, own: Sequence[Checks] = (), **checks: float | int | str
-) -> list[Measured]:
+) -> list[SelfCheck]:
     """`completeness` of each image of a batch.
 
     Args:

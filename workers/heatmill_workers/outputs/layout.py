@@ -15,7 +15,7 @@ from heatmill.storage.keys import JobId, ShardId
 from heatmill_workers.outputs.preview import Previews, store_previews
 
 # Of a row whose files are not stored yet.
-NOWHERE = ""
+KEY_PENDING = ""
 PNG = "image/png"
 NPY = "application/octet-stream"
 # As many results are stored at once; of each, one file by a thread of these.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from heatmill.coordination.shard_set import Committed
+from heatmill.coordination.shard_set import CommittedTotals
 from heatmill.errors import ClaimLost, QueueUnavailable, RecordDamaged
 from heatmill.jobs import records
 from heatmill.jobs.damaged import set_aside
@@ -14,8 +14,8 @@ from heatmill.schemas import CommitHeader, Job, Row
 from heatmill.storage import keys
 from heatmill.storage.bucket import WriteConflict
 from heatmill.storage.keys import CommitName, ShardId
-from heatmill_workers.shard.context import Worker
-from heatmill_workers.shard.lease import ClaimedShard, HeldShard
+from heatmill_workers.shard.context import WorkerContext
+from heatmill_workers.shard.lease import ClaimedShard, ShardLease
 
 # Parts that are done within so short a time are committed together: for each time the store is asked twice.
 TOGETHER_SECONDS = 0.5
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 class ShardCommits:
     """The commit records of one shard, those of earlier attempts too."""
 
-    def __init__(self, worker: Worker, shard: ClaimedShard, ours: HeldShard) -> None:
+    def __init__(self, worker: WorkerContext, shard: ClaimedShard, ours: ShardLease) -> None:
         self._worker, self._shard, self._ours = worker, shard, ours
         self._since = time.monotonic()
         self._headers: list[CommitHeader] = []
@@ -135,5 +135,5 @@ class ShardCommits:
             raise ClaimLost("the job ended while a commit record was on its way")
 
 
-def _is_more_than(committed: Committed, final: Job) -> bool:
+def _is_more_than(committed: CommittedTotals, final: Job) -> bool:
     return committed.succeeded + committed.failed > final.counts.succeeded + final.counts.failed

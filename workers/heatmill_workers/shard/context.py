@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerContext:
     """The collaborators of one process.
 
     Args:
@@ -59,13 +59,13 @@ class Worker:
         return Witness(self.place or self.name, self.process or self.name)
 
 
-def open_worker(settings: Settings, dispatcher: Dispatcher) -> Worker:
+def open_worker(settings: Settings, dispatcher: Dispatcher) -> WorkerContext:
     """Connections and an empty model store; models are loaded when a shard asks for them."""
     catalogue = load_catalogue(settings.models_file, settings.methods_file)
     device = torch.device(settings.device) if settings.device else None
     storage = open_storage(settings)
     code = code_version()
-    return Worker(
+    return WorkerContext(
         storage=storage,
         state=open_state(settings.redis_url),
         dispatcher=dispatcher,

@@ -35,7 +35,7 @@ class NoOpinion:
 NO_OPINION = NoOpinion()
 
 
-class CrashWatch:
+class CrashGuard:
     """What is known about the deaths over one shard's earlier attempts.
 
     Args:
@@ -53,8 +53,8 @@ class CrashWatch:
     ) -> None:
         self._state, self._shard, self._opinion = state, shard, opinion
         has_died = shard.claim.attempt > 1
-        self.is_suspicious = has_died or opinion.suspects_items
-        self._blamed = state.blame_noted(shard.job, shard.number) if has_died else frozenset()
+        self.isolates_items = has_died or opinion.suspects_items
+        self._blamed = state.suspects(shard.job, shard.number) if has_died else frozenset()
         if shard.claim.attempt > max_attempts + min(len(self._blamed), max_attempts):
             raise WorkerCrashed(f"a worker died on each of {shard.claim.attempt - 1} attempts at this item's shard")
 
@@ -67,5 +67,5 @@ class CrashWatch:
         self._opinion.check(item)
         if item.index in self._blamed:
             raise WorkerCrashed(f"the worker died while it processed item {item.id!r}")
-        if self.is_suspicious:
-            self._state.note_item(self._shard.job, self._shard.number, item.index)
+        if self.isolates_items:
+            self._state.mark_in_progress(self._shard.job, self._shard.number, item.index)

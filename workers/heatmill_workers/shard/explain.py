@@ -26,12 +26,12 @@ from heatmill_workers.engine.batching import BatchSizes, in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.engine.passes import forward_pass
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import explainer, register
 from heatmill_workers.shard.feature_vector import Placed, place
 from heatmill_workers.shard.predict import Prediction, predict, predict_with_features, scores, target
-from heatmill_workers.shard.prefetch import Prepared, Recalled, Unprepared
+from heatmill_workers.shard.prefetch import CachedItem, FailedItem, ReadyItem
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 class Asked:
     """One class of one photo that is to be explained."""
 
-    photo: Prepared
+    photo: ReadyItem
     rank: int
     target: Target
 
@@ -51,20 +51,20 @@ class Outcome:
 
     asked: Asked
     method: MethodRequest
-    explained: Explained
+    explained: Explanation
 
 
 Answer = Outcome | Placed | Row
 
 
 def explain_items(
-    group: Sequence[Prepared | Unprepared | Recalled], plan: Plan, model: LoadedModel
+    group: Sequence[ReadyItem | FailedItem | CachedItem], plan: Plan, model: LoadedModel
 ) -> Iterator[Answer]:
     """Every result of a group of items, method by method; one that failed or was known is a finished row already."""
     for entry in group:
-        yield from entry.rows if isinstance(entry, Recalled) else ()
-        yield from failed_rows(entry.item, plan, entry.error) if isinstance(entry, Unprepared) else ()
-    photos = [entry for entry in group if isinstance(entry, Prepared)]
+        yield from entry.rows if isinstance(entry, CachedItem) else ()
+        yield from failed_rows(entry.item, plan, entry.error) if isinstance(entry, FailedItem) else ()
+    photos = [entry for entry in group if isinstance(entry, ReadyItem)]
     served = _served_by_prediction(plan, model)
     asked: list[Asked] = []
     for looked in _looked_at(photos, plan, model, served):
@@ -97,7 +97,7 @@ def _served_by_prediction(plan: Plan, model: LoadedModel) -> list[MethodRequest]
 
 
 def _looked_at(
-    photos: Sequence[Prepared], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]
+    photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]
 ) -> Iterator[_Looked]:
     """Predict all photos: at once where nothing is kept of the pass, else as many as may keep theirs."""
 
@@ -119,7 +119,9 @@ def _looked_at(
         yield from _looked_at_alone(photos, plan, model, error)
 
 
-def _looked_at_alone(photos: Sequence[Prepared], plan: Plan, model: LoadedModel, error: Exception) -> Iterator[_Looked]:
+def _looked_at_alone(
+    photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, error: Exception
+) -> Iterator[_Looked]:
     """Predict each photo by itself, to find those that the model fails on."""
     if len(photos) > 1:
         for photo in photos:
@@ -130,11 +132,11 @@ def _looked_at_alone(photos: Sequence[Prepared], plan: Plan, model: LoadedModel,
     yield _nothing_seen(photos, plan, InternalError(reason))
 
 
-def _nothing_seen(photos: Sequence[Prepared], plan: Plan, error: ItemError) -> _Looked:
+def _nothing_seen(photos: Sequence[ReadyItem], plan: Plan, error: ItemError) -> _Looked:
     return _Looked([], [row for photo in photos for row in failed_rows(photo.item, plan, error)])
 
 
-def _look(photos: Sequence[Prepared], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]) -> _Looked:
+def _look(photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]) -> _Looked:
     images = torch.stack([photo.image for photo in photos]).to(model.device, memory_format=torch.channels_last)
     model = _keeping(model, images, served)
     looked = _Looked([], [])
@@ -172,7 +174,7 @@ def _predict(model: LoadedModel, images: Tensor, plan: Plan) -> Prediction:
     return Prediction(predict(model, images) if model.kept is None else scores(model, model.kept.logits))
 
 
-def _map_part(photo: Prepared, prediction: Prediction, plan: Plan, model: LoadedModel) -> Iterator[Placed | Row]:
+def _map_part(photo: ReadyItem, prediction: Prediction, plan: Plan, model: LoadedModel) -> Iterator[Placed | Row]:
     """What a photo adds to the job's map, or why nothing."""
     if plan.map is None:
         return
@@ -206,7 +208,7 @@ def _explained(
     if not asked:
         return
     for each, answer in zip(asked, _answers(method, asked, model, images), strict=True):
-        if isinstance(answer, Explained):
+        if isinstance(answer, Explanation):
             yield Outcome(each, method, answer)
         else:
             yield _failed(each.photo.item, method.name, each.rank, answer, each.target)
@@ -214,7 +216,7 @@ def _explained(
 
 def _answers(
     method: MethodRequest, asked: Sequence[Asked], model: LoadedModel, images: Tensor | None = None
-) -> Sequence[Explained | ItemError | RequestError]:
+) -> Sequence[Explanation | ItemError | RequestError]:
     # Each is asked for once, in order, so that as many are all of them.
     if images is None or len(images) != len(asked):
         images = torch.stack([each.photo.image for each in asked])
@@ -233,7 +235,7 @@ def _answers(
         return [InternalError(f"{method.name} failed: {type(error).__name__}; the worker's log has the trace")]
 
 
-def _targets(photo: Prepared, scores: Tensor, top_k: int, model: LoadedModel) -> list[Asked]:
+def _targets(photo: ReadyItem, scores: Tensor, top_k: int, model: LoadedModel) -> list[Asked]:
     """What is explained of one photo: its own target, the most probable classes, or a regression's first values."""
     wanted = photo.item.target
     if not scores.isfinite().all():

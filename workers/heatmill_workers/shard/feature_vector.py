@@ -9,7 +9,7 @@ from heatmill.errors import BadAttribution
 from heatmill.schemas import Target
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.shard.predict import Prediction, target
-from heatmill_workers.shard.prefetch import Prepared
+from heatmill_workers.shard.prefetch import ReadyItem
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Placed:
         source: What of the model they are.
     """
 
-    photo: Prepared
+    photo: ReadyItem
     target: Target
     method: str
     features: NDArray[np.float32]
     source: str
 
 
-def place(photo: Prepared, method: str, prediction: Prediction, model: LoadedModel) -> Placed:
+def place(photo: ReadyItem, method: str, prediction: Prediction, model: LoadedModel) -> Placed:
     """What one photo adds to the map.
 
     Args:

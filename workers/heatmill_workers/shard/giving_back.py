@@ -19,7 +19,7 @@ from heatmill.coordination.rests import count_end, end_rests, is_first_lack
 from heatmill.errors import MachineError, QueueUnavailable, StorageUnavailable, Unconfirmed
 from heatmill.storage.keys import JobId
 from heatmill.storage.write_trial import try_write
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.lease import ClaimedShard
 from heatmill_workers.shard.second_opinion import SecondOpinion
 
@@ -55,10 +55,10 @@ class ProcessEnds:
 Ending = WorkerEnds | ProcessEnds
 
 
-def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, counts: bool = False) -> None:
+def give_back(worker: WorkerContext, shard: ClaimedShard, retry_seconds: float, *, counts: bool = False) -> None:
     """End the claim, where it is still ours; where Redis is away, it runs out. `counts` is rare: see `release`."""
     try:
-        worker.state.clear_note(shard.job, shard.number)
+        worker.state.clear_mark(shard.job, shard.number)
         worker.state.release(shard.job, shard.number, shard.claim.token, retry_seconds, counts=counts)
         # A cancelled job waits for its last claim to end.
         worker.dispatcher.feed()
@@ -66,7 +66,7 @@ def give_back(worker: Worker, shard: ClaimedShard, retry_seconds: float, *, coun
         log.warning("not given back", error=str(error))
 
 
-def give_back_for_storage(worker: Worker, shard: ClaimedShard, error: StorageUnavailable) -> None:
+def give_back_for_storage(worker: WorkerContext, shard: ClaimedShard, error: StorageUnavailable) -> None:
     """The store takes nothing: the job waits, and says for what.
 
     The next attempt proves first that something can be written, which costs no device time. What was explained in vain
@@ -83,7 +83,7 @@ def give_back_for_storage(worker: Worker, shard: ClaimedShard, error: StorageUna
 
 
 @contextmanager
-def proved_storage(worker: Worker, job: JobId) -> Iterator[None]:
+def proved_storage(worker: WorkerContext, job: JobId) -> Iterator[None]:
     """Explain only where the store takes something, of a job of which it took nothing lately.
 
     Raises:
@@ -101,7 +101,7 @@ def proved_storage(worker: Worker, job: JobId) -> Iterator[None]:
         raise
 
 
-def give_back_for_machine(worker: Worker, shard: ClaimedShard, error: MachineError) -> WorkerEnds | None:
+def give_back_for_machine(worker: WorkerContext, shard: ClaimedShard, error: MachineError) -> WorkerEnds | None:
     """The machine is at fault: another one may do it at once, and this worker ends.
 
     A worker that lacks one model, and was started again for it before, goes on with others.
@@ -116,7 +116,7 @@ def give_back_for_machine(worker: Worker, shard: ClaimedShard, error: MachineErr
     return None
 
 
-def give_back_for_second_opinion(worker: Worker, shard: ClaimedShard, error: Unconfirmed) -> ProcessEnds | None:
+def give_back_for_second_opinion(worker: WorkerContext, shard: ClaimedShard, error: Unconfirmed) -> ProcessEnds | None:
     """A failure that another worker is to confirm, or a fresh process where there is no other."""
     log.warning("a second opinion is asked for", reason=str(error))
     note_reason(worker, shard.job, f"{worker.witness.worker}: {error}")
@@ -125,14 +125,14 @@ def give_back_for_second_opinion(worker: Worker, shard: ClaimedShard, error: Unc
     return None if others_live else ProcessEnds(str(error))
 
 
-def give_back_unforeseen(worker: Worker, shard: ClaimedShard, error: Exception) -> None:
+def give_back_unforeseen(worker: WorkerContext, shard: ClaimedShard, error: Exception) -> None:
     """A failure that no item, machine or store is known to be at fault for: tried again, ever more rarely."""
     log.error("given back after a failure that nobody foresaw", exc_info=error)
     told = f"{worker.witness.worker}: {type(error).__name__}; the worker's log has the trace"
     give_back(worker, shard, _longer_each_time(note_reason(worker, shard.job, told)))
 
 
-def note_reason(worker: Worker, job: JobId, detail: str) -> int:
+def note_reason(worker: WorkerContext, job: JobId, detail: str) -> int:
     """Let whoever asks for the job know why it stands still; returns how many times in a row it did."""
     try:
         return note_condition(worker.state, job, detail)
@@ -141,7 +141,7 @@ def note_reason(worker: Worker, job: JobId, detail: str) -> int:
         return 1
 
 
-def note_done(worker: Worker, job: JobId, opinion: SecondOpinion) -> None:
+def note_done(worker: WorkerContext, job: JobId, opinion: SecondOpinion) -> None:
     """Forget what stood in the way of a shard that is done."""
     try:
         opinion.drop()
@@ -156,7 +156,7 @@ def _longer_each_time(failures: int) -> float:
     return min(RETRY_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_SECONDS)
 
 
-def _has_to_end(worker: Worker, error: MachineError) -> bool:
+def _has_to_end(worker: WorkerContext, error: MachineError) -> bool:
     place = worker.witness.worker
     try:
         if error.lacks is not None:
@@ -168,7 +168,7 @@ def _has_to_end(worker: Worker, error: MachineError) -> bool:
     return True
 
 
-def _others_live(worker: Worker) -> bool:
+def _others_live(worker: WorkerContext) -> bool:
     try:
         return others_live(worker.state, worker.witness.worker)
     except QueueUnavailable:

@@ -23,7 +23,7 @@ class ClaimedShard:
     claim: Claim
 
 
-class HeldShard:
+class ShardLease:
     """A claim that is being prolonged.
 
     A Redis that does not answer does not end the claim: the commit record is write-once, so going on is safe.
@@ -63,9 +63,9 @@ class HeldShard:
 
 
 @contextmanager
-def held(state: RedisJobStore, shard: ClaimedShard, seconds: float) -> Iterator[HeldShard]:
+def held(state: RedisJobStore, shard: ClaimedShard, seconds: float) -> Iterator[ShardLease]:
     """Prolong a claim for as long as the block runs."""
-    claim = HeldShard(state, shard, seconds)
+    claim = ShardLease(state, shard, seconds)
     thread = threading.Thread(target=claim.keep, name="heartbeat", daemon=True)
     thread.start()
     try:

@@ -17,13 +17,13 @@ from heatmill.errors import (
 )
 from heatmill.jobs.model_records import entry_digest
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.second_opinion import SecondOpinion
 
 log = structlog.get_logger()
 
 
-def load_model(worker: Worker, name: str) -> LoadedModel:
+def load_model(worker: WorkerContext, name: str) -> LoadedModel:
     """The model, ready.
 
     Raises:
@@ -42,7 +42,7 @@ def load_model(worker: Worker, name: str) -> LoadedModel:
         raise _confirmed(worker, model, error) from error
 
 
-def known_model(worker: Worker, name: str) -> Model:
+def known_model(worker: WorkerContext, name: str) -> Model:
     """What the catalogue has of the model.
 
     Raises:
@@ -55,7 +55,7 @@ def known_model(worker: Worker, name: str) -> Model:
         raise ModelNotOnThisWorker(reason, lacks=name) from error
 
 
-def _confirmed(worker: Worker, model: Model, error: Exception) -> ItemError | Unconfirmed | MachineError:
+def _confirmed(worker: WorkerContext, model: Model, error: Exception) -> ItemError | Unconfirmed | MachineError:
     """What each item fails with, if a second worker agrees. Who waits for that in vain lacks the model."""
     log.error("the model cannot be loaded", model=model.name, exc_info=error)
     entry = f"{model.name}:{entry_digest(model.spec)}"

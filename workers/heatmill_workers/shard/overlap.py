@@ -31,7 +31,7 @@ def ahead(pool: Executor, prepare: Callable[[A], B], grouped: Iterable[Sequence[
         yield [future.result() for future in waiting.popleft()]
 
 
-class Behind(Generic[A, B]):
+class BoundedWriter(Generic[A, B]):
     """Groups on their way to storage, at most `depth` of them.
 
     `send` hands over a group and gives back all groups that have arrived; it waits where too much is on its way.

@@ -23,7 +23,7 @@ from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.models.preprocessing import least_side, preprocess_photo
 from heatmill_workers.outputs.preview import Previews, kept_preview, preview
 from heatmill_workers.result_cache.cache import ResultCache
-from heatmill_workers.shard.crash_guard import CrashWatch
+from heatmill_workers.shard.crash_guard import CrashGuard
 from heatmill_workers.shard.fetch import fetch
 from heatmill_workers.shard.strict_jpeg import decode_jpeg
 
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ReadyItem:
     """An item whose photo is ready.
 
     Args:
@@ -49,7 +49,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Unprepared:
+class FailedItem:
     """An item that failed before the device."""
 
     item: Item
@@ -57,7 +57,7 @@ class Unprepared:
 
 
 @dataclass(frozen=True)
-class Recalled:
+class CachedItem:
     """An item of which nothing remains to be done."""
 
     item: Item
@@ -78,12 +78,12 @@ class Photos:
     rules: SourceRules
     limits: ImageLimits
     model: LoadedModel
-    watch: CrashWatch
+    watch: CrashGuard
     turn: Semaphore
     cache: ResultCache | None
     previews: Previews | None = None
 
-    def prepare(self, item: Item) -> Prepared | Unprepared | Recalled:
+    def prepare(self, item: Item) -> ReadyItem | FailedItem | CachedItem:
         """One item, ready, failed or known already.
 
         Raises:
@@ -91,19 +91,19 @@ class Photos:
             MachineError: The machine fails.
         """
         if item.error is not None:
-            return Unprepared(item, InvalidItem(item.error.detail))
+            return FailedItem(item, InvalidItem(item.error.detail))
         try:
             self.watch.enter(item)
             return self._prepared(item)
         except ItemError as error:
             # Such as a disk that is full, which a decoder has taken for a damaged image.
             raise_lasting_fault(error)
-            return Unprepared(item, error)
+            return FailedItem(item, error)
         except Exception as error:  # noqa: BLE001 - raised again if it is not the image
-            return Unprepared(item, _unforeseen(error, item.id))
+            return FailedItem(item, _unforeseen(error, item.id))
 
     def picture(self, uri: str) -> Tensor | ItemError:
-        """An image that a method's params name: (3, H, W) as in `Prepared`, or why there is none.
+        """An image that a method's params name: (3, H, W) as in `ReadyItem`, or why there is none.
 
         Raises:
             TransientError: The store does not answer.
@@ -116,7 +116,7 @@ class Photos:
         except Exception as error:  # noqa: BLE001 - raised again if it is not the image
             return _unforeseen(error, uri)
 
-    def _prepared(self, item: Item) -> Prepared | Recalled:
+    def _prepared(self, item: Item) -> ReadyItem | CachedItem:
         data = None
         known: Mapping[str, tuple[Row, ...]] = {}
         if self.cache is not None:
@@ -125,13 +125,13 @@ class Photos:
             if self.cache.is_whole(known):
                 rows = tuple(chain.from_iterable(known.values()))
                 self._recall_preview(item, rows, data)
-                return Recalled(item, rows)
+                return CachedItem(item, rows)
         with self.turn:
             data = self._fetched(item.image) if data is None else data
             photo = self._photo(data)
             image, box = preprocess_photo(photo, self.model.preprocessing)
             self._take_preview(item, photo, box)
-        return Prepared(item, image, box, known, _read(photo, data))
+        return ReadyItem(item, image, box, known, _read(photo, data))
 
     def _take_preview(self, item: Item, photo: Photo, box: Box) -> None:
         if self.previews is not None:

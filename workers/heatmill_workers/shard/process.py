@@ -31,13 +31,13 @@ from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import machine_fault, raise_machine_fault
-from heatmill_workers.job_maps.build import MapWork, give_up, make_map
+from heatmill_workers.job_maps.build import MapJob, give_up, make_map
 from heatmill_workers.outputs.layout import Layout
 from heatmill_workers.result_cache.cache import ResultCache
 from heatmill_workers.result_cache.key import ResultFingerprint
 from heatmill_workers.shard.commit import ShardCommits
-from heatmill_workers.shard.context import Worker
-from heatmill_workers.shard.crash_guard import CrashWatch
+from heatmill_workers.shard.context import WorkerContext
+from heatmill_workers.shard.crash_guard import CrashGuard
 from heatmill_workers.shard.explain import failed_rows
 from heatmill_workers.shard.giving_back import (
     RETRY_SECONDS,
@@ -50,7 +50,7 @@ from heatmill_workers.shard.giving_back import (
     note_done,
     proved_storage,
 )
-from heatmill_workers.shard.lease import ClaimedShard, HeldShard, held
+from heatmill_workers.shard.lease import ClaimedShard, ShardLease, held
 from heatmill_workers.shard.model_at_hand import load_model
 from heatmill_workers.shard.prefetch import Photos
 from heatmill_workers.shard.run import explain_parts
@@ -60,7 +60,7 @@ from heatmill_workers.shard.work import ShardWork
 log = structlog.get_logger()
 
 
-def process_shard(worker: Worker, job: JobId, number: int) -> Ending | None:
+def process_shard(worker: WorkerContext, job: JobId, number: int) -> Ending | None:
     """Process a shard once, however often it is delivered.
 
     A shard that is committed, held by another worker, cancelled or unknown is left alone. Parts of it that are
@@ -82,7 +82,7 @@ def process_shard(worker: Worker, job: JobId, number: int) -> Ending | None:
     return None
 
 
-def _process(worker: Worker, shard: ClaimedShard) -> None:
+def _process(worker: WorkerContext, shard: ClaimedShard) -> None:
     with held(worker.state, shard, worker.settings.claim_seconds) as ours:
         commits = ShardCommits(worker, shard, ours)
         commits.find()
@@ -95,7 +95,7 @@ def _process(worker: Worker, shard: ClaimedShard) -> None:
             note_done(worker, shard.job, opinion)
 
 
-def _given_back(worker: Worker, shard: ClaimedShard, error: Exception) -> Ending | None:
+def _given_back(worker: WorkerContext, shard: ClaimedShard, error: Exception) -> Ending | None:
     """The one boundary: whatever ended the attempt, nothing is committed here."""
     if isinstance(error, (ClaimLost, ShardUnfinished)):
         log.info("given back", reason=str(error))
@@ -117,7 +117,7 @@ def _given_back(worker: Worker, shard: ClaimedShard, error: Exception) -> Ending
     return None
 
 
-def _ring_feed(worker: Worker) -> None:
+def _ring_feed(worker: WorkerContext) -> None:
     try:
         worker.dispatcher.feed()
     except QueueUnavailable as error:
@@ -125,7 +125,7 @@ def _ring_feed(worker: Worker) -> None:
 
 
 def _explain(
-    worker: Worker, shard: ClaimedShard, ours: HeldShard, commits: ShardCommits, opinion: SecondOpinion
+    worker: WorkerContext, shard: ClaimedShard, ours: ShardLease, commits: ShardCommits, opinion: SecondOpinion
 ) -> None:
     plan = _plan(worker, shard, opinion)
     if plan.makes_map and shard.number == plan.shards:
@@ -135,7 +135,7 @@ def _explain(
     _rows_or_errors(worker, ShardWork(shard, plan, _items(worker, shard, plan, opinion), ours, commits, opinion))
 
 
-def _plan(worker: Worker, shard: ClaimedShard, opinion: SecondOpinion) -> Plan:
+def _plan(worker: WorkerContext, shard: ClaimedShard, opinion: SecondOpinion) -> Plan:
     """The job's plan.
 
     Raises:
@@ -151,7 +151,7 @@ def _plan(worker: Worker, shard: ClaimedShard, opinion: SecondOpinion) -> Plan:
     return plan
 
 
-def _items(worker: Worker, shard: ClaimedShard, plan: Plan, opinion: SecondOpinion) -> tuple[Item, ...]:
+def _items(worker: WorkerContext, shard: ClaimedShard, plan: Plan, opinion: SecondOpinion) -> tuple[Item, ...]:
     """The shard's items; where their file is lost, what else is known of them."""
     with _lost_where_confirmed(opinion, "shard"):
         return records.load_shard(worker.storage, shard.job, shard.number)
@@ -182,7 +182,7 @@ def _lost_where_confirmed(opinion: SecondOpinion, record: str) -> Iterator[None]
         log.exception("a record is lost", record=record)
 
 
-def _rows_or_errors(worker: Worker, work: ShardWork) -> None:
+def _rows_or_errors(worker: WorkerContext, work: ShardWork) -> None:
     """Commit all parts of a shard. What stops all of its items, say the model, is the error of each that is left.
 
     Raises:
@@ -203,16 +203,16 @@ def _rows_or_errors(worker: Worker, work: ShardWork) -> None:
     _fail_what_is_left(worker, work, reason)
 
 
-def _fail_what_is_left(worker: Worker, work: ShardWork, reason: ItemError) -> None:
+def _fail_what_is_left(worker: WorkerContext, work: ShardWork, reason: ItemError) -> None:
     with work.open_layout(worker.storage) as layout:
         for part in work.parts_left():
             rows = [row for item in work.items_of(part) for row in failed_rows(item, work.plan, reason)]
             work.commits.tell(work.commits.write([(part, layout.finish(part, layout.placed(rows)))]))
 
 
-def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan, opinion: SecondOpinion) -> None:
+def _map(worker: WorkerContext, shard: ClaimedShard, ours: ShardLease, plan: Plan, opinion: SecondOpinion) -> None:
     """The unit after the last shard: all features become one map. Its commit record has no rows."""
-    work = MapWork(worker.storage, shard.job, plan, ours.check)
+    work = MapJob(worker.storage, shard.job, plan, ours.check)
     if shard.claim.attempt > worker.settings.max_attempts:
         give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
         return
@@ -224,11 +224,11 @@ def _map(worker: Worker, shard: ClaimedShard, ours: HeldShard, plan: Plan, opini
         give_up(work, confirm_map(opinion, error))
 
 
-def _photos(worker: Worker, work: ShardWork, layout: Layout) -> Photos:
+def _photos(worker: WorkerContext, work: ShardWork, layout: Layout) -> Photos:
     """Where the shard's photos come from; loads the model."""
     settings, model_name = worker.settings, work.plan.model
     # Before the model is loaded: that may be what kills the worker.
-    watch = CrashWatch(worker.state, work.shard, settings.max_attempts, work.opinion)
+    watch = CrashGuard(worker.state, work.shard, settings.max_attempts, work.opinion)
     model = load_model(worker, model_name)
     operators = worker.catalogue.model(model_name).operators
     return Photos(
@@ -243,7 +243,7 @@ def _photos(worker: Worker, work: ShardWork, layout: Layout) -> Photos:
     )
 
 
-def _cache(worker: Worker, work: ShardWork, layout: Layout, model: LoadedModel) -> ResultCache:
+def _cache(worker: WorkerContext, work: ShardWork, layout: Layout, model: LoadedModel) -> ResultCache:
     spec = worker.catalogue.model(work.plan.model).spec
     fingerprint = ResultFingerprint(worker.code, worker.settings, spec, model, work.plan)
     return ResultCache(worker.storage, layout, fingerprint)

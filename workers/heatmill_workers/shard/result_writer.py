@@ -21,7 +21,7 @@ from heatmill_workers.engine.machine_faults import raise_lasting_fault
 from heatmill_workers.job_maps.features import store_features
 from heatmill_workers.methods.registry import explainer
 from heatmill_workers.outputs.heatmap import encode_array, render
-from heatmill_workers.outputs.layout import NOWHERE, Files, Layout
+from heatmill_workers.outputs.layout import KEY_PENDING, Files, Layout
 from heatmill_workers.shard.explain import Answer, Outcome
 from heatmill_workers.shard.feature_vector import Placed
 
@@ -108,14 +108,14 @@ class ResultWriter:
         picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
         array = encode_array(explained.attribution)
         heatmap = StoredPicture(
-            key=NOWHERE,
+            key=KEY_PENDING,
             sha256=_sha256(picture.png),
             scale=picture.scale,
             zero_index=picture.zero_index,
             box=asked.photo.box,
         )
         attribution = StoredArray(
-            key=NOWHERE, sha256=_sha256(array.npy), shape=explained.attribution.shape, factor=array.factor
+            key=KEY_PENDING, sha256=_sha256(array.npy), shape=explained.attribution.shape, factor=array.factor
         )
         return heatmap, attribution, Files(picture.png, array.npy)
 

@@ -17,9 +17,9 @@ from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import check_device
 from heatmill_workers.outputs.layout import Layout
 from heatmill_workers.shard.arriving import ArrivingRows
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.explain import Answer, Outcome, explain_items
-from heatmill_workers.shard.overlap import Behind, ahead, groups
+from heatmill_workers.shard.overlap import BoundedWriter, ahead, groups
 from heatmill_workers.shard.prefetch import Photos
 from heatmill_workers.shard.result_writer import ResultWriter
 from heatmill_workers.shard.second_opinion import blaming, confirm_rows
@@ -40,7 +40,7 @@ PACE_SECONDS = 0.5
 log = structlog.get_logger()
 
 
-def explain_parts(worker: Worker, work: ShardWork, photos: Photos, layout: Layout) -> None:
+def explain_parts(worker: WorkerContext, work: ShardWork, photos: Photos, layout: Layout) -> None:
     """Explain and commit the parts of a shard that are not committed.
 
     Raises:
@@ -52,7 +52,7 @@ def explain_parts(worker: Worker, work: ShardWork, photos: Photos, layout: Layou
     writer = ResultWriter(worker.storage, layout, photos.model)
     arriving = _Arriving(worker, work, photos, writer, ArrivingRows(work.parts_left(), work.items[0].index))
     with ThreadPoolExecutor(PREPARE_THREADS) as preparers, ThreadPoolExecutor(STORE_THREADS) as storers:
-        stored: Behind[Answer, Row] = Behind(storers, writer.row, GROUPS_BEHIND)
+        stored: BoundedWriter[Answer, Row] = BoundedWriter(storers, writer.row, GROUPS_BEHIND)
         try:
             for answers in _answers(worker, work, photos, preparers):
                 arriving.add(stored.send(answers))
@@ -67,14 +67,16 @@ def explain_parts(worker: Worker, work: ShardWork, photos: Photos, layout: Layou
     arriving.check_confirmed()
 
 
-def _answers(worker: Worker, work: ShardWork, photos: Photos, preparers: ThreadPoolExecutor) -> Iterator[list[Answer]]:
+def _answers(
+    worker: WorkerContext, work: ShardWork, photos: Photos, preparers: ThreadPoolExecutor
+) -> Iterator[list[Answer]]:
     """Every group explained, while the photos of those after it are prepared.
 
     Raises:
         ShardUnfinished: The next group is not to be explained by this worker now.
     """
     budget = TimeBudget(worker.settings.shard_limit_seconds, worker.is_stopping)
-    size, depth = (1, 0) if photos.watch.is_suspicious else (GROUP_ITEMS, GROUPS_AHEAD)
+    size, depth = (1, 0) if photos.watch.isolates_items else (GROUP_ITEMS, GROUPS_AHEAD)
     parts = [list(groups(work.items_of(part), size)) for part in work.parts_left()]
     first_groups = {part[0] for part in parts}
     model = _with_pictures(work, photos, preparers)
@@ -82,7 +84,7 @@ def _answers(worker: Worker, work: ShardWork, photos: Photos, preparers: ThreadP
     for items, group in zip(grouped, ahead(preparers, photos.prepare, grouped, depth), strict=True):
         if (reason := budget.reason_to_pause(begins_part=items in first_groups)) is not None:
             preparers.shutdown(wait=False, cancel_futures=True)
-            raise ShardUnfinished(reason, goes_alone=photos.watch.is_suspicious and budget.parts_done > 0)
+            raise ShardUnfinished(reason, goes_alone=photos.watch.isolates_items and budget.parts_done > 0)
         work.ours.check()
         worker.restart_time_limit()
         started = time.monotonic()
@@ -100,7 +102,7 @@ class _Arriving:
         unconfirmed: Why parts are not committed.
     """
 
-    worker: Worker
+    worker: WorkerContext
     work: ShardWork
     photos: Photos
     writer: ResultWriter
@@ -164,7 +166,7 @@ def _with_pictures(work: ShardWork, photos: Photos, preparers: ThreadPoolExecuto
     return replace(photos.model, pictures=dict(zip(uris, preparers.map(photos.picture, uris), strict=True)))
 
 
-def _note_pace(worker: Worker, model: LoadedModel, answers: list[Answer], seconds: float) -> None:
+def _note_pace(worker: WorkerContext, model: LoadedModel, answers: list[Answer], seconds: float) -> None:
     """Remember the seconds per pass, from which the next jobs' shards are cut; a guess that is lost does no harm.
 
     A short time may be the machine's mood, but that makes nothing faster: it counts where it is below what is known.
@@ -183,7 +185,7 @@ def _note_pace(worker: Worker, model: LoadedModel, answers: list[Answer], second
         log.warning("pace not noted", error=str(error))
 
 
-def _passes(worker: Worker, answers: list[Answer]) -> float:
+def _passes(worker: WorkerContext, answers: list[Answer]) -> float:
     """What the answers cost, in forward passes; 0 where that is not the same for every image, or not known here."""
     done = [each.method for each in answers if isinstance(each, Outcome)]
     try:

@@ -26,7 +26,7 @@ from heatmill.errors import DeviceUnusable, InternalError, MemoryExhausted, Unco
 from heatmill.images.decode import NEEDS_MORE_MEMORY
 from heatmill.schemas import Item, Problem, Row
 from heatmill_workers.engine.machine_faults import machine_fault
-from heatmill_workers.shard.context import Worker
+from heatmill_workers.shard.context import WorkerContext
 from heatmill_workers.shard.lease import ClaimedShard
 
 WHOLE_SHARD = "shard"
@@ -118,7 +118,7 @@ class SecondOpinion:
         return not is_late and others_live(self._state, self._witness.worker)
 
 
-def opinion_on_shard(worker: Worker, shard: ClaimedShard) -> SecondOpinion:
+def opinion_on_shard(worker: WorkerContext, shard: ClaimedShard) -> SecondOpinion:
     """What workers have seen of a shard."""
     name = doubts_of_shard(shard.job, shard.number)
     return SecondOpinion(worker.state, name, worker.witness, worker.settings.shard_limit_seconds)

@@ -8,7 +8,7 @@ from heatmill.storage.bucket import S3Storage
 from heatmill_workers.outputs.layout import Layout, ShardOutputs, SingleObjects
 from heatmill_workers.outputs.tar import ShardTars
 from heatmill_workers.shard.commit import ShardCommits
-from heatmill_workers.shard.lease import ClaimedShard, HeldShard
+from heatmill_workers.shard.lease import ClaimedShard, ShardLease
 from heatmill_workers.shard.second_opinion import SecondOpinion
 
 
@@ -26,7 +26,7 @@ class ShardWork:
     shard: ClaimedShard
     plan: Plan
     items: tuple[Item, ...]
-    ours: HeldShard
+    ours: ShardLease
     commits: ShardCommits
     opinion: SecondOpinion
 

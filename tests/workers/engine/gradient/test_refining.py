@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.engine.gradient import refining
-from heatmill_workers.engine.gradient.refining import Trail, cut, places, sample, settle, trail, weighted
+from heatmill_workers.engine.gradient.refining import PathQuadrature, cut, places, sample, settle, trail, weighted
 from heatmill_workers.engine.loaded_model import LoadedModel
 from tests.workers.small import loaded
 
@@ -35,11 +35,11 @@ IMAGE = torch.ones(1, 3, SIDE, SIDE)
 TARGET = torch.tensor([5])
 
 
-def begun(model: LoadedModel, positions: Sequence[float]) -> Trail:
+def begun(model: LoadedModel, positions: Sequence[float]) -> PathQuadrature:
     return trail(sample(model, (torch.zeros_like(IMAGE), IMAGE), TARGET, [(0, each) for each in positions]), 0.0, 0.5)
 
 
-def doubled(model: LoadedModel, of: Trail) -> list[float]:
+def doubled(model: LoadedModel, of: PathQuadrature) -> list[float]:
     """As many points again; says where."""
     chosen = places(of, of.steps)
     for gap, positions in chosen:

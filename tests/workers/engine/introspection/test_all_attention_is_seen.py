@@ -13,7 +13,7 @@ from torch.nn import functional
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.introspection.attention import as_product
 from heatmill_workers.engine.introspection.tokens import TokenSearch, search_tokens
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.engine.introspection.test_which_token_is_which_patch import (
     CLASS,
@@ -266,8 +266,8 @@ def test_a_product_that_is_written_as_a_sum_over_indices_is_seen(attend: Attend)
             for layers in ([seen, seen], [attend, attend])
         )
         for right, answer in zip(wanted, answers, strict=True):
-            assert isinstance(right, Explained)
-            assert isinstance(answer, Explained)
+            assert isinstance(right, Explanation)
+            assert isinstance(answer, Explanation)
             np.testing.assert_allclose(answer.attribution, right.attribution, rtol=1e-4, atol=1e-6)
 
 
@@ -292,8 +292,8 @@ def test_one_head_without_an_axis_is_seen() -> None:
             for layers in ([with_one_head] * 2, [without_heads] * 2)
         )
         for right, answer in zip(wanted, answers, strict=True):
-            assert isinstance(right, Explained)
-            assert isinstance(answer, Explained)
+            assert isinstance(right, Explanation)
+            assert isinstance(answer, Explanation)
             np.testing.assert_allclose(answer.attribution, right.attribution, rtol=1e-4, atol=1e-6)
 
 

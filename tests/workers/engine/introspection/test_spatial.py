@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.introspection.replaced import logits_above
-from heatmill_workers.engine.introspection.spatial import Cut, find_cut, search
+from heatmill_workers.engine.introspection.replaced import logits_from_layer
+from heatmill_workers.engine.introspection.spatial import CamLayer, find_cam_layer, search
 from heatmill_workers.models.loaders.torchvision import architecture as torchvision_architecture
 from tests.workers import small
 from tests.workers.small import photos
@@ -45,12 +45,12 @@ def test_the_last_map_is_found_and_reached(name: str) -> None:
     module = frozen(name, side)
     images = photos(2, side)
 
-    cut = find_cut(module, images[:1])
+    cut = find_cam_layer(module, images[:1])
 
     assert cut is not None
     assert cut.shape == shape
     with torch.enable_grad():
-        logits, leaf = logits_above(module, images, cut)
+        logits, leaf = logits_from_layer(module, images, cut)
     assert leaf.shape == (2, *shape)
     torch.testing.assert_close(logits, module(images), rtol=1e-4, atol=1e-5)
     (gradients,) = torch.autograd.grad(logits[:, 3].sum(), leaf)
@@ -62,7 +62,7 @@ def test_a_vit_has_no_spatial_layer(name: str) -> None:
     with torch.device("meta"):
         module = torchvision_architecture(name, 10, 64).eval().requires_grad_(False)
 
-    assert find_cut(module, torch.empty(1, 3, 64, 64, device="meta")) is None
+    assert find_cam_layer(module, torch.empty(1, 3, 64, 64, device="meta")) is None
 
 
 class Attends(nn.Module):
@@ -96,7 +96,7 @@ def fused(heads: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("attend", [eager, functional_softmax, fused])
 def test_attention_however_it_is_written_leaves_no_spatial_layer(attend: Callable[[Tensor], Tensor]) -> None:
-    assert find_cut(Attends(attend).eval().requires_grad_(False), photos(1)) is None
+    assert find_cam_layer(Attends(attend).eval().requires_grad_(False), photos(1)) is None
 
 
 class Bypass(nn.Module):
@@ -115,15 +115,15 @@ class Bypass(nn.Module):
 
 
 def test_a_branch_is_no_cut() -> None:
-    cut = find_cut(Bypass().eval().requires_grad_(False), photos(1))
+    cut = find_cam_layer(Bypass().eval().requires_grad_(False), photos(1))
 
-    assert cut == Cut(0, (4, 31, 31))
+    assert cut == CamLayer(0, (4, 31, 31))
 
 
 def test_an_operator_may_name_a_branch() -> None:
     module = Bypass().eval().requires_grad_(False)
 
-    assert find_cut(module, photos(1), "branch") == Cut(1, (6, 15, 15))
+    assert find_cam_layer(module, photos(1), "branch") == CamLayer(1, (6, 15, 15))
     assert not module.branch._forward_hooks
 
 
@@ -131,11 +131,11 @@ def test_a_named_module_of_a_resnet_is_the_map_it_puts_out() -> None:
     module = frozen("resnet18", 64)
     images = photos(2)
 
-    cut = find_cut(module, images[:1], "layer3")
+    cut = find_cam_layer(module, images[:1], "layer3")
 
     assert cut is not None
     with torch.enable_grad():
-        _, leaf = logits_above(module, images, cut)
+        _, leaf = logits_from_layer(module, images, cut)
     kept: list[Tensor] = []
     handle = module.get_submodule("layer3").register_forward_hook(lambda _module, _inputs, out: kept.append(out))
     module(images)
@@ -148,7 +148,7 @@ def test_a_name_that_is_no_map_is_refused_and_no_hook_stays(name: str, message: 
     module = frozen("resnet18", 64)
 
     with pytest.raises(ValueError, match=message):
-        find_cut(module, photos(1), name)
+        find_cam_layer(module, photos(1), name)
 
     assert not any(each._forward_hooks for each in module.modules())
 
@@ -169,25 +169,25 @@ class Ignores(nn.Module):
 
 
 def test_a_call_whose_return_value_is_ignored_is_passed_over() -> None:
-    assert find_cut(Ignores().eval().requires_grad_(False), photos(1)) == Cut(0, (4, 62, 62))
+    assert find_cam_layer(Ignores().eval().requires_grad_(False), photos(1)) == CamLayer(0, (4, 62, 62))
 
 
 def test_a_model_that_computes_differently_than_when_it_was_probed_is_an_error() -> None:
     module = frozen("resnet18", 64)
-    cut = find_cut(module, photos(1))
+    cut = find_cam_layer(module, photos(1))
     assert cut is not None
 
     with torch.enable_grad(), pytest.raises(UnsupportedOperation):
-        logits_above(module, photos(1), replace(cut, alike=cut.alike + 1))
+        logits_from_layer(module, photos(1), replace(cut, alike=cut.alike + 1))
 
 
 def test_the_trunk_keeps_no_graph() -> None:
     module = frozen("resnet18", 64)
-    cut = find_cut(module, photos(1))
+    cut = find_cam_layer(module, photos(1))
     assert cut is not None
 
     with torch.enable_grad():
-        logits, leaf = logits_above(module, photos(2), cut)
+        logits, leaf = logits_from_layer(module, photos(2), cut)
 
     waiting, leaves = [logits.grad_fn], set()
     while waiting:
@@ -230,14 +230,14 @@ def test_the_same_layer_is_read_however_many_calls_come_before_it(
     prepare: Callable[[Counts, Tensor], Tensor],
 ) -> None:
     module = Counts(prepare).eval().requires_grad_(False)
-    cut = find_cut(module, photos(1))
+    cut = find_cam_layer(module, photos(1))
     assert cut is not None
     kept: list[Tensor] = []
     module.layers[-1].register_forward_hook(lambda _module, _inputs, out: kept.append(out))
 
     for images in (photos(1), photos(3), photos(3), photos(3).contiguous(memory_format=torch.channels_last)):
         with torch.enable_grad():
-            _, leaf = logits_above(module, images, cut)
+            _, leaf = logits_from_layer(module, images, cut)
         torch.testing.assert_close(leaf.detach(), kept[-1].detach())
 
 
@@ -253,7 +253,7 @@ class Splits(nn.Module):
 
 
 def test_a_model_that_splits_its_batch_has_no_layer() -> None:
-    assert find_cut(Splits().eval().requires_grad_(False), photos(1)) is None
+    assert find_cam_layer(Splits().eval().requires_grad_(False), photos(1)) is None
 
 
 @pytest.mark.parametrize(

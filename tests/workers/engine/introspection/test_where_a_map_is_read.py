@@ -12,7 +12,7 @@ from torch.nn import functional
 from heatmill.errors import ModelUnavailable, UnsupportedOperation
 from heatmill_workers.engine.introspection.locality import Reading
 from heatmill_workers.engine.introspection.spatial import Search, search
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import LABELS, loaded, photos
 
@@ -77,7 +77,7 @@ def test_grad_cam_of_a_map_whose_channels_lie_last_is_that_of_the_same_map_permu
     wanted = (gradients.mean((2, 3), keepdim=True) * last).sum(1, keepdim=True).relu().detach().numpy()
 
     for entry, each in zip(explain("grad_cam", model, images, targets, {}), wanted, strict=True):
-        assert isinstance(entry, Explained)
+        assert isinstance(entry, Explanation)
         np.testing.assert_allclose(entry.attribution, each, rtol=1e-4, atol=1e-6 * wanted.max())
 
 
@@ -328,8 +328,8 @@ def test_under_autocast_the_map_is_that_of_full_precision_in_float32() -> None:
         explain("grad_cam", full, images, targets, {}),
         strict=True,
     ):
-        assert isinstance(entry, Explained)
-        assert isinstance(other, Explained)
+        assert isinstance(entry, Explanation)
+        assert isinstance(other, Explanation)
         assert entry.attribution.dtype == np.float32
         np.testing.assert_allclose(entry.attribution, other.attribution, atol=0.05 * other.attribution.max())
 
@@ -386,7 +386,7 @@ def test_a_last_activation_that_torch_does_not_show_is_read_like_its_own(hidden:
             return logits
 
         answers = explain("grad_cam", loaded(Net(forward)), images, targets, {})
-        return [answer.attribution for answer in answers if isinstance(answer, Explained)]
+        return [answer.attribution for answer in answers if isinstance(answer, Explanation)]
 
     found, right = maps_with(HIDDEN_FUNCTIONS[hidden]()), maps_with(functional.silu)
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.introspection.tokens import search_tokens
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import LABELS, loaded, photos
 
@@ -67,8 +67,8 @@ class Transformer(nn.Module):
 
 def explained(method: str, module: nn.Module) -> NDArray[np.float32]:
     entries = explain(method, loaded(module), photos(2), TARGETS, {})
-    assert all(isinstance(entry, Explained) for entry in entries), entries
-    return np.stack([entry.attribution for entry in entries if isinstance(entry, Explained)])
+    assert all(isinstance(entry, Explanation) for entry in entries), entries
+    return np.stack([entry.attribution for entry in entries if isinstance(entry, Explanation)])
 
 
 def by_columns(order: Order) -> list[int]:

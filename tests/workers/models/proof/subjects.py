@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from heatmill.catalogue.models import ModelSpec, Preprocessing
 from heatmill_workers.engine.loaded_model import Built, LoadedModel
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import prepare
 from tests.workers.small import CPU
@@ -93,9 +93,9 @@ def maps(method: str, model: LoadedModel, images: Tensor) -> Tensor:
     """Attributions of class 1, (N, C, h, w); an error is raised."""
     answers = explain(method, model, images, torch.ones(len(images), dtype=torch.int64), PARAMS[method])
     for answer in answers:
-        if not isinstance(answer, Explained):
+        if not isinstance(answer, Explanation):
             raise answer
-    return torch.stack([torch.from_numpy(answer.attribution) for answer in answers if isinstance(answer, Explained)])
+    return torch.stack([torch.from_numpy(answer.attribution) for answer in answers if isinstance(answer, Explanation)])
 
 
 def gradients(module: nn.Module, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from heatmill_workers.methods.contract import Explained
+from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from tests.workers.models.proof.subjects import (
     PARAMS,
@@ -197,7 +197,7 @@ def test_a_map_of_differences_that_half_precision_rounds_is_not_said_to_be_preci
     found = explain(method, proved(seeded(Steady)), noise(2), torch.tensor([1, 2]), PARAMS[method])
 
     for each in found:
-        assert isinstance(each, Explained)
+        assert isinstance(each, Explanation)
         assert each.verdict in {"imprecise", "blank"}
 
 

@@ -76,7 +76,7 @@ class Gap:
 
 
 @dataclass(eq=False)
-class Trail:
+class PathQuadrature:
     """One image's path so far.
 
     Args:
@@ -135,16 +135,16 @@ def weighted(points: Sequence[Point], weights: Sequence[float]) -> Tensor:
     return total
 
 
-def trail(points: Sequence[Point], start: float, end: float) -> Trail:
+def trail(points: Sequence[Point], start: float, end: float) -> PathQuadrature:
     """The path of one image through points in order, with the logits at its ends."""
     whole = [Point(0.0, start), *points, Point(1.0, end)]
-    made = Trail(torch.zeros_like(_share(points[0])), len(points))
+    made = PathQuadrature(torch.zeros_like(_share(points[0])), len(points))
     for left, right in pairwise(whole):
         _add(made, Gap(left, right))
     return made
 
 
-def places(of: Trail, count: int) -> list[tuple[Gap, list[float]]]:
+def places(of: PathQuadrature, count: int) -> list[tuple[Gap, list[float]]]:
     """Where so many new points go: gaps, and even positions in each.
 
     A gap in n pieces is taken to have an n-th of its error: on networks of straight pieces the gradient jumps.
@@ -161,7 +161,7 @@ def places(of: Trail, count: int) -> list[tuple[Gap, list[float]]]:
     return [(gap, _between(gap, into)) for gap, into in zip(of.gaps, pieces, strict=True) if into > 1]
 
 
-def cut(of: Trail, gap: Gap, points: Sequence[Point]) -> None:
+def cut(of: PathQuadrature, gap: Gap, points: Sequence[Point]) -> None:
     """Put new points, in order, into one of the trail's gaps."""
     of.gaps.remove(gap)
     _weigh(of, gap, -1)
@@ -170,7 +170,7 @@ def cut(of: Trail, gap: Gap, points: Sequence[Point]) -> None:
     of.steps += len(points)
 
 
-def settle(of: Trail, images: int) -> None:
+def settle(of: PathQuadrature, images: int) -> None:
     """Let go of gradients beyond an image's part of the memory, when so many images are at hand."""
     # Two of them hold a gap.
     most = max(1, KEPT_BYTES // (2 * images * of.total.nbytes))
@@ -193,12 +193,12 @@ def _between(gap: Gap, pieces: int) -> list[float]:
     return [left + (right - left) * piece / pieces for piece in range(1, pieces)]
 
 
-def _add(of: Trail, gap: Gap) -> None:
+def _add(of: PathQuadrature, gap: Gap) -> None:
     of.gaps.append(gap)
     _weigh(of, gap, 1)
 
 
-def _weigh(of: Trail, gap: Gap, sign: int) -> None:
+def _weigh(of: PathQuadrature, gap: Gap, sign: int) -> None:
     for point in gap.known:
         of.total.add_(_share(point), alpha=sign * gap.weight)
 

@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cut:
+class CamLayer:
     """Where Grad-CAM reads.
 
     Args:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.engine.double import in_double
-from heatmill_workers.engine.introspection.cut import Counted, Cut, tensors
+from heatmill_workers.engine.introspection.cut import CamLayer, Counted, tensors
 from heatmill_workers.engine.introspection.locality import noise
 
 ROWS = 2
@@ -28,7 +28,7 @@ LEAST_CHANGE = {torch.float64: 1e-10, torch.float32: 1e-4}
 LOCAL = ("conv2d", "pool", "pad", "interpolate", "upsample", "unfold", "grid_sample")
 
 
-def mixer(module: nn.Module, image: Tensor, cut: Cut) -> str | None:
+def mixer(module: nn.Module, image: Tensor, cut: CamLayer) -> str | None:
     """The name of the function that first mixes the positions of the map, or None.
 
     Only for a model that no other thread uses yet: it computes in float64 meanwhile, where it can.
@@ -47,7 +47,7 @@ def mixer(module: nn.Module, image: Tensor, cut: Cut) -> str | None:
         return _first_mixer(module, images, cut)
 
 
-def has_grid_after(shapes: Sequence[tuple[int, torch.Size]], cut: Cut) -> bool:
+def has_grid_after(shapes: Sequence[tuple[int, torch.Size]], cut: CamLayer) -> bool:
     """Whether there is a tensor of as many positions after a map; the shapes are those of a pass of one image.
 
     Args:
@@ -79,7 +79,7 @@ def positions(shape: torch.Size, grid: tuple[int, int]) -> list[tuple[int, ...]]
 class _Exchange(Counted):
     """Exchanges two cells of the map in the second of two equal rows, and looks at what becomes of it."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: CamLayer) -> None:
         super().__init__()
         self.cut = cut
         self.is_over = self.is_reached = False
@@ -145,7 +145,7 @@ class _Disturb(_Exchange):
         return torch.stack([rows[0] * factor, rows[1]])
 
 
-def _first_mixer(module: nn.Module, images: Tensor, cut: Cut) -> str | None:
+def _first_mixer(module: nn.Module, images: Tensor, cut: CamLayer) -> str | None:
     for change in (_Exchange(cut), _Disturb(cut)):
         # A model may write into its images. The copy is made here, since the mode counts its calls.
         copy = images.clone()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmill.errors import UnsupportedOperation
-from heatmill_workers.engine.introspection.cut import Counted, Cut
+from heatmill_workers.engine.introspection.cut import CamLayer, Counted
 from heatmill_workers.engine.introspection.locality import noise
 
 # Images of a pass that is looked at: a large model may have no memory for more.
@@ -13,7 +13,7 @@ PAIR = 2
 SAME = 0.02
 
 
-def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
+def logits_from_layer(module: nn.Module, images: Tensor, cut: CamLayer) -> tuple[Tensor, Tensor]:
     """Logits (N, K) with a graph that starts at the cut, and the leaf (N, C, h, w) that it starts from.
 
     Of images that want gradients themselves the graph starts there, and goes through what is given back for the leaf.
@@ -30,20 +30,20 @@ def logits_above(module: nn.Module, images: Tensor, cut: Cut) -> tuple[Tensor, T
     return logits, mode.leaf
 
 
-def depends_on_it(module: nn.Module, images: Tensor, cut: Cut) -> bool:
+def depends_on_it(module: nn.Module, images: Tensor, cut: CamLayer) -> bool:
     """Whether the logits depend on the replaced output: a model may ignore what an in-place call returns.
 
     Of a batch that the model splits they do not depend on one output alone.
     """
     with torch.enable_grad():
         try:
-            logits_above(module, images, cut)
+            logits_from_layer(module, images, cut)
         except UnsupportedOperation:
             return False
     return True
 
 
-def is_passed_by(module: nn.Module, image: Tensor, cut: Cut) -> bool:
+def is_passed_by(module: nn.Module, image: Tensor, cut: CamLayer) -> bool:
     """Whether the logits of two images differ although their maps do not; a graph shows no part that is detached."""
     if image.is_meta:
         return False
@@ -58,7 +58,7 @@ def is_passed_by(module: nn.Module, image: Tensor, cut: Cut) -> bool:
 class _Replace(Counted):
     """Puts a leaf in the place of one map, or keeps it where it has a graph already."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: CamLayer) -> None:
         super().__init__()
         self.cut = cut
         self.leaf: Tensor | None = None
@@ -75,7 +75,7 @@ class _Replace(Counted):
 class _Same(Counted):
     """Gives the second image the first one's map."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: CamLayer) -> None:
         super().__init__()
         self.cut = cut
 

@@ -3,7 +3,7 @@
 A map is a float tensor of four dimensions, (N, C, h, w) or (N, h, w, C), with h and w above 1. A `TorchFunctionMode`
 sees every call of torch's public functions that the current thread makes, at the outermost level, by a module or plain
 code. It numbers the calls that put out four dimensions. `search` runs the model when it is loaded, and keeps the number
-of the last map that everything flows through; `logits_above` replaces that call's output by a leaf, so that the trunk
+of the last map that everything flows through; `logits_from_layer` replaces that output by a leaf, so that the trunk
 below it runs without a graph and only the head above it is differentiated. The model is never touched.
 
 The last map is no cut
@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heatmill_workers.engine.introspection.cut import Counted, Cut, Place
+from heatmill_workers.engine.introspection.cut import CamLayer, Counted, Place
 from heatmill_workers.engine.introspection.frame import is_of_a_vector, moves_pixels, padded, samples_pixels
 from heatmill_workers.engine.introspection.graph import is_convolutional, is_learned
 from heatmill_workers.engine.introspection.locality import (
@@ -51,7 +51,7 @@ from heatmill_workers.engine.introspection.observed import (
 from heatmill_workers.engine.introspection.replaced import PAIR, depends_on_it, is_passed_by
 from heatmill_workers.engine.machine_faults import raise_machine_fault
 
-__all__ = ["Cut", "Search", "find_cut", "search"]
+__all__ = ["CamLayer", "Search", "find_cam_layer", "search"]
 
 # How many maps are tried, the last one first.
 TRIED = 8
@@ -73,7 +73,7 @@ WRONG: Mapping[str, str] = {
 class Search:
     """What was found: the cut, or in words why there is none."""
 
-    cut: Cut | None
+    cut: CamLayer | None
     reason: str = ""
 
 
@@ -94,7 +94,7 @@ class _Keep(Counted):
         return out
 
 
-def find_cut(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> Cut | None:
+def find_cam_layer(module: nn.Module, image: Tensor, cam_layer: str | None = None) -> CamLayer | None:
     """`search`, without the reason."""
     return search(module, image, cam_layer).cut
 
@@ -211,7 +211,7 @@ def _tried(module: nn.Module, image: Tensor, seen: Seen, call: int, read: Judgem
         return Search(None, displaced)
     place = seen.places[call]
     alike = sum(each[:2] == place[:2] for each in seen.places)
-    cut = Cut(call, read.sizes(out.shape), read, place, alike)
+    cut = CamLayer(call, read.sizes(out.shape), read, place, alike)
     if not depends_on_it(module, noise_like(image), cut):
         return Search(None, "the logits do not depend on it")
     if not depends_on_it(module, noise_like(image.expand(SEVERAL, -1, -1, -1)), cut):
