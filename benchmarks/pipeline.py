@@ -61,7 +61,7 @@ def measure(*, quick: bool) -> list[Row]:
                 continue
             method = MethodRequest(name=name, params=params)
             # The worker loads its model, and both measure what they measure once.
-            warm = min(len(images), round(WARM_PASSES / load_catalogue().method(name).passes.of(params)))
+            warm = min(len(images), round(WARM_PASSES / load_catalogue().method(name).passes.estimate(params)))
             running.seconds_to_last_commit(BUNDLED_MODEL, method, images[:warm])
             _in_memory(model, method, photos[:warm])
             shown = photos[:FEW_MEMORY_IMAGES] if params else photos

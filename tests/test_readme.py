@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from heatmill import Client
-from heatmill.catalogue.catalogue import MethodCost, load_catalogue
+from heatmill.catalogue.catalogue import load_catalogue
+from heatmill.catalogue.methods import MethodCost
 from heatmill.catalogue.models import ModelSpec
 from heatmill.cli import main
 
@@ -109,8 +110,8 @@ def test_the_methods_page_has_the_costs_of_the_catalogue() -> None:
 
 
 def _cost(passes: MethodCost) -> str:
-    bounds = [f"with `{name}` up to {_sum(passes.base, bound)}" for name, bound in passes.until.items()]
-    return ", ".join([_sum(passes.base, passes.per), *bounds])
+    bounds = [f"with `{name}` up to {_sum(passes.base, bound)}" for name, bound in passes.upper_bound.items()]
+    return ", ".join([_sum(passes.base, passes.per_unit), *bounds])
 
 
 def _sum(base: float, factors: Mapping[str, float]) -> str:

@@ -52,7 +52,7 @@ class ApiContext:
     write_trial: WriteTrial = field(default_factory=WriteTrial)
 
 
-def services() -> ApiContext:
+def api_context() -> ApiContext:
     """The collaborators of the app that serves this request."""
     found = current_app.extensions[EXTENSION]
     if not isinstance(found, ApiContext):
@@ -83,5 +83,5 @@ def known(job: str) -> JobId:
 
 def source_rules() -> SourceRules:
     """What this tenant may read."""
-    settings = services().settings
+    settings = api_context().settings
     return SourceRules(tenant(), settings.source_prefixes, settings.bucket)

@@ -42,7 +42,7 @@ def outstanding(state: RedisJobStore, job: JobId = JOB) -> int:
 
 def taken(state: RedisJobStore) -> list[int]:
     """All that can be sent now."""
-    return list(iter(lambda: state.take(JOB, LONG), None))
+    return list(iter(lambda: state.take_next_shard(JOB, LONG), None))
 
 
 def working(state: RedisJobStore) -> int:

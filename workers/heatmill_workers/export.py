@@ -75,7 +75,11 @@ def _method(method: Method) -> Entry:
         "params": method.params.model_json_schema(),
         "needs": list(method.needs),
         "picture": method.picture,
-        "passes": {"base": method.passes.base, "per": dict(method.passes.per), "until": dict(method.passes.until)},
+        "passes": {
+            "base": method.passes.base,
+            "per": dict(method.passes.per_unit),
+            "until": dict(method.passes.upper_bound),
+        },
     }
 
 

@@ -7,7 +7,7 @@ from flask import Flask, Response
 
 from heatmill.errors import BeingRepaired, HeatmillError, QueueUnavailable, RecordDamaged
 from heatmill.storage import keys
-from heatmill_api.context import ApiContext, services
+from heatmill_api.context import ApiContext, api_context
 from heatmill_api.http.problems import problem_of
 
 
@@ -17,7 +17,7 @@ def install(app: Flask) -> None:
 
 
 @contextmanager
-def repaired(here: ApiContext) -> Iterator[None]:
+def repaired(context: ApiContext) -> Iterator[None]:
     """Ask for a damaged record to be made again.
 
     Raises:
@@ -28,21 +28,21 @@ def repaired(here: ApiContext) -> Iterator[None]:
         yield
     except RecordDamaged as error:
         job = keys.owner(error.key)
-        if error.key == keys.request(job) and here.storage.exists(keys.final(job)):
+        if error.key == keys.request(job) and context.storage.exists(keys.final(job)):
             raise
-        ask_for_repair(here, error)
+        ask_for_repair(context, error)
         raise BeingRepaired(f"{error}; it is made again") from error
 
 
-def ask_for_repair(here: ApiContext, damaged: RecordDamaged) -> None:
+def ask_for_repair(context: ApiContext, damaged: RecordDamaged) -> None:
     """Ring for a control worker; where Redis is away, the next caller does."""
     with suppress(QueueUnavailable):
-        here.dispatcher.mend(keys.owner(damaged.key))
+        context.dispatcher.mend(keys.owner(damaged.key))
 
 
 def _answer(error: RecordDamaged) -> Response:
     try:
-        with repaired(services()):
+        with repaired(api_context()):
             raise error
     except HeatmillError as told:
         return problem_of(told)

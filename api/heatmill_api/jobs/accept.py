@@ -149,7 +149,7 @@ def _send(services: ApiContext, job: JobId, accepted: AcceptedJob) -> None:
         # It takes its turn: else a tenant's thousand small jobs would all lie before everybody else's.
         services.dispatcher.feed()
         return
-    shard = services.state.take(job, services.settings.queue_patience_seconds)
+    shard = services.state.take_next_shard(job, services.settings.queue_patience_seconds)
     if shard is not None:
         services.dispatcher.explain(job, shard, accepted.priority)
 

@@ -22,7 +22,7 @@ from heatmill.jobs.status import load_job
 from heatmill.schemas import Job, SourceRequest
 from heatmill.storage import keys
 from heatmill.storage.keys import JobId
-from heatmill_api.context import ApiContext, known, services
+from heatmill_api.context import ApiContext, api_context, known
 from heatmill_api.http.responses import job_reply
 from heatmill_api.http.routing import JobPath, answers, header, versioned
 from heatmill_api.jobs.parse import Submission
@@ -35,21 +35,21 @@ log = structlog.get_logger()
 @api.post("/jobs/<string:job>:cancel", responses=answers({202: Job}, 404, 409, 503))
 def cancel_job(path: JobPath) -> Response:
     """Stop a job within one batch. What is done stays; a job that is cancelled already is as it was."""
-    here, job = services(), known(path.job)
-    current = load_job(here.storage, here.state, job)
+    context, job = api_context(), known(path.job)
+    current = load_job(context.storage, context.state, job)
     if current.state == "cancelled":
         return job_reply(current, HTTPStatus.ACCEPTED)
     if current.done:
         raise JobFinished(f"job {job.job} is {current.state} already")
     try:
-        here.storage.put(keys.cancelled(job), b"{}")
+        context.storage.put(keys.cancelled(job), b"{}")
     except StorageUnavailable as error:
         # Redis keeps it until there is room: the job's end writes the marker before itself.
         log.warning("cancelled in Redis alone", job=str(job), error=str(error))
     # A Redis that is away may come back remembering the job as it was, so this must succeed: a 503 is sent again.
-    here.state.cancel(job)
-    here.dispatcher.feed()
-    return job_reply(load_job(here.storage, here.state, job), HTTPStatus.ACCEPTED)
+    context.state.cancel(job)
+    context.dispatcher.feed()
+    return job_reply(load_job(context.storage, context.state, job), HTTPStatus.ACCEPTED)
 
 
 @api.post(
@@ -62,9 +62,9 @@ def retry_job(path: JobPath) -> Response:
 
     It makes no map, since a map is of all items.
     """
-    here, job, key = services(), known(path.job), idempotency_key()
+    context, job, key = api_context(), known(path.job), idempotency_key()
     try:
-        asked = records.load_request(here.storage, job).request
+        asked = records.load_request(context.storage, job).request
     except JobDeleted:
         if (answer := retried_before(job, key)) is not None:
             return answer
@@ -86,21 +86,21 @@ def retry_job(path: JobPath) -> Response:
 @api.delete("/jobs/<string:job>", responses=answers({204: None}, 404, 409, 503))
 def delete_job(path: JobPath) -> Response:
     """Delete a job that is done, with its results. Uploaded images stay, since other jobs may name them."""
-    here, job = services(), known(path.job)
-    _check_done(here, job)
+    context, job = api_context(), known(path.job)
+    _check_done(context, job)
     # Of a request that is lost the list passes over what is left.
     with suppress(JobNotFound, RecordDamaged, QueueUnavailable):
-        job_index.remove(here.state, records.load_request(here.storage, job))
-    records.mark_deleted(here.storage, job)
+        job_index.remove(context.state, records.load_request(context.storage, job))
+    records.mark_deleted(context.storage, job)
     # The timer does this as well.
     with suppress(QueueUnavailable):
-        here.dispatcher.sweep(job)
+        context.dispatcher.sweep(job)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
-def _check_done(here: ApiContext, job: JobId) -> None:
+def _check_done(context: ApiContext, job: JobId) -> None:
     try:
-        current = load_job(here.storage, here.state, job)
+        current = load_job(context.storage, context.state, job)
     except RecordDamaged as error:
         if error.key != keys.final(job):
             raise

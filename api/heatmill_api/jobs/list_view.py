@@ -14,7 +14,7 @@ from heatmill.jobs import index as job_index
 from heatmill.jobs.status import load_job
 from heatmill.schemas import Job, JobPage, JobState
 from heatmill.storage.keys import JOB_PATTERN, JobId
-from heatmill_api.context import ApiContext, job_id, services, tenant
+from heatmill_api.context import ApiContext, api_context, job_id, tenant
 from heatmill_api.http.damage import ask_for_repair
 from heatmill_api.http.responses import bad_page_token, linked, page_token, read_page_token, reply
 from heatmill_api.http.routing import Parameters, answers, versioned
@@ -58,13 +58,13 @@ def list_jobs(query: ListQuery) -> Response:
 
     A page may be shorter than asked for; an empty `next_page_token` is the end. `metadata.KEY=VALUE` filters.
     """
-    here, size = services(), min(query.page_size, MAX_PAGE)
+    context, size = api_context(), min(query.page_size, MAX_PAGE)
     before = _read_token(query.page_token)
-    entries = job_index.newest_first(here.storage, here.state, tenant(), before)
+    entries = job_index.newest_first(context.storage, context.state, tenant(), before)
     found: list[Job] = []
     unreadable: dict[str, str] = {}
     looked, weight = 0, 0
-    for entry, job in _scanned(here, entries, size, unreadable):
+    for entry, job in _scanned(context, entries, size, unreadable):
         if job is not None and query.fits(job):
             weight += len(job.model_dump_json())
             if found and weight > MAX_PAGE_BYTES:
@@ -80,18 +80,18 @@ def list_jobs(query: ListQuery) -> Response:
 
 
 def _scanned(
-    here: ApiContext, entries: Iterator[str], size: int, unreadable: dict[str, str]
+    context: ApiContext, entries: Iterator[str], size: int, unreadable: dict[str, str]
 ) -> Iterator[tuple[str, Job | None]]:
     """Each entry with its job, several read at a time; None where it is gone or cannot be read."""
     while batch := list(islice(entries, size)):
-        yield from zip(batch, _read(here, batch, unreadable), strict=True)
+        yield from zip(batch, _read(context, batch, unreadable), strict=True)
 
 
-def _read(here: ApiContext, entries: list[str], unreadable: dict[str, str]) -> list[Job | None]:
+def _read(context: ApiContext, entries: list[str], unreadable: dict[str, str]) -> list[Job | None]:
     """The jobs of these entries, in order; None of an entry whose job is gone or unreadable.
 
     Args:
-        here: The collaborators.
+        context: The collaborators.
         entries: Of the list.
         unreadable: Takes the jobs whose records cannot be read, and why.
     """
@@ -99,13 +99,13 @@ def _read(here: ApiContext, entries: list[str], unreadable: dict[str, str]) -> l
 
     def read(name: JobId) -> Job | None:
         try:
-            return load_job(here.storage, here.state, name)
+            return load_job(context.storage, context.state, name)
         except JobNotFound:
             return None
         except (RecordDamaged, RecordTooNew) as error:
             unreadable[name.job] = str(error)
             if isinstance(error, RecordDamaged):
-                ask_for_repair(here, error)
+                ask_for_repair(context, error)
             return None
 
     with ThreadPoolExecutor(READERS) as pool:

@@ -10,7 +10,7 @@ from heatmill.jobs import records
 from heatmill.jobs.status import job_from_progress, load_job, progress_from_records
 from heatmill.schemas import Job, JobRequest
 from heatmill.storage.keys import JobId
-from heatmill_api.context import job_id, services, source_rules, tenant
+from heatmill_api.context import api_context, job_id, source_rules, tenant
 from heatmill_api.http.access_log import request_id
 from heatmill_api.http.problems import faulty
 from heatmill_api.http.responses import job_path, job_reply
@@ -31,7 +31,7 @@ def retried_before(origin: JobId, key: str | None) -> Response | None:
     if key is None:
         return None
     try:
-        again = records.load_request(services().storage, job_for(tenant(), key))
+        again = records.load_request(api_context().storage, job_for(tenant(), key))
     except JobNotFound:
         return None
     source = again.request.source
@@ -52,12 +52,12 @@ def idempotency_key() -> str | None:
 
 def resolved(asked: JobRequest) -> JobRequest:
     """The request as it is stored; another job that it is about is there, done, and has failed items."""
-    here = services()
-    found = resolve(asked, here.catalogue, source_rules())
+    context = api_context()
+    found = resolve(asked, context.catalogue, source_rules())
     if found.source is None or found.source.failed_of is None:
         return found
     try:
-        origin = load_job(here.storage, here.state, job_id(found.source.failed_of))
+        origin = load_job(context.storage, context.state, job_id(found.source.failed_of))
     except JobNotFound as error:
         raise faulty([{"pointer": "/source/uri", "detail": str(error)}]) from error
     if not origin.done:
@@ -68,18 +68,18 @@ def resolved(asked: JobRequest) -> JobRequest:
 
 
 def _accept(submission: Submission, key: str | None) -> Acceptance:
-    here, job = services(), job_for(tenant(), key)
+    context, job = api_context(), job_for(tenant(), key)
     asked = fingerprint(submission.request)
     # Looked up first, since a replay must leave no marker and must hold even when the catalogue has changed.
-    if key is not None and (found := earlier(here.storage, job, asked)):
+    if key is not None and (found := earlier(context.storage, job, asked)):
         return found
     # What is accepted would wait unseen until somebody gives Redis memory, and so would what comes after it.
-    here.state.refuse_if_full()
+    context.state.refuse_if_full()
     spelt_out = resolved(submission.request)
-    store_files(here.storage, tenant(), submission.files)
-    acceptance = accept(here, job, spelt_out, asked, request_id())
+    store_files(context.storage, tenant(), submission.files)
+    acceptance = accept(context, job, spelt_out, asked, request_id())
     if not acceptance.replayed:
-        start(here, acceptance.job)
+        start(context, acceptance.job)
     return acceptance
 
 
@@ -92,8 +92,8 @@ def _reply(acceptance: Acceptance) -> Response:
 
 def _as_it_is(acceptance: Acceptance) -> Job:
     """The accepted job; that nobody can be asked about it now does not make it less accepted."""
-    here, job = services(), job_id(acceptance.job.id)
+    context, job = api_context(), job_id(acceptance.job.id)
     try:
-        return load_job(here.storage, here.state, job)
+        return load_job(context.storage, context.state, job)
     except (QueueUnavailable, StorageUnavailable):
         return job_from_progress(job, progress_from_records(acceptance.job))

@@ -8,7 +8,7 @@ from pydantic import Field
 from heatmill.jobs.status import load_job
 from heatmill.schemas import LONGEST_WAIT_SECONDS, Job, JobRequest, ValidRequest
 from heatmill.storage.keys import JobId
-from heatmill_api.context import known, services
+from heatmill_api.context import api_context, known
 from heatmill_api.http.body import JSON
 from heatmill_api.http.responses import job_reply, reply
 from heatmill_api.http.routing import JobPath, Parameters, answers, body, header, ref, versioned
@@ -51,9 +51,9 @@ def submit_job() -> Response:
 
     The answer comes once the job is durable. `validate_only` checks the request and stores nothing.
     """
-    here = services()
+    context = api_context()
     key = idempotency_key()
-    submission = read_submission(request, here.settings)
+    submission = read_submission(request, context.settings)
     if submission.request.validate_only:
         return _validated(resolved(submission.request))
     return submitted(submission, key)
@@ -63,7 +63,7 @@ def submit_job() -> Response:
 def get_job(path: JobPath, query: WaitQuery) -> Response:
     """Read a job's state and counts."""
     job = known(path.job)
-    current = load_job(services().storage, services().state, job)
+    current = load_job(api_context().storage, api_context().state, job)
     if query.wait and not current.done:
         current = _wait(job, current, query.wait)
     return job_reply(current)
@@ -75,16 +75,16 @@ def _validated(found: JobRequest) -> Response:
 
 def _wait(job: JobId, current: Job, seconds: float) -> Job:
     """Ask again until the job is terminal or the time is over; at once where too many wait already."""
-    here = services()
+    context = api_context()
     end = time.monotonic() + seconds
-    if not here.waiters.acquire(blocking=False):
+    if not context.waiters.acquire(blocking=False):
         return current
     try:
         pause = FIRST_PAUSE_SECONDS
         while not current.done and (left := end - time.monotonic()) > 0:
             time.sleep(min(pause, left))
             pause = min(pause * 1.3, LONGEST_PAUSE_SECONDS)
-            current = load_job(here.storage, here.state, job)
+            current = load_job(context.storage, context.state, job)
     finally:
-        here.waiters.release()
+        context.waiters.release()
     return current

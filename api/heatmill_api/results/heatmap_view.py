@@ -17,7 +17,7 @@ from heatmill.schemas import Row, StoredFile, StoredPicture
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import CommitName, JobId
 from heatmill.storage.read_ahead import read_ahead
-from heatmill_api.context import ApiContext, known, services
+from heatmill_api.context import ApiContext, api_context, known
 from heatmill_api.http.routing import JobPath, Parameters, answers, versioned
 
 PNG, JPEG = "image/png", "image/jpeg"
@@ -62,11 +62,11 @@ PREVIEW = {"description": "The preview.", "content": {JPEG: {"schema": {"type": 
 )
 def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:
     """Get a heatmap as PNG, by itself or laid over its photo."""
-    here, job = services(), known(path.job)
-    row, heatmap = _shown(here, job, path, query)
-    data = _stored(here, heatmap, "heatmap")
+    context, job = api_context(), known(path.job)
+    row, heatmap = _shown(context, job, path, query)
+    data = _stored(context, heatmap, "heatmap")
     if query.overlay is not None:
-        data = _laid_over(_previewed(here, row), data, query)
+        data = _laid_over(_previewed(context, row), data, query)
     elif query.size is not None:
         data = _png(resized(Image.open(io.BytesIO(data), formats=["PNG"]), query.size))
     return _unchanging(data, PNG)
@@ -78,8 +78,8 @@ def get_heatmap(path: PicturePath, query: PictureQuery) -> Response:
 )
 def get_preview(path: PicturePath, query: PreviewQuery) -> Response:
     """Get what the model saw of an item's image, at most 512 pixels a side; the same for all methods."""
-    here, job = services(), known(path.job)
-    return _unchanging(_previewed(here, _shown(here, job, path, query)[0]), JPEG)
+    context, job = api_context(), known(path.job)
+    return _unchanging(_previewed(context, _shown(context, job, path, query)[0]), JPEG)
 
 
 def _unchanging(data: bytes, content_type: str) -> Response:
@@ -87,27 +87,27 @@ def _unchanging(data: bytes, content_type: str) -> Response:
     return Response(data, headers={"Cache-Control": "private, max-age=3600, immutable"}, content_type=content_type)
 
 
-def _shown(here: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) -> tuple[Row, StoredPicture]:
+def _shown(context: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) -> tuple[Row, StoredPicture]:
     """A result and its heatmap.
 
     Raises:
         ResultNotFound: It has none.
     """
-    row = _find(here, job, path, query)
+    row = _find(context, job, path, query)
     if row.heatmap is None:
         raise ResultNotFound(row.error.detail if row.error else "this result has no heatmap")
     return row, row.heatmap
 
 
-def _find(here: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) -> Row:
+def _find(context: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) -> Row:
     """A result.
 
     Raises:
         ResultNotFound: There is none, or not yet.
     """
-    candidates = list(islice(_candidates(here, job, path.item, query.index), MAX_SEARCHED + 1))
+    candidates = list(islice(_candidates(context, job, path.item, query.index), MAX_SEARCHED + 1))
     for names in candidates[:MAX_SEARCHED]:
-        for row in _rows(here, job, names):
+        for row in _rows(context, job, names):
             wanted = (path.item, path.method, query.rank, row.index if query.index is None else query.index)
             if (row.item, row.method, row.rank, row.index) == wanted:
                 return row
@@ -117,40 +117,40 @@ def _find(here: ApiContext, job: JobId, path: PicturePath, query: PreviewQuery) 
     raise ResultNotFound(f"{where}, or not yet")
 
 
-def _rows(here: ApiContext, job: JobId, names: Iterable[CommitName]) -> Iterator[Row]:
+def _rows(context: ApiContext, job: JobId, names: Iterable[CommitName]) -> Iterator[Row]:
     """The rows of these commit records, but for those that have gone since they were listed."""
 
     def load(name: CommitName) -> list[Row]:
         with suppress(ObjectMissing):
-            return list(records.load_commit(here.storage, job, *name)[1])
+            return list(records.load_commit(context.storage, job, *name)[1])
         return []
 
     return chain.from_iterable(read_ahead(load, names))
 
 
-def _candidates(here: ApiContext, job: JobId, item: str, index: int | None) -> Iterator[list[CommitName]]:
+def _candidates(context: ApiContext, job: JobId, item: str, index: int | None) -> Iterator[list[CommitName]]:
     """The records of each shard in which an item may be: of one where its position is known, else of all."""
-    every = (names for _, names in records.committed_shards(here.storage, job))
+    every = (names for _, names in records.committed_shards(context.storage, job))
     try:
-        accepted = records.load_request(here.storage, job)
+        accepted = records.load_request(context.storage, job)
     except RecordDamaged:
         return every
     named = [request.id or str(number) for number, request in enumerate(accepted.request.items or ())]
     if index is None and item in named:
         index = named.index(item)
     if index is not None:
-        return iter([records.shard_names(here.storage, job, index // accepted.shard_items)])
+        return iter([records.shard_names(context.storage, job, index // accepted.shard_items)])
     return iter(()) if named else every
 
 
-def _stored(here: ApiContext, file: StoredFile, what: str) -> bytes:
+def _stored(context: ApiContext, file: StoredFile, what: str) -> bytes:
     """A file as it was written.
 
     Raises:
         ResultNotFound: It is gone, or something else lies in its place.
     """
     try:
-        data = here.storage.get_part(file.key, file.range)
+        data = context.storage.get_part(file.key, file.range)
     except ObjectMissing as error:
         raise ResultNotFound(f"the {what} is no longer stored") from error
     if file.sha256 not in {None, hashlib.sha256(data).hexdigest()}:
@@ -158,7 +158,7 @@ def _stored(here: ApiContext, file: StoredFile, what: str) -> bytes:
     return data
 
 
-def _previewed(here: ApiContext, row: Row) -> bytes:
+def _previewed(context: ApiContext, row: Row) -> bytes:
     """What the model saw of the item's image, a JPEG.
 
     Raises:
@@ -168,7 +168,7 @@ def _previewed(here: ApiContext, row: Row) -> bytes:
         raise ResultNotFound(
             "this result has no preview: the job was asked for none, or it was made before there were any"
         )
-    return _stored(here, row.preview, "preview")
+    return _stored(context, row.preview, "preview")
 
 
 def _laid_over(preview: bytes, heatmap: bytes, query: PictureQuery) -> bytes:

@@ -10,7 +10,7 @@ from heatmill.schemas.feature_map import JobMap, MapFile
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
-from heatmill_api.context import ApiContext, known, services
+from heatmill_api.context import ApiContext, api_context, known
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import JobPath, answers, versioned
 
@@ -26,47 +26,47 @@ def get_map(path: JobPath) -> Response:
 
     `png` shows it; `parquet` and `jsonl` hold a point per item: where it lies, and the class that the model predicts.
     """
-    here, job = services(), known(path.job)
-    made = _made(here, job)
-    seconds = here.settings.presigned_seconds
-    urls = {ending: here.storage.presigned_get(keys.job_map(job, ending), seconds) for ending in get_args(MapFile)}
+    context, job = api_context(), known(path.job)
+    made = _made(context, job)
+    seconds = context.settings.presigned_seconds
+    urls = {ending: context.storage.presigned_get(keys.job_map(job, ending), seconds) for ending in get_args(MapFile)}
     return reply(made.model_copy(update={"urls": urls}))
 
 
 @api.get("/jobs/<string:job>/map.png", responses=answers({200: PICTURE}, 404, 422, 503))
 def get_map_picture(path: JobPath) -> Response:
     """Get a job's map as a picture: a point per image, coloured by the class that the model predicts."""
-    here, job = services(), known(path.job)
-    _made(here, job)
+    context, job = api_context(), known(path.job)
+    _made(context, job)
     try:
-        data = here.storage.get(keys.job_map(job, "png"))
+        data = context.storage.get(keys.job_map(job, "png"))
     except ObjectMissing as error:
         raise ResultNotFound("the map is no longer stored") from error
     return Response(data, headers={"Cache-Control": "private, max-age=3600, immutable"}, content_type=PNG)
 
 
-def _made(here: ApiContext, job: JobId) -> JobMap:
+def _made(context: ApiContext, job: JobId) -> JobMap:
     """The map, where there is one.
 
     Raises:
         JobNotFound: There is no such job.
         ResultNotFound: It has no map, or not yet; the message says which.
     """
-    made = records.load_map(here.storage, job)
+    made = records.load_map(context.storage, job)
     if made is None:
-        raise ResultNotFound(_why_not(here, job))
+        raise ResultNotFound(_why_not(context, job))
     if made.error is not None:
         raise ResultNotFound(f"job {job.job} has no map: {made.error.detail}")
     return made
 
 
-def _why_not(here: ApiContext, job: JobId) -> str:
-    if records.load_request(here.storage, job).request.map is None:
+def _why_not(context: ApiContext, job: JobId) -> str:
+    if records.load_request(context.storage, job).request.map is None:
         return f"job {job.job} was not asked for a map"
-    plan = records.load_plan(here.storage, job)
+    plan = records.load_plan(context.storage, job)
     if plan is not None and plan.map_error is not None:
         return f"job {job.job} has no map: {plan.map_error.detail}"
-    final = records.load_final(here.storage, job)
+    final = records.load_final(context.storage, job)
     if final is not None and plan is not None and plan.makes_map and final.state != "cancelled":
         raise RecordDamaged(keys.job_map(job, "json"), "it is missing")
     if final is not None:

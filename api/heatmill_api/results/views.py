@@ -12,7 +12,7 @@ from pydantic import Field
 from heatmill.jobs.status import load_job
 from heatmill.schemas import ResultPage, Row, Verdict
 from heatmill.storage.presign import Signer
-from heatmill_api.context import ApiContext, known, services
+from heatmill_api.context import ApiContext, api_context, known
 from heatmill_api.http.damage import repaired
 from heatmill_api.http.responses import bad_page_token, page_token, read_page_token, reply
 from heatmill_api.http.routing import JobPath, Parameters, answers, ref, versioned
@@ -60,14 +60,14 @@ def list_results(path: JobPath, query: ResultsQuery) -> Response:
     A page may be shorter than asked for. `complete` says that nothing follows; until then `next_page_token` goes on,
     also where a running job has nothing more yet. `Accept: application/jsonl` streams all rows that there are.
     """
-    here, job, start = services(), known(path.job), _read_place(query.page_token)
+    context, job, start = api_context(), known(path.job), _read_place(query.page_token)
     # Asked before the commit records are listed: of a job that is terminal by then, none is still to come.
-    current = load_job(here.storage, here.state, job)
+    current = load_job(context.storage, context.state, job)
     has_all = current.done and current.state != "cancelled" and current.error is None
-    walk = partial(Walk, here.storage, job, current.done, has_all)
+    walk = partial(Walk, context.storage, job, current.done, has_all)
     if request.accept_mimetypes.best_match(["application/json", JSON_LINES]) == JSON_LINES:
-        return Response(_begun(_lines(here, walk(reads_shards=True), start, query)), content_type=JSON_LINES)
-    return reply(_page(here, walk(reads_shards=min(query.page_size, MAX_PAGE) > MANY_ROWS), start, query))
+        return Response(_begun(_lines(context, walk(reads_shards=True), start, query)), content_type=JSON_LINES)
+    return reply(_page(context, walk(reads_shards=min(query.page_size, MAX_PAGE) > MANY_ROWS), start, query))
 
 
 def presigned(row: Row, sign: Signer) -> Row:
@@ -80,9 +80,9 @@ def presigned(row: Row, sign: Signer) -> Row:
     )
 
 
-def _page(here: ApiContext, walk: Walk, start: Place, query: ResultsQuery) -> ResultPage:
+def _page(context: ApiContext, walk: Walk, start: Place, query: ResultsQuery) -> ResultPage:
     size = min(query.page_size, MAX_PAGE)
-    sign = here.storage.get_signer(here.settings.presigned_seconds)
+    sign = context.storage.get_signer(context.settings.presigned_seconds)
     found: list[Row] = []
     following = start
     ended = walk.done
@@ -108,15 +108,15 @@ def _begun(lines: Iterator[bytes]) -> Iterator[bytes]:
     return lines if first is None else chain([first], lines)
 
 
-def _lines(here: ApiContext, walk: Walk, start: Place, query: ResultsQuery) -> Iterator[bytes]:
-    seconds = here.settings.presigned_seconds
-    sign = here.storage.get_signer(seconds)
+def _lines(context: ApiContext, walk: Walk, start: Place, query: ResultsQuery) -> Iterator[bytes]:
+    seconds = context.settings.presigned_seconds
+    sign = context.storage.get_signer(seconds)
     # The answer may have begun: what is damaged further on breaks it off.
-    with repaired(here):
+    with repaired(context):
         for _, row in walk.rows(start):
             if row is None:
                 # Signed anew for each shard: whoever reads slowly gets URLs that still work.
-                sign = here.storage.get_signer(seconds)
+                sign = context.storage.get_signer(seconds)
             elif query.fits(row):
                 yield presigned(row, sign).model_dump_json().encode() + b"\n"
 

@@ -6,11 +6,12 @@ from flask import Response
 from pydantic import Field
 from werkzeug.exceptions import NotFound
 
-from heatmill.catalogue.catalogue import Method, Model
+from heatmill.catalogue.catalogue import Model
+from heatmill.catalogue.methods import Method
 from heatmill.errors import UnknownMethod, UnknownModel
 from heatmill.jobs.model_records import load_newest_facts
 from heatmill.schemas import ModelFacts, Schema, Size
-from heatmill_api.context import services
+from heatmill_api.context import api_context
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import NamePath, answers, versioned
 
@@ -61,14 +62,14 @@ class ModelDetail(ModelView):
 @api.get("/methods", responses=answers({200: MethodList}))
 def list_methods() -> Response:
     """List the methods, their params as JSON Schema."""
-    return reply(MethodList(methods=tuple(_method(method) for method in services().catalogue.methods)))
+    return reply(MethodList(methods=tuple(_method(method) for method in api_context().catalogue.methods)))
 
 
 @api.get("/methods/<string:name>", responses=answers({200: MethodView}, 404))
 def get_method(path: NamePath) -> Response:
     """Read one method."""
     try:
-        return reply(_method(services().catalogue.method(path.name)))
+        return reply(_method(api_context().catalogue.method(path.name)))
     except UnknownMethod as error:
         raise NotFound(str(error)) from error
 
@@ -76,17 +77,17 @@ def get_method(path: NamePath) -> Response:
 @api.get("/models", responses=answers({200: ModelList}))
 def list_models() -> Response:
     """List the models, and which methods each supports."""
-    return reply(ModelList(models=tuple(ModelView(**_model(model)) for model in services().catalogue.models)))
+    return reply(ModelList(models=tuple(ModelView(**_model(model)) for model in api_context().catalogue.models)))
 
 
 @api.get("/models/<string:name>", responses=answers({200: ModelDetail}, 404, 503))
 def get_model(path: NamePath) -> Response:
     """Read one model, its labels in the order of its classes, and what its proof found."""
     try:
-        model = services().catalogue.model(path.name)
+        model = api_context().catalogue.model(path.name)
     except UnknownModel as error:
         raise NotFound(str(error)) from error
-    facts = load_newest_facts(services().storage, model.spec)
+    facts = load_newest_facts(api_context().storage, model.spec)
     return reply(ModelDetail(**_model(model), labels=model.labels, facts=facts))
 
 
@@ -97,7 +98,7 @@ def _method(method: Method) -> MethodView:
 
 
 def _model(model: Model) -> dict[str, Any]:
-    supports = tuple(method.name for method in services().catalogue.methods if not model.lacks(method))
+    supports = tuple(method.name for method in api_context().catalogue.methods if not model.lacks(method))
     return {
         "name": model.name,
         "input_size": model.input_size,

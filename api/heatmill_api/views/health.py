@@ -13,7 +13,7 @@ from heatmill.errors import TransientError
 from heatmill.schemas import Schema
 from heatmill.storage.bucket import ObjectMissing, S3Storage
 from heatmill.storage.write_trial import try_write
-from heatmill_api.context import ApiContext, WriteTrial, services
+from heatmill_api.context import ApiContext, WriteTrial, api_context
 from heatmill_api.http.problems import unavailable
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import answers, unversioned
@@ -68,20 +68,20 @@ def livez() -> Response:
 @api.get("/readyz", responses=answers({200: Readiness, 503: Readiness}))
 def readyz() -> Response:
     """Say whether the object store answers, and whether Redis takes messages."""
-    here = services()
-    fault = _fault(here.state.ping) or _fault(here.dispatcher.probe)
+    context = api_context()
+    fault = _fault(context.state.ping) or _fault(context.dispatcher.probe)
     redis = Dependency(status="down", message=fault) if fault else Dependency(status="ok")
-    storage = _storage(here)
+    storage = _storage(context)
     ready = storage.status != "down"
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
     return reply(Readiness(ready=ready, redis=redis, storage=storage), status)
 
 
-def _storage(here: ApiContext) -> StorageHealth:
-    storage = here.storage
+def _storage(context: ApiContext) -> StorageHealth:
+    storage = context.storage
     if fault := _fault(storage.ping):
         return StorageHealth(status="down", message=fault)
-    if fault := _write_fault(here.write_trial, storage) or _fault(lambda: storage.has_conditional_writes):
+    if fault := _write_fault(context.write_trial, storage) or _fault(lambda: storage.has_conditional_writes):
         return StorageHealth(status="read_only", message=f"it takes nothing: {fault}")
     if storage.has_conditional_writes:
         return StorageHealth(status="ok", conditional_writes=True)

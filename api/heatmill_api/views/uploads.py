@@ -14,7 +14,7 @@ from heatmill.schemas.image_types import ImageType
 from heatmill.storage import keys
 from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.presigned_upload import PresignedUpload
-from heatmill_api.context import ApiContext, services, tenant
+from heatmill_api.context import ApiContext, api_context, tenant
 from heatmill_api.http.body import JSON, checked, read_json
 from heatmill_api.http.responses import reply
 from heatmill_api.http.routing import answers, body, ref, versioned
@@ -82,51 +82,53 @@ def create_uploads() -> Response:
     Send one image, or many as `{"images": [...]}`. Images are stored by their content: what is there stays there.
     One that is too large is refused with 413 where it is the only one; among many, its entry has an `error`.
     """
-    here = services()
-    sent = read_json(request, here.settings)
+    context = api_context()
+    sent = read_json(request, context.settings)
     if "images" not in sent:
         try:
-            return reply(_upload(here, tenant(), checked(UploadRequest, sent)))
+            return reply(_upload(context, tenant(), checked(UploadRequest, sent)))
         except ImageTooLarge as error:
             raise TooLarge(str(error)) from error
     asked: UploadsRequest = checked(UploadsRequest, sent)
     owner = tenant()
     with ThreadPoolExecutor(READERS) as pool:
-        return reply(Uploads(uploads=tuple(pool.map(lambda image: _upload_of_many(here, owner, image), asked.images))))
+        return reply(
+            Uploads(uploads=tuple(pool.map(lambda image: _upload_of_many(context, owner, image), asked.images)))
+        )
 
 
-def _upload_of_many(here: ApiContext, owner: str, image: UploadRequest) -> Upload:
+def _upload_of_many(context: ApiContext, owner: str, image: UploadRequest) -> Upload:
     try:
-        return _upload(here, owner, image)
+        return _upload(context, owner, image)
     except ImageTooLarge as error:
         # The others must not wait for somebody to take this one out of the list.
         uri = f"upload://{image.sha256}"
         return Upload(sha256=image.sha256, uri=uri, stored=False, error=as_problem(error))
 
 
-def _upload(here: ApiContext, owner: str, image: UploadRequest) -> Upload:
+def _upload(context: ApiContext, owner: str, image: UploadRequest) -> Upload:
     """Where one image goes.
 
     Raises:
         ImageTooLarge: It has more bytes than the limit.
     """
-    limit = here.settings.max_image_bytes
+    limit = context.settings.max_image_bytes
     if image.size > limit:
         raise ImageTooLarge(f"image {image.sha256} has {image.size:,} bytes; the limit is {limit:,}")
     uri, key = f"upload://{image.sha256}", keys.blob(owner, image.sha256)
     try:
         # Another size is an upload that went wrong, and may be sent again.
-        if here.storage.size(key) == image.size:
+        if context.storage.size(key) == image.size:
             return Upload(sha256=image.sha256, uri=uri, stored=True)
     except ObjectMissing:
         pass
-    seconds = here.settings.presigned_seconds
+    seconds = context.settings.presigned_seconds
     content = PresignedUpload(image.sha256, image.size, image.content_type)
     return Upload(
         sha256=image.sha256,
         uri=uri,
         stored=False,
-        url=here.storage.presigned_put(key, content, seconds),
+        url=context.storage.presigned_put(key, content, seconds),
         headers=content.headers,
         expires_in=seconds,
     )

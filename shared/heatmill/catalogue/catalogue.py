@@ -6,7 +6,7 @@ models.toml adds models, or replaces stock ones of the same name.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from itertools import islice
@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from heatmill.catalogue import labels
+from heatmill.catalogue.methods import Method, method_of
 from heatmill.catalogue.models import CAPABILITIES, ModelSpec, read_models, spec_labels
 from heatmill.errors import InvalidRequest, MethodNotSupported, TargetUnknown, UnknownMethod, UnknownModel
 from heatmill.schemas.bounded import MAX_FAULTS
@@ -28,55 +29,6 @@ NAMES_IN_A_MESSAGE = 10
 LOADERS_OF_STOCK = frozenset({"bundled", "torchvision"})
 # What a model's `baseline` is called where methods ask for it.
 PARAMS_OF_BASELINE = ("baseline", "masker")
-
-
-@dataclass(frozen=True)
-class MethodCost:
-    """Cost of a method, in forward passes of one image; a forward and backward pass counts as 2.5 (measured).
-
-    Args:
-        base: Whatever the params are.
-        per: What each unit of a param adds, or each entry of a list.
-        until: A param that makes the method go on until it is met -> what bounds the cost then, in place of `per`.
-    """
-
-    base: float
-    per: Mapping[str, float]
-    until: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    def of(self, params: Mapping[str, Any]) -> float:
-        """The cost at these resolved params; the largest, where it is not known before.
-
-        Params that an earlier version has resolved lack the `until` that came later.
-        """
-        bounds = [bound for name, bound in self.until.items() if params.get(name) is not None]
-        amounts = (
-            sum(factor * _amount(params[name]) for name, factor in each.items()) for each in bounds or [self.per]
-        )
-        return self.base + max(amounts)
-
-    def are_known(self, params: Mapping[str, Any]) -> bool:
-        """Whether the cost is the same for every image."""
-        return all(params.get(name) is None for name in self.until)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to explain.
-
-    Args:
-        params: JSON Schema of its params.
-        needs: Capabilities that the model must have, such as "spatial layer".
-        picture: How the heatmap is drawn: "signed", "magnitude" or "positive".
-    """
-
-    name: str
-    title: str
-    summary: str
-    params: Mapping[str, Any]
-    needs: tuple[str, ...]
-    picture: str
-    passes: MethodCost
 
 
 @dataclass(frozen=True)
@@ -197,7 +149,7 @@ class Catalogue:
         Raises:
             UnknownMethod: There is no such method.
         """
-        return self.method(method).passes.of(params)
+        return self.method(method).passes.estimate(params)
 
 
 def load_catalogue(models_toml: Path | None = None, methods_file: Path | None = None) -> Catalogue:
@@ -207,7 +159,7 @@ def load_catalogue(models_toml: Path | None = None, methods_file: Path | None = 
         ValueError: models.toml or a file that it names is wrong, or the file of methods is.
     """
     added_methods = [] if methods_file is None else _read_methods(methods_file)
-    methods = {method.name: method for method in (*map(_method, _stock("methods.json")), *added_methods)}
+    methods = {method.name: method for method in (*map(method_of, _stock("methods.json")), *added_methods)}
     stock = {entry["name"]: _stock_model(entry) for entry in _stock("models.json")}
     added = {spec.name: _added_model(spec, stock) for spec in (read_models(models_toml) if models_toml else ())}
     models = sorted((stock | added).values(), key=lambda model: model.name)
@@ -220,22 +172,14 @@ def _has(schema: Mapping[str, Any], param: str, value: Any) -> bool:
 
 def _read_methods(path: Path) -> list[Method]:
     try:
-        return [_method(entry) for entry in json.loads(path.read_text("utf-8"))]
+        return [method_of(entry) for entry in json.loads(path.read_text("utf-8"))]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is no file of methods, as `heatmill_workers.export` writes it: {error}") from error
-
-
-def _amount(value: Any) -> float:
-    return float(len(value) if isinstance(value, list) else value)
 
 
 def _stock(name: str) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = json.loads(files("heatmill.catalogue").joinpath("data", name).read_text("utf-8"))
     return entries
-
-
-def _method(entry: dict[str, Any]) -> Method:
-    return Method(**{**entry, "needs": tuple(entry["needs"]), "passes": MethodCost(**entry["passes"])})
 
 
 def _stock_model(entry: dict[str, Any]) -> Model:

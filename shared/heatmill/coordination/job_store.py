@@ -86,7 +86,7 @@ class RedisJobStore:
         half_done = json.dumps({str(shard): str(counts) for shard, counts in committed.half_done.items()})
         self._run("register", job, json.dumps(fields), planned, committed.shards.bits, half_done)
 
-    def take(self, job: JobId, patience_seconds: float) -> int | None:
+    def take_next_shard(self, job: JobId, patience_seconds: float) -> int | None:
         """The next shard of a job to send; see `Schedule.take`."""
         return self.schedule.take(job, patience_seconds)
 
@@ -135,7 +135,7 @@ class RedisJobStore:
         with translated():
             return [JobId.parse(str(name)) for name in self.client.smembers(OPEN_JOBS)]
 
-    def hold(self, job: JobId, role: str, token: str, seconds: float) -> bool:
+    def acquire_lock(self, job: JobId, role: str, token: str, seconds: float) -> bool:
         """Be, or stay, the one who plans, finishes or sweeps a job; False while somebody else is."""
         name = key(job, role)
         with translated():

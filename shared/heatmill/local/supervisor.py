@@ -29,7 +29,7 @@ class Part:
     answers: Callable[[], bool] = lambda: True
 
 
-class Kept:
+class SupervisedProcess:
     """A part that is started again when it ends by itself.
 
     Args:
@@ -92,7 +92,7 @@ class Supervisor:
         self._reaper = reaper
         self._should_stop = should_stop
         self._say = say
-        self._tiers: list[list[Kept]] = []
+        self._tiers: list[list[SupervisedProcess]] = []
 
     def start(self, parts: Sequence[Part]) -> None:
         """Start a tier; it is stopped before those that were started earlier."""
@@ -105,7 +105,7 @@ class Supervisor:
         for part in parts:
             if not self._should_stop():
                 # One by one: what runs already is stopped also where the next cannot be started.
-                tier.append(Kept(part, self._logs, self._reaper))
+                tier.append(SupervisedProcess(part, self._logs, self._reaper))
 
     def wait_for_answers(self, seconds: float) -> None:
         """Wait until every part answers, or the stack is to stop.
@@ -126,7 +126,7 @@ class Supervisor:
                     self._revive(kept)
             time.sleep(POLL_SECONDS)
 
-    def shut_down(self, hurry: Event) -> None:
+    def shut_down(self, force: Event) -> None:
         """Stop all of it, the last tier first; whoever hurries saves the grace."""
         for tier in reversed(self._tiers):
             for kept in tier:
@@ -134,13 +134,13 @@ class Supervisor:
             asked_at = time.monotonic()
             for kept in tier:
                 while not (
-                    kept.process.has_ended() or hurry.is_set() or time.monotonic() > asked_at + kept.part.grace_seconds
+                    kept.process.has_ended() or force.is_set() or time.monotonic() > asked_at + kept.part.grace_seconds
                 ):
                     time.sleep(POLL_SECONDS)
                 kept.end()
         self._reaper.close()
 
-    def _revive(self, kept: Kept) -> None:
+    def _revive(self, kept: SupervisedProcess) -> None:
         try:
             kept.revive(self._say)
         except OSError as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from heatmill.catalogue.catalogue import Catalogue, MethodCost, load_catalogue
+from heatmill.catalogue.catalogue import Catalogue, load_catalogue
+from heatmill.catalogue.methods import MethodCost
 from heatmill.catalogue.models import BUNDLED_MODEL
 from heatmill.errors import InvalidRequest, MethodNotSupported, UnknownMethod, UnknownModel
 
@@ -193,9 +194,9 @@ def test_what_is_done_until_an_error_is_met_is_planned_at_its_most() -> None:
     params = STOCK.resolve_params("integrated_gradients", {"steps": 10, "max_error": 0.01, "max_steps": 100})
     cost = STOCK.method("integrated_gradients").passes
 
-    assert cost.of(params) == cost.of({**params, "steps": 500}) == 1 + 100 * 2.5
-    assert not cost.are_known(params)
-    assert cost.are_known({**params, "max_error": None})
+    assert cost.estimate(params) == cost.estimate({**params, "steps": 500}) == 1 + 100 * 2.5
+    assert not cost.is_fixed(params)
+    assert cost.is_fixed({**params, "max_error": None})
 
 
 def test_an_operators_model_takes_after_its_architecture(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_an_architecture_that_the_loader_lacks_is_refused_at_once(tmp_path: Path
 
 
 def test_params_of_an_earlier_version_lack_what_came_later() -> None:
-    passes = MethodCost(base=1, per={"samples": 2}, until={"max_error": {"max_samples": 3}})
+    passes = MethodCost(base=1, per_unit={"samples": 2}, upper_bound={"max_error": {"max_samples": 3}})
 
-    assert passes.of({"samples": 10}) == 21
-    assert passes.are_known({"samples": 10})
+    assert passes.estimate({"samples": 10}) == 21
+    assert passes.is_fixed({"samples": 10})

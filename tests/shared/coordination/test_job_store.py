@@ -24,7 +24,7 @@ from tests.shared.known_jobs import (
 
 def test_a_job_that_nobody_registered_is_unknown(state: RedisJobStore) -> None:
     assert state.progress(JOB) is None
-    assert state.take(JOB, LONG) is None
+    assert state.take_next_shard(JOB, LONG) is None
     assert state.claim(JOB, 0, "a", LONG) == "unknown"
     assert state.open_jobs() == []
 
@@ -40,13 +40,13 @@ def test_a_registered_job_has_its_summary_and_no_counts(state: RedisJobStore) ->
         None,
     )
     assert state.open_jobs() == [JOB]
-    assert state.take(JOB, LONG) is None
+    assert state.take_next_shard(JOB, LONG) is None
 
 
 def test_registering_again_adds_the_plan_and_keeps_counts_and_claims(state: RedisJobStore) -> None:
     state.register(JOB, SUMMARY, None, CommittedTotals())
     known(state)
-    assert state.take(JOB, LONG) == 0
+    assert state.take_next_shard(JOB, LONG) == 0
     assert isinstance(state.claim(JOB, 0, "a", LONG), Claim)
     state.commit(JOB, told(0, succeeded=2, failed=1))
     state.cancel(JOB)
@@ -65,11 +65,11 @@ def test_shards_are_sent_once_each_and_in_order(state: RedisJobStore) -> None:
 
 def test_a_shard_that_nobody_claims_is_sent_again(state: RedisJobStore) -> None:
     known(state, shards=1)
-    assert state.take(JOB, SHORT) == 0
-    assert state.take(JOB, SHORT) is None
+    assert state.take_next_shard(JOB, SHORT) == 0
+    assert state.take_next_shard(JOB, SHORT) is None
     time.sleep(SHORT * 1.5)
     assert outstanding(state) == 0
-    assert state.take(JOB, SHORT) == 0
+    assert state.take_next_shard(JOB, SHORT) == 0
 
 
 def test_feeders_at_the_same_time_never_get_the_same_shard(state: RedisJobStore) -> None:
@@ -122,21 +122,21 @@ def test_a_claim_runs_out_without_a_heartbeat_and_attempts_are_counted(state: Re
 
 def test_a_heartbeat_keeps_the_claim_and_the_shard_from_being_sent(state: RedisJobStore) -> None:
     known(state, shards=1)
-    state.take(JOB, LONG)
+    state.take_next_shard(JOB, LONG)
     state.claim(JOB, 0, "a", SHORT)
     for _ in range(4):
         time.sleep(SHORT / 2)
         assert state.heartbeat(JOB, 0, "a", SHORT)
     assert state.claim(JOB, 0, "b", LONG) == "claimed"
-    assert state.take(JOB, LONG) is None
+    assert state.take_next_shard(JOB, LONG) is None
 
 
 def test_a_dead_workers_shard_is_sent_again_when_its_claim_runs_out(state: RedisJobStore) -> None:
     known(state, shards=1)
-    state.take(JOB, LONG)
+    state.take_next_shard(JOB, LONG)
     state.claim(JOB, 0, "a", SHORT)
     time.sleep(SHORT * 1.5)
-    assert state.take(JOB, LONG) == 0
+    assert state.take_next_shard(JOB, LONG) == 0
 
 
 def test_a_zombie_cannot_keep_or_release_what_another_holds(state: RedisJobStore) -> None:
@@ -169,13 +169,13 @@ def test_a_zombies_commit_counts_and_ends_the_other_workers_work(state: RedisJob
 
 def test_a_released_shard_is_sent_again_later_and_its_attempt_is_not_counted(state: RedisJobStore) -> None:
     known(state, shards=1)
-    state.take(JOB, LONG)
+    state.take_next_shard(JOB, LONG)
     state.claim(JOB, 0, "a", LONG)
     state.release(JOB, 0, "a", SHORT)
     assert working(state) == 0
-    assert state.take(JOB, LONG) is None
+    assert state.take_next_shard(JOB, LONG) is None
     time.sleep(SHORT * 1.5)
-    assert state.take(JOB, LONG) == 0
+    assert state.take_next_shard(JOB, LONG) == 0
     assert state.claim(JOB, 0, "b", LONG) == Claim("b", 1)
 
 
@@ -200,10 +200,10 @@ def test_what_came_from_the_cache_is_counted_with_its_shard_and_told_again_after
 
 def test_a_late_shard_that_was_committed_is_not_sent_again(state: RedisJobStore) -> None:
     known(state, shards=1)
-    state.take(JOB, SHORT)
+    state.take_next_shard(JOB, SHORT)
     state.commit(JOB, told(0, 1, 0))
     time.sleep(SHORT * 1.5)
-    assert state.take(JOB, LONG) is None
+    assert state.take_next_shard(JOB, LONG) is None
 
 
 def test_cancelling_stops_sending_and_claiming_and_ends_work_in_progress(state: RedisJobStore) -> None:
@@ -211,7 +211,7 @@ def test_cancelling_stops_sending_and_claiming_and_ends_work_in_progress(state: 
     state.claim(JOB, 0, "a", LONG)
     state.cancel(JOB)
     assert state.is_cancelled(JOB)
-    assert state.take(JOB, LONG) is None
+    assert state.take_next_shard(JOB, LONG) is None
     assert state.claim(JOB, 1, "b", LONG) == "cancelled"
     assert not state.heartbeat(JOB, 0, "a", LONG)
     state.release(JOB, 0, "a", 0)
@@ -222,13 +222,13 @@ def test_forgetting_leaves_nothing_of_the_job(state: RedisJobStore) -> None:
     state.register(OTHER, SUMMARY, None, CommittedTotals())
     known(state)
     for shard in range(2):
-        state.take(JOB, LONG)
+        state.take_next_shard(JOB, LONG)
         state.claim(JOB, shard, "a", LONG)
         state.mark_in_progress(JOB, shard, 7)
         state.suspects(JOB, shard)
         state.mark_in_progress(JOB, shard, 8)
     state.commit(JOB, told(0, 1, 0))
-    state.hold(JOB, "planner", "p", LONG)
+    state.acquire_lock(JOB, "planner", "p", LONG)
     state.forget(JOB)
     assert state.open_jobs() == [OTHER]
     assert [name for name in state.client.scan_iter() if str(JOB) in str(name)] == []
@@ -248,11 +248,11 @@ def test_items_are_blamed_for_the_workers_that_died_over_them(state: RedisJobSto
 
 
 def test_one_planner_at_a_time_until_its_time_is_over(state: RedisJobStore) -> None:
-    assert state.hold(JOB, "planner", "a", SHORT)
-    assert state.hold(JOB, "planner", "a", SHORT)
-    assert not state.hold(JOB, "planner", "b", SHORT)
+    assert state.acquire_lock(JOB, "planner", "a", SHORT)
+    assert state.acquire_lock(JOB, "planner", "a", SHORT)
+    assert not state.acquire_lock(JOB, "planner", "b", SHORT)
     time.sleep(SHORT * 1.5)
-    assert state.hold(JOB, "planner", "b", SHORT)
+    assert state.acquire_lock(JOB, "planner", "b", SHORT)
 
 
 def test_a_shard_that_the_job_does_not_have_cannot_be_claimed(state: RedisJobStore) -> None:

@@ -63,7 +63,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(seconds=SECONDS)
     def send(self, seconds: float) -> None:
-        shard = self.state.take(JOB, seconds)
+        shard = self.state.take_next_shard(JOB, seconds)
         assert shard is None or 0 <= shard < SHARDS
 
     @rule(shard=SHARD, worker=WORKER, seconds=SECONDS)
@@ -139,7 +139,7 @@ class Cluster(RuleBasedStateMachine):
 
     def _work_through(self) -> None:
         self._end_all_deadlines()
-        while (shard := self.state.take(JOB, LONG)) is not None:
+        while (shard := self.state.take_next_shard(JOB, LONG)) is not None:
             assert isinstance(self.state.claim(JOB, shard, "last", LONG), Claim)
             for part in range(PARTS):
                 self.records.setdefault((shard, part), (1, 0))

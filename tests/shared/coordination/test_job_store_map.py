@@ -24,12 +24,12 @@ def test_a_map_is_sent_once_and_only_after_the_last_commit(state: RedisJobStore)
 
 def test_a_map_that_nobody_claims_or_whose_worker_dies_is_sent_again(state: RedisJobStore) -> None:
     known_with_map(state, 0, 1)
-    assert state.take(JOB, SHORT) == 2
+    assert state.take_next_shard(JOB, SHORT) == 2
     time.sleep(SHORT * 1.5)
-    assert state.take(JOB, LONG) == 2
+    assert state.take_next_shard(JOB, LONG) == 2
     assert isinstance(state.claim(JOB, 2, "a", SHORT), Claim)
     time.sleep(SHORT * 1.5)
-    assert state.take(JOB, LONG) == 2
+    assert state.take_next_shard(JOB, LONG) == 2
     assert state.claim(JOB, 2, "b", LONG) == Claim("b", 2)
 
 

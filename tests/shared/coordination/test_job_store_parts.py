@@ -38,12 +38,12 @@ def test_a_shard_is_committed_with_the_last_of_its_parts(state: RedisJobStore, o
 
 def test_a_half_done_shard_is_sent_again_and_not_another_time_counted(state: RedisJobStore) -> None:
     known(state, shards=1)
-    assert state.take(JOB, LONG) == 0
+    assert state.take_next_shard(JOB, LONG) == 0
     state.claim(JOB, 0, "a", LONG)
     state.commit(JOB, PARTS[1])
     state.release(JOB, 0, "a", 0)
 
-    assert state.take(JOB, LONG) == 0
+    assert state.take_next_shard(JOB, LONG) == 0
     assert isinstance(state.claim(JOB, 0, "b", LONG), Claim)
     for header in PARTS:
         state.commit(JOB, header)

@@ -13,7 +13,7 @@ from heatmill.local.ports import LOOPBACK, free_ports
 from tests.shared.known_jobs import JOB, LONG, counts, known, taken, told
 
 CALLS: dict[str, Callable[[RedisJobStore], object]] = {
-    "take": lambda state: state.take(JOB, LONG),
+    "take": lambda state: state.take_next_shard(JOB, LONG),
     "claim": lambda state: state.claim(JOB, 0, "a", LONG),
     "heartbeat": lambda state: state.heartbeat(JOB, 0, "a", LONG),
     "release": lambda state: state.release(JOB, 0, "a", 0),
@@ -35,7 +35,7 @@ CALLS: dict[str, Callable[[RedisJobStore], object]] = {
 @pytest.mark.parametrize("name", CALLS)
 def test_no_call_on_a_forgotten_job_half_creates_it(state: RedisJobStore, name: str) -> None:
     known(state)
-    state.take(JOB, LONG)
+    state.take_next_shard(JOB, LONG)
     state.claim(JOB, 0, "a", LONG)
     state.client.flushall()
     CALLS[name](state)

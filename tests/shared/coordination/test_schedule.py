@@ -80,7 +80,7 @@ def test_bulk_shards_flow_beside_a_stream_of_posts(state: RedisJobStore) -> None
     for number in range(40):
         post = known(state, f"a/post-{number}", 1, "interactive")
         assert state.schedule.may_go_first(post, Window(8, ["explain"]))
-        assert state.take(post, LONG) == 0
+        assert state.take_next_shard(post, LONG) == 0
         for sent in filled(state, 8).shards:
             bulk[sent.job != post] += 1
             state.commit(sent.job, told(sent.shard, 1, 0))
@@ -191,7 +191,7 @@ def test_what_was_forgotten_of_the_turns_is_mended(state: RedisJobStore) -> None
     """As by an older version, which knew the jobs and no turns."""
     job, done, unplanned = known(state, "a/1", 4), known(state, "a/done", 1), JobId.parse("a/unplanned")
     state.register(unplanned, {}, None, CommittedTotals())
-    assert state.take(job, LONG) == 0
+    assert state.take_next_shard(job, LONG) == 0
     state.commit(done, told(0, 1, 0))
     names = [
         name

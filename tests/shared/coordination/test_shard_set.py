@@ -27,6 +27,6 @@ def test_a_large_job_is_known_again_by_a_bit_for_each_shard(state: RedisJobStore
     told = int(state.client.info("stats")["total_net_input_bytes"]) - before
     assert told < MANY / 8 + 4096
     assert int(state.client.hget(key(JOB, "job"), "cursor") or 0) == MANY - 1, "the search begins behind them"
-    assert state.take(JOB, LONG) == MANY - 1
+    assert state.take_next_shard(JOB, LONG) == MANY - 1
     whole = sum(state.client.memory_usage(name) or 0 for name in state.client.scan_iter("heatmill:{*"))
     assert whole < MANY / 8 * 2 + 4096

@@ -121,8 +121,8 @@ def test_a_rebuild_knows_what_is_committed_and_sends_the_rest(
 ) -> None:
     commit(storage, job, 0)
     register(storage, state, job)
-    assert state.take(job, 60) == 1
-    assert state.take(job, 60) is None
+    assert state.take_next_shard(job, 60) == 1
+    assert state.take_next_shard(job, 60) is None
     assert state.claim(job, 0, "a", 60) == "committed"
     assert isinstance(state.claim(job, 1, "a", 60), Claim)
 
@@ -131,7 +131,7 @@ def test_a_rebuild_knows_that_the_job_was_cancelled(storage: S3Storage, state: R
     storage.put(keys.cancelled(job), b"")
     register(storage, state, job)
     assert state.is_cancelled(job)
-    assert state.take(job, 60) is None
+    assert state.take_next_shard(job, 60) is None
 
 
 def test_a_claimed_job_is_running_and_has_a_start(storage: S3Storage, state: RedisJobStore, job: JobId) -> None:

@@ -34,7 +34,7 @@ class Bench:
         self.folder = folder
         self.said: list[str] = []
         self.stopping = threading.Event()
-        self.hurry = threading.Event()
+        self.force = threading.Event()
         self.supervisor = Supervisor(folder, Reaper(folder, lock), self.stopping.is_set, self.said.append)
 
     def part(self, name: str, code: str = UNTIL_ASKED, grace_seconds: float = 10) -> Part:
@@ -55,7 +55,7 @@ def bench(folder: Path) -> Iterator[Bench]:
         try:
             yield made
         finally:
-            made.supervisor.shut_down(made.hurry)
+            made.supervisor.shut_down(made.force)
 
 
 def test_tiers_go_down_last_first(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_whoever_hurries_saves_the_grace(tmp_path: Path) -> None:
     with bench(tmp_path) as made:
         made.supervisor.start([made.part("deaf", deaf, grace_seconds=60)])
         made.supervisor.wait_for_answers(20)
-        made.hurry.set()
+        made.force.set()
         started = time.monotonic()
     assert time.monotonic() - started < 10
     assert eventually(lambda: running_in(tmp_path) == {})

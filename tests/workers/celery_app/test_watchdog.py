@@ -6,17 +6,17 @@ from itertools import repeat
 import pytest
 
 from heatmill.errors import QueueUnavailable
-from heatmill_workers.celery_app.watchdog import LOOKS, Sight, Watchdog
+from heatmill_workers.celery_app.watchdog import LOOKS, Snapshot, Watchdog
 
-STUCK = Sight(waiting=3, taken=0, busy=False)
+STUCK = Snapshot(waiting=3, taken=0, busy=False)
 
 
-def given_up(sights: Iterable[Sight | None]) -> int:
+def given_up(sights: Iterable[Snapshot | None]) -> int:
     """How often a watchdog that sees this gives up; at None Redis is away."""
     seen = iter(list(sights))
     times = 0
 
-    def see() -> Sight:
+    def observe() -> Snapshot:
         sight = next(seen)
         if sight is None:
             raise QueueUnavailable("away")
@@ -26,10 +26,10 @@ def given_up(sights: Iterable[Sight | None]) -> int:
         nonlocal times
         times += 1
 
-    watchdog = Watchdog(see, give_up)
+    watchdog = Watchdog(observe, give_up)
     while True:
         try:
-            watchdog.look()
+            watchdog.poll()
         except StopIteration:
             return times
 
@@ -42,16 +42,16 @@ def test_a_worker_that_takes_nothing_while_messages_wait_is_given_up() -> None:
 @pytest.mark.parametrize(
     "pardon",
     [
-        Sight(waiting=0, taken=0, busy=False),
-        Sight(waiting=3, taken=0, busy=True),
-        Sight(waiting=3, taken=1, busy=False),
+        Snapshot(waiting=0, taken=0, busy=False),
+        Snapshot(waiting=3, taken=0, busy=True),
+        Snapshot(waiting=3, taken=1, busy=False),
         None,
     ],
     ids=["nothing waits", "it is busy", "it took one", "Redis is away"],
 )
-def test_one_look_that_shows_no_fault_starts_the_count_again(pardon: Sight | None) -> None:
+def test_one_look_that_shows_no_fault_starts_the_count_again(pardon: Snapshot | None) -> None:
     taken = pardon.taken if pardon else 0
-    after = Sight(waiting=3, taken=taken, busy=False)
+    after = Snapshot(waiting=3, taken=taken, busy=False)
 
     assert given_up([*repeat(STUCK, LOOKS - 1), pardon, *repeat(after, LOOKS - 1)]) == 0
     assert given_up([*repeat(STUCK, LOOKS - 1), pardon, *repeat(after, LOOKS)]) == 1

@@ -107,7 +107,7 @@ def test_a_job_that_was_not_deleted_is_not_swept(control: ControlContext) -> Non
 def test_a_sweep_stops_when_another_has_taken_over(control: ControlContext) -> None:
     job = finished(control)
     records.mark_deleted(control.storage, job)
-    assert control.state.hold(job, "sweeper", "another", 60)
+    assert control.state.acquire_lock(job, "sweeper", "another", 60)
 
     sweep(control, job)
 

@@ -100,7 +100,7 @@ def test_a_shard_that_a_post_has_taken_meanwhile_counts_as_outstanding(control: 
     plan(control, job)
     sent(control.state)
     commit(control, job, 0)
-    assert control.state.take(job, 60) == 3
+    assert control.state.take_next_shard(job, 60) == 3
 
     feed(control)
     assert sent(control.state) == []

@@ -12,7 +12,7 @@ from heatmill.errors import UnsupportedOperation
 from heatmill_workers.engine.baselines import background
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.engine.perturbation.hiding import solid_colour
 from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models import digits
@@ -71,7 +71,7 @@ def test_a_row_says_what_the_model_takes_the_baseline_for(
 @pytest.mark.parametrize(("masker", "level"), [("black", 0.0), ("grey", 0.5), ("white", 1.0)])
 def test_partition_shaps_baseline_is_the_image_with_everything_hidden(masker: str, level: float) -> None:
     model = small_resnet()
-    ((label, probability),) = said(model, plain(level, model.preprocessing).expand(1, 3, 64, 64))
+    ((label, probability),) = said(model, solid_colour(level, model.preprocessing).expand(1, 3, 64, 64))
 
     for found in checks(model, "partition_shap", {"masker": masker, "max_evals": 4}):
         assert (found["baseline_class"], found["baseline_probability"]) == (label, pytest.approx(probability, abs=1e-4))
@@ -143,7 +143,7 @@ def test_the_digits_are_compared_with_black_paper() -> None:
     (mean,) = background(model, torch.zeros(1, 3, 32, 32), ["mean"])
 
     assert bundled.BASELINES == {digits.NAME: "black"}
-    assert torch.equal(mean, plain(0.5, model.preprocessing).expand_as(mean))
+    assert torch.equal(mean, solid_colour(0.5, model.preprocessing).expand_as(mean))
     ((label, probability),) = said(model, mean)
     assert (label, round(probability, 2)) == ("8", 0.75)
 

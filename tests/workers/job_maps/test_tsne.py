@@ -27,7 +27,7 @@ def nearest_is_of_its_group(layout: Layout, of: NDArray[np.int64]) -> float:
 def test_clusters_stay_apart() -> None:
     features, of = clusters(90)
 
-    layout = Tsne().lay_out(features)
+    layout = Tsne().embed(features)
 
     assert nearest_is_of_its_group(layout, of) == 1
     assert layout.perplexity == pytest.approx(89 / 3)
@@ -36,7 +36,7 @@ def test_clusters_stay_apart() -> None:
 def test_ten_points_are_laid_out_by_their_clusters() -> None:
     features, of = clusters(10, groups=2)
 
-    layout = Tsne().lay_out(features)
+    layout = Tsne().embed(features)
 
     assert layout.perplexity == 3
     assert nearest_is_of_its_group(layout, of) == 1
@@ -44,7 +44,7 @@ def test_ten_points_are_laid_out_by_their_clusters() -> None:
 
 @pytest.mark.parametrize("points", [3, 4, 5])
 def test_the_fewest_points_have_a_map(points: int) -> None:
-    layout = Tsne().lay_out(clusters(points)[0])
+    layout = Tsne().embed(clusters(points)[0])
     assert layout.points.shape == (points, 2)
     assert np.isfinite(layout.points).all()
 
@@ -54,12 +54,12 @@ def test_items_that_are_the_same_have_a_map(width: int) -> None:
     same = np.ones((6, width), np.float32)
     some = np.vstack([same, 2 * same])
     for features in (same, some):
-        assert np.isfinite(Tsne().lay_out(features).points).all()
+        assert np.isfinite(Tsne().embed(features).points).all()
 
 
 def test_the_same_features_and_seed_give_the_same_bytes() -> None:
     features, _ = clusters(60)
-    first, second = Tsne(seed=3).lay_out(features), Tsne(seed=3).lay_out(features)
+    first, second = Tsne(seed=3).embed(features), Tsne(seed=3).embed(features)
     assert first.points.tobytes() == second.points.tobytes()
     assert first.kl_divergence == second.kl_divergence
     assert first.neighbourhoods == second.neighbourhoods
@@ -69,7 +69,7 @@ def test_large_jobs_take_the_grid_and_are_the_same_every_time(monkeypatch: pytes
     for name, value in (("GRID_POINTS", 10), ("EARLY_ITERATIONS", 60), ("ITERATIONS", 40)):
         monkeypatch.setattr(f"heatmill_workers.job_maps.tsne.{name}", value)
     features, of = clusters(60)
-    first, second = Tsne().lay_out(features), Tsne().lay_out(features)
+    first, second = Tsne().embed(features), Tsne().embed(features)
     assert first.points.tobytes() == second.points.tobytes()
     assert nearest_is_of_its_group(first, of) == 1
 
@@ -77,7 +77,7 @@ def test_large_jobs_take_the_grid_and_are_the_same_every_time(monkeypatch: pytes
 def test_digits_keep_their_neighbours_as_well_as_sklearn_measures() -> None:
     features = load_digits().data[:400].astype(np.float32)
 
-    layout = Tsne().lay_out(features)
+    layout = Tsne().embed(features)
 
     assert trustworthiness(features, layout.points, n_neighbors=10) > 0.97
     near = layout.neighbourhoods
@@ -110,11 +110,11 @@ def test_it_can_be_stopped_on_the_way() -> None:
         raise StopError
 
     with pytest.raises(StopError):
-        Tsne().lay_out(clusters(30)[0], stop)
+        Tsne().embed(clusters(30)[0], stop)
 
 
 def test_what_has_no_map_is_refused() -> None:
     with pytest.raises(ValueError, match="needs 3"):
-        Tsne().lay_out(clusters(2)[0])
+        Tsne().embed(clusters(2)[0])
     with pytest.raises(ValueError, match="NaN"):
-        Tsne().lay_out(np.full((5, 4), np.nan, np.float32))
+        Tsne().embed(np.full((5, 4), np.nan, np.float32))

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.errors import (
     BadAttribution,
     ImageUnsuitable,
@@ -67,7 +67,7 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A registered method that returns, or raises, what the test puts under "it"."""
     answer: dict[str, Any] = {}
 
-    @explains(NoParams, picture="signed", passes=MethodCost(base=1, per={}))
+    @explains(NoParams, picture="signed", passes=MethodCost(base=1, per_unit={}))
     def made_up(model: LoadedModel, images: Tensor, targets: Tensor, params: NoParams) -> MethodOutput:
         """Returns what it is told to."""
         if isinstance(answer["it"], Exception):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from heatmill.errors import ImageUnsuitable, InvalidRequest
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.engine.perturbation.hiding import solid_colour
 from heatmill_workers.engine.perturbation.segments import as_photos, segment
 from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
@@ -61,7 +61,7 @@ def test_it_is_lime_images_on_the_same_segments_and_draws(segmentation: str, hid
     model, images = small_resnet(), smooth(1)
     segments = segment(as_photos(images, model.preprocessing)[0], segmentation, 16, 5)  # type: ignore[arg-type]
     level = {"mean": None, "black": 0.0, "grey": 0.5}[hide]
-    colour = None if level is None else plain(level, model.preprocessing).flatten().numpy()
+    colour = None if level is None else solid_colour(level, model.preprocessing).flatten().numpy()
     wanted = lime_image(segments, colour, 7)
     coefficients = np.array([weight for _, weight in sorted(wanted.local_exp[7])])
 

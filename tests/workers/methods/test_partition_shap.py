@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.engine.perturbation.hiding import solid_colour
 from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE
@@ -43,7 +43,7 @@ def background_of(masker: str, image: Tensor) -> NDArray[np.float32]:
         return np.asarray(cv2.blur(photo, (36, 36)))
     if masker == "mean":
         return np.zeros_like(photo)
-    colour = plain({"black": 0.0, "white": 1.0}[masker], small_resnet().preprocessing).flatten().numpy()
+    colour = solid_colour({"black": 0.0, "white": 1.0}[masker], small_resnet().preprocessing).flatten().numpy()
     return np.broadcast_to(colour, photo.shape).copy()
 
 

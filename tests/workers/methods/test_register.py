@@ -221,10 +221,10 @@ def test_every_need_is_refused_where_it_is_not_met(method: str, model: LoadedMod
 def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other_method.py").write_text(
         '"""Zeros."""\n'
-        "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue.catalogue import Passes\n"
+        "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue.methods import MethodCost\n"
         "from heatmill_workers.methods.contract import MethodOutput, explains\n\n"
         "class Params(BaseModel):\n    pass\n\n"
-        '@explains(Params, picture="signed", passes=Passes(1, {}))\n'
+        '@explains(Params, picture="signed", passes=MethodCost(1, {}))\n'
         'def zeros(model, images, targets, params):\n    """Nothing."""\n'
         "    return MethodOutput(torch.zeros(len(images), 1, 2, 2))\n"
     )

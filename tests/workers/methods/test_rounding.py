@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from heatmill.catalogue.models import Preprocessing
 from heatmill_workers.engine.head import Head
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import plain
+from heatmill_workers.engine.perturbation.hiding import solid_colour
 from heatmill_workers.methods.contract import Explanation, flattened
 from heatmill_workers.methods.explain import explain
 from tests.workers.small import loaded, photos, small_resnet
@@ -211,7 +211,7 @@ def test_maps_whose_evidence_cancels_but_for_rounding_are_blank() -> None:
 
 
 def test_the_colour_of_a_baseline_is_the_photos_own_but_for_rounding() -> None:
-    white = plain(1.0, Preprocessing(resize=SIDE, crop=SIDE)).expand(1, 3, SIDE, SIDE)
+    white = solid_colour(1.0, Preprocessing(resize=SIDE, crop=SIDE)).expand(1, 3, SIDE, SIDE)
     assert not torch.equal(white, flat(1.0))
     assert torch.allclose(white, flat(1.0))
 

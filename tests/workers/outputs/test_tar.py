@@ -126,7 +126,7 @@ def test_a_tar_that_another_worker_left_before_its_record_stands(worker: WorkerC
             files = read_files(worker.storage, row)
             other.store(row, Files(files.png + b"other", files.npy))
         worker.storage.delete([keys.shard_tar(*name), keys.commit(*name)])
-        theirs = other.finish(part, other.placed(made))
+        theirs = other.finish(part, other.with_locations(made))
     left = tar_of(worker, *name)
     forget(worker, job)
 
@@ -199,18 +199,18 @@ def test_what_a_tar_holds_in_memory_has_a_bound(storage: S3Storage) -> None:
             for index in range(128):
                 row = result(index)
                 tar.store(row, Files(bytes(size), bytes([index]) * size))
-                placed = tar.placed([row])
-            tar.finish(part, placed)
+                located = tar.with_locations([row])
+            tar.finish(part, located)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
     assert peak < SPOOL_BYTES + 24 * size
-    assert placed[0].attribution
-    assert placed[0].attribution.range
-    where = span(placed[0].attribution.range)
+    assert located[0].attribution
+    assert located[0].attribution.range
+    where = span(located[0].attribution.range)
     assert where.stop - where.start == size
-    assert storage.get_part(placed[0].attribution.key, placed[0].attribution.range) == bytes([127]) * size
+    assert storage.get_part(located[0].attribution.key, located[0].attribution.range) == bytes([127]) * size
 
 
 def forget(worker: WorkerContext, job: JobId) -> None:

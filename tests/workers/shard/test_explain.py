@@ -14,7 +14,7 @@ from heatmill_workers.engine.loaded_model import Built, LoadedModel
 from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.models.loading import prepare
-from heatmill_workers.shard.explain import Outcome, explain_items
+from heatmill_workers.shard.explain import Result, explain_items
 from heatmill_workers.shard.prefetch import FailedItem, ReadyItem
 from tests.workers.processed import counted
 from tests.workers.small import CPU, loaded, photos, small_resnet, small_vit
@@ -37,9 +37,9 @@ def group(images: Tensor, **fields: Any) -> list[ReadyItem]:
 
 def explained(model: LoadedModel, images: Tensor, *methods: str) -> dict[tuple[str, str], Explanation]:
     answers = list(explain_items(group(images), plan(*methods), model))
-    assert all(isinstance(each, Outcome) for each in answers), answers
+    assert all(isinstance(each, Result) for each in answers), answers
     return {
-        (each.method.name, each.asked.photo.item.id): each.explained for each in answers if isinstance(each, Outcome)
+        (each.method.name, each.asked.photo.item.id): each.explained for each in answers if isinstance(each, Result)
     }
 
 
@@ -70,7 +70,7 @@ def test_the_methods_answer_for_the_items_own_targets() -> None:
     model, shown = small_resnet(), photos(3)
     answers = list(explain_items(group(shown, target=7), plan(*BOTH), model))
 
-    outcomes = [each for each in answers if isinstance(each, Outcome)]
+    outcomes = [each for each in answers if isinstance(each, Result)]
     assert [each.asked.target.index for each in outcomes] == [7] * 6
     (of_first,) = [each for each in outcomes if each.method.name == "saliency" and each.asked.photo.item.id == "0"]
     (alone,) = explain("saliency", model, shown[:1], torch.tensor([7]), {})
@@ -89,7 +89,7 @@ def test_a_photo_without_a_target_of_the_model_leaves_the_others_right() -> None
     )
     targets = model.module(shown).argmax(1)
     for each in answers:
-        if isinstance(each, Outcome):
+        if isinstance(each, Result):
             row = int(each.asked.photo.item.id)
             (alone,) = explain(each.method.name, model, shown[row : row + 1], targets[row : row + 1], {})
             assert_same(each.explained, alone)
@@ -100,13 +100,13 @@ def test_several_classes_of_a_photo_are_explained_as_before() -> None:
 
     answers = list(explain_items(group(shown), plan("saliency", top_k=2), model))
 
-    assert [type(each) for each in answers] == [Outcome] * 4
+    assert [type(each) for each in answers] == [Result] * 4
 
 
 def test_a_model_without_a_spatial_layer_still_has_its_saliency() -> None:
     answers = list(explain_items(group(photos(2)), plan(*BOTH), small_vit()))
 
-    assert [each.method.name for each in answers if isinstance(each, Outcome)] == ["saliency"] * 2
+    assert [each.method.name for each in answers if isinstance(each, Result)] == ["saliency"] * 2
     errors = [each.error for each in answers if isinstance(each, Row)]
     assert [error and error.type.rpartition("/")[2] for error in errors] == ["unsupported_operation"] * 2
 
@@ -155,8 +155,8 @@ def targets_of(model: LoadedModel, *channels: float, **fields: Any) -> list[Targ
     image = torch.tensor(channels, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 64, 64)
     item = {key: fields.pop(key) for key in ("target",) if key in fields}
     answers = list(explain_items(group(image, **item), plan("saliency", **fields), model))
-    assert all(isinstance(each, Outcome) for each in answers), answers
-    return [each.asked.target for each in answers if isinstance(each, Outcome)]
+    assert all(isinstance(each, Result) for each in answers), answers
+    return [each.asked.target for each in answers if isinstance(each, Result)]
 
 
 def test_a_regression_says_its_values_in_the_model_s_order_and_no_probability() -> None:

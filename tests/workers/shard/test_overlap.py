@@ -5,7 +5,7 @@ from threading import Event, Lock
 
 import pytest
 
-from heatmill_workers.shard.overlap import BoundedWriter, ahead, groups
+from heatmill_workers.shard.overlap import BoundedWriter, groups, prefetch
 
 
 class Gauge:
@@ -30,7 +30,7 @@ def test_preparing_ahead_keeps_the_order_and_never_runs_further_ahead_than_allow
     gauge = Gauge()
     with ThreadPoolExecutor(4) as pool:
         taken = 0
-        for group in ahead(pool, gauge.work, groups(range(20), 2), depth=3):
+        for group in prefetch(pool, gauge.work, groups(range(20), 2), depth=3):
             assert group == [taken * 10, (taken + 1) * 10]
             taken += 2
             assert gauge.started <= taken + 3 * 2
@@ -40,7 +40,7 @@ def test_preparing_ahead_keeps_the_order_and_never_runs_further_ahead_than_allow
 def test_with_depth_zero_nothing_is_prepared_before_its_predecessor_was_dealt_with() -> None:
     gauge = Gauge()
     with ThreadPoolExecutor(4) as pool:
-        for taken, _ in enumerate(ahead(pool, gauge.work, groups(range(5), 1), depth=0), 1):
+        for taken, _ in enumerate(prefetch(pool, gauge.work, groups(range(5), 1), depth=0), 1):
             assert gauge.started == taken
 
 
@@ -48,7 +48,7 @@ def test_storing_behind_gives_back_everything_in_order() -> None:
     gauge = Gauge()
     with ThreadPoolExecutor(4) as pool:
         behind = BoundedWriter(pool, gauge.work, depth=2)
-        arrived = [row for number in range(6) for row in behind.send([number])]
+        arrived = [row for number in range(6) for row in behind.submit([number])]
         assert arrived[:4] == [0, 10, 20, 30]
         assert arrived + behind.finish() == [0, 10, 20, 30, 40, 50]
 
@@ -63,9 +63,9 @@ def test_what_is_stored_is_given_back_however_little_is_on_its_way() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         behind = BoundedWriter(pool, work, depth=5)
-        assert behind.send([]) == []
-        behind.send([0])
-        assert behind.send([1, 2]) in ([], [0])
+        assert behind.submit([]) == []
+        behind.submit([0])
+        assert behind.submit([1, 2]) in ([], [0])
         gate.set()
         assert behind.finish()[-2:] == [10, 20]
 
@@ -77,4 +77,4 @@ def test_an_error_behind_reaches_the_one_who_waits() -> None:
     with ThreadPoolExecutor(1) as pool:
         behind = BoundedWriter(pool, fail, depth=0)
         with pytest.raises(OSError, match="store"):
-            behind.send([1])
+            behind.submit([1])

@@ -172,7 +172,7 @@ def test_a_worker_that_is_asked_to_stop_finishes_the_part_at_work_and_gives_the_
     assert parts_there(worker, job) == [0, 1]
     assert attempts(worker, job) == "0"
     assert load_job(worker.storage, worker.state, job).counts.succeeded == 50
-    assert worker.state.take(job, 60) == 0
+    assert worker.state.take_next_shard(job, 60) == 0
     process_shard(worker, job, 0)
     assert len(rows_of(worker, job)) == 200
     assert sum(map(len, groups)) == 200

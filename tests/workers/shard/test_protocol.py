@@ -190,7 +190,7 @@ def end(world: World, layout: Layout) -> None:
     """
     register(world.storage, world.state, world.job)
     world.pass_time()
-    while (shard := world.state.take(world.job, 60.0)) is not None:
+    while (shard := world.state.take_next_shard(world.job, 60.0)) is not None:
         Attempt(world, shard, {}).run()
     if world.state.is_cancelled(world.job):
         return

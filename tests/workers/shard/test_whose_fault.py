@@ -189,7 +189,7 @@ def explainer_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, data: byt
             raise error
         return saliency.function(model, images, targets, params)
 
-    broken = replace(saliency, function=fails_on_white, gradient_of=None)
+    broken = replace(saliency, function=fails_on_white, gradient_at=None)
     monkeypatch.setitem(cast("dict[str, Method]", register()), "saliency", broken)
 
 

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """What is seen at one look.
 
     Args:
@@ -47,12 +47,12 @@ class Watchdog:
         give_up: Ends the process.
     """
 
-    def __init__(self, see: Callable[[], Sight], give_up: Callable[[], None]) -> None:
-        self._see, self._give_up = see, give_up
+    def __init__(self, observe: Callable[[], Snapshot], give_up: Callable[[], None]) -> None:
+        self._see, self._give_up = observe, give_up
         self._taken = 0
         self._idle_polls = 0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Look once."""
         try:
             sight = self._see()
@@ -71,12 +71,12 @@ class Watchdog:
 def watch(state: RedisJobStore, queue: str, patience_seconds: float) -> None:
     """Watch over the Celery worker of this process, in a thread, for as long as it lives."""
 
-    def see() -> Sight:
+    def observe() -> Snapshot:
         busy = bool(celery_state.reserved_requests or celery_state.active_requests)
-        return Sight(state.waiting(lists(queue)), celery_state.all_total_count[0], busy)
+        return Snapshot(state.waiting(lists(queue)), celery_state.all_total_count[0], busy)
 
     # At once and without tidying up: what it would wait for may be what hangs, and an idle worker has nothing to lose.
-    every("watchdog", patience_seconds / LOOKS, Watchdog(see, lambda: os._exit(1)).look)
+    every("watchdog", patience_seconds / LOOKS, Watchdog(observe, lambda: os._exit(1)).poll)
 
 
 def end_with_parent() -> None:

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 def expire(storage: S3Storage, state: RedisJobStore) -> None:
     """Delete the jobs whose time is over. Markers sort by time, so the first one in the future ends the search."""
     for marker, job in islice(markers(storage, keys.EXPIRY_PREFIX), JOBS_PER_TICK):
-        with alone(marker.key):
+        with log_and_continue(marker.key):
             _, when = keys.read_expiry_marker(marker.key)
             if when > datetime.now(UTC):
                 return
@@ -45,7 +45,7 @@ def expire(storage: S3Storage, state: RedisJobStore) -> None:
 def ring_for_trash(storage: S3Storage, dispatcher: Dispatcher) -> None:
     """Ask for what deleted jobs have left to be swept."""
     for marker, job in islice(markers(storage, keys.TRASH_PREFIX), JOBS_PER_TICK):
-        with alone(marker.key):
+        with log_and_continue(marker.key):
             dispatcher.sweep(job)
 
 
@@ -91,7 +91,7 @@ def _tell_once(key: str, words: str) -> None:
 
 
 @contextmanager
-def alone(what: str) -> Iterator[None]:
+def log_and_continue(what: str) -> Iterator[None]:
     """A damaged record, or a stray object among the markers, is its own trouble, not that of those after it.
 
     So is a store that takes nothing of one tenant.

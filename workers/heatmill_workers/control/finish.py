@@ -37,7 +37,7 @@ def finish(control: ControlContext, job: JobId) -> None:
     A job that is not complete is left alone, whoever asks: what is terminal stays so.
     """
     token = uuid4().hex
-    if not control.state.hold(job, FINISHER, token, HOLD_SECONDS):
+    if not control.state.acquire_lock(job, FINISHER, token, HOLD_SECONDS):
         return
     try:
         if records.load_final(control.storage, job) is None and not _is_deleted(control, job):
@@ -99,7 +99,7 @@ def _held_rows(control: ControlContext, job: JobId, token: str, counted: _Counte
     for _, of_shard in groupby(read_ahead(load, names), lambda loaded: loaded[0].shard):
         headers = []
         for name, header, rows in of_shard:
-            control.state.hold(job, FINISHER, token, HOLD_SECONDS)
+            control.state.acquire_lock(job, FINISHER, token, HOLD_SECONDS)
             counted.results.update({kind: getattr(header, kind) for kind in records.COUNTED})
             counted.names.add(name)
             headers.append(header)

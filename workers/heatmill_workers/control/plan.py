@@ -165,7 +165,7 @@ def begin(control: ControlContext, job: JobId) -> Planning | None:
         control.state.forget(job)
         return None
     token = uuid4().hex
-    if not control.state.hold(job, PLANNER, token, HOLD_SECONDS):
+    if not control.state.acquire_lock(job, PLANNER, token, HOLD_SECONDS):
         return None
     return Planning(job, token, _steps(control, job, accepted))
 
@@ -231,7 +231,7 @@ def _still_open(control: ControlContext, job: JobId) -> AcceptedJob | None:
 
 
 def _held(control: ControlContext, planning: Planning) -> Planning | None:
-    if control.state.hold(planning.job, PLANNER, planning.token, HOLD_SECONDS):
+    if control.state.acquire_lock(planning.job, PLANNER, planning.token, HOLD_SECONDS):
         return planning
     planning.steps.close()
     return None
@@ -245,7 +245,7 @@ def _end(control: ControlContext, planning: Planning) -> None:
 def _check(control: ControlContext, planning: Planning) -> None:
     if control.state.is_cancelled(planning.job):
         raise ClaimLost(f"{planning.job} was cancelled while its source was listed")
-    if not control.state.hold(planning.job, PLANNER, planning.token, HOLD_SECONDS):
+    if not control.state.acquire_lock(planning.job, PLANNER, planning.token, HOLD_SECONDS):
         raise ClaimLost(f"another worker plans {planning.job}")
 
 

@@ -31,11 +31,11 @@ def repair(control: ControlContext) -> None:
         state.note_checked(run)
     marked = {job: marker for marker, job in sweeping.markers(control.storage, keys.OPEN_PREFIX)}
     for job in _forgotten(control, known, marked.keys(), everything=run_is_new):
-        with sweeping.alone(str(job)):
+        with sweeping.log_and_continue(str(job)):
             _repair_job(control, job, marked[job])
     # What is known has a marker, or had one when the markers were not listed yet.
     for job in known - marked.keys():
-        with sweeping.alone(str(job)):
+        with sweeping.log_and_continue(str(job)):
             _repair_unmarked(control, job)
     for job in state.schedule.to_plan(PLANNERS, 1):
         control.dispatcher.plan(job)

@@ -55,11 +55,11 @@ def is_complete(progress: JobProgress) -> bool:
 def sweep(control: ControlContext, job: JobId) -> None:
     """Remove the objects of a job that was deleted."""
     token = uuid4().hex
-    if not control.state.hold(job, SWEEPER, token, HOLD_SECONDS):
+    if not control.state.acquire_lock(job, SWEEPER, token, HOLD_SECONDS):
         return
     try:
         if control.storage.exists(keys.trash_marker(job)):
-            ours = partial(control.state.hold, job, SWEEPER, token, HOLD_SECONDS)
+            ours = partial(control.state.acquire_lock, job, SWEEPER, token, HOLD_SECONDS)
             sweeping.sweep(control.storage, job, ours, again_seconds=2 * control.settings.shard_limit_seconds)
     finally:
         control.state.release_lock(job, SWEEPER, token)

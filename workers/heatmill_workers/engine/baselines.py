@@ -8,7 +8,7 @@ from torch import Tensor
 
 from heatmill.errors import ItemError, UnsupportedOperation
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import blurred, plain
+from heatmill_workers.engine.perturbation.hiding import blurred, solid_colour
 from heatmill_workers.engine.rounding import matched
 
 MEAN = "the colour that the model's preprocessing calls `mean` (the data set's own, mid-grey if it is 0.5, black if 0)"
@@ -109,7 +109,7 @@ def _entry(model: LoadedModel, images: Tensor, entry: str) -> Tensor:
     if "://" in entry:
         return _picture(model, entry, images)
     levels = {"black": 0.0, "white": 1.0}
-    colour = plain(levels[entry], model.preprocessing) if entry in levels else torch.zeros(1, 3, 1, 1)
+    colour = solid_colour(levels[entry], model.preprocessing) if entry in levels else torch.zeros(1, 3, 1, 1)
     return colour.to(images).expand(1, 3, height, width)
 
 

@@ -30,7 +30,7 @@ class ForwardPass:
         (found,) = gradients(chosen, [self.origins[of]], keep=True)
         return found
 
-    def serves(self, images: Tensor, origin: Origin) -> bool:
+    def covers(self, images: Tensor, origin: Origin) -> bool:
         """Whether it is a pass of these very images, and its graph reaches the origin."""
         same = self.images.data_ptr() == images.data_ptr() and self.images.shape == images.shape
         return same and origin in self.origins

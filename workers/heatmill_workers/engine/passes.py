@@ -25,7 +25,7 @@ def forward_pass(model: LoadedModel, images: Tensor, *origins: Origin) -> Forwar
     Raises:
         UnsupportedOperation: The logits have no gradient; the model has no spatial map, or it moved.
     """
-    if model.kept is not None and all(model.kept.serves(images, origin) for origin in origins):
+    if model.kept is not None and all(model.kept.covers(images, origin) for origin in origins):
         return model.kept
     if "map" in origins and model.cut is None:
         raise UnsupportedOperation(

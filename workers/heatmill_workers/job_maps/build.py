@@ -82,20 +82,22 @@ def make_map(work: MapJob) -> None:
         return
     found = _gather(work, asked)
     if len(found.rows) < MIN_MAP_ITEMS:
-        give_up(work, f"a map takes at least {MIN_MAP_ITEMS} items; {len(found.rows)} of {work.plan.items} succeeded")
+        record_failure(
+            work, f"a map takes at least {MIN_MAP_ITEMS} items; {len(found.rows)} of {work.plan.items} succeeded"
+        )
         return
     # Slow to import, and most workers never make a map.
     from heatmill_workers.job_maps.tsne import Tsne
 
     try:
-        layout = Tsne(asked.perplexity, asked.seed).lay_out(found.features, work.check)
+        layout = Tsne(asked.perplexity, asked.seed).embed(found.features, work.check)
     except (ValueError, np.linalg.LinAlgError) as error:
-        give_up(work, f"the layout failed: {error}")
+        record_failure(work, f"the layout failed: {error}")
         return
     _write(work, asked, found, layout)
 
 
-def give_up(work: MapJob, reason: str) -> None:
+def record_failure(work: MapJob, reason: str) -> None:
     """Write down that there will be no map.
 
     Raises:

@@ -82,7 +82,7 @@ class Tsne:
     seed: int = 0
     threads: int = 1
 
-    def lay_out(self, features: Matrix, check: Callable[[], None] = lambda: None) -> Layout:
+    def embed(self, features: Matrix, check: Callable[[], None] = lambda: None) -> Layout:
         """The map of (N, D) features, the same for the same features and seed.
 
         Args:

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.autograd import differentiable, differentiating, gradients, select
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, check_readers, on_the_grid
@@ -25,7 +25,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=MethodCost(base=2.5, per={}), needs=("gradients", "attention"))
+@explains(Params, picture="positive", passes=MethodCost(base=2.5, per_unit={}), needs=("gradients", "attention"))
 def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's attention takes the evidence for the class from."""
     tokens = model.attention_layout()

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, on_the_grid
 from heatmill_workers.engine.loaded_model import LoadedModel
@@ -22,7 +22,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=MethodCost(base=1, per={}), needs=("attention",))
+@explains(Params, picture="positive", passes=MethodCost(base=1, per_unit={}), needs=("attention",))
 def attention_rollout(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's attention leads to through all layers, whatever the class."""
     tokens = model.attention_layout()

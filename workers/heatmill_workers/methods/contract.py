@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.errors import ItemError
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.forward_pass import Origin
@@ -100,7 +100,7 @@ class Method:
     picture: Picture
     needs: tuple[Capability, ...]
     passes: MethodCost
-    gradient_of: Origin | None = None
+    gradient_at: Origin | None = None
     explains_scores: bool = False
 
 
@@ -110,7 +110,7 @@ def explains(  # noqa: PLR0913 - the declaration of a method, each by name
     picture: Picture,
     passes: MethodCost,
     needs: tuple[Capability, ...] = (),
-    gradient_of: Origin | None = None,
+    gradient_at: Origin | None = None,
     explains_scores: bool = False,
 ) -> Callable[[Callable[[LoadedModel, Tensor, Tensor, P], MethodOutput]], Method]:
     """Make a function a method; see `Method` for the arguments."""
@@ -125,7 +125,7 @@ def explains(  # noqa: PLR0913 - the declaration of a method, each by name
             picture=picture,
             needs=needs,
             passes=passes,
-            gradient_of=gradient_of,
+            gradient_at=gradient_at,
             explains_scores=explains_scores,
         )
 

@@ -9,7 +9,7 @@ has no rule is an error that names it.
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.catalogue.models import Baseline
 from heatmill_workers.engine.baselines import DESCRIPTION, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
@@ -27,7 +27,7 @@ class Params(BaseModel):
     baseline: Baseline = Field("mean", description=f"What the image is compared with: {DESCRIPTION}.")
 
 
-@explains(Params, picture="signed", passes=MethodCost(base=5, per={}), needs=("operations",))
+@explains(Params, picture="signed", passes=MethodCost(base=5, per_unit={}), needs=("operations",))
 def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel's difference from a blank image adds to the class score."""
     baselines = background(model, images, [params.baseline])

@@ -7,7 +7,7 @@ a background set, and the mean of that. Only the asked-for classes are explained
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.catalogue.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
@@ -27,7 +27,7 @@ class Params(BaseModel):
     )
 
 
-@explains(Params, picture="signed", passes=MethodCost(base=1, per={"background": 5}), needs=("operations",))
+@explains(Params, picture="signed", passes=MethodCost(base=1, per_unit={"background": 5}), needs=("operations",))
 def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.autograd import select
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
@@ -30,9 +30,9 @@ class Params(BaseModel):
 @explains(
     Params,
     picture="positive",
-    passes=MethodCost(base=1, per={}),
+    passes=MethodCost(base=1, per_unit={}),
     needs=("gradients", "spatial layer"),
-    gradient_of="map",
+    gradient_at="map",
 )
 def grad_cam(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which regions hold the evidence for the class, as the network's last spatial layer sees them."""

@@ -27,7 +27,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.catalogue.models import MAX_BACKGROUND, BackgroundEntry
 from heatmill_workers.engine.autograd import select
 from heatmill_workers.engine.baselines import BACKGROUND, answers, background, baseline_checks, stacked
@@ -67,7 +67,7 @@ class Params(BaseModel):
 
 
 PASSES = MethodCost(
-    base=1, per={"samples": 2.5, "background": 1}, until={"max_error": {"max_samples": 2.5, "background": 1}}
+    base=1, per_unit={"samples": 2.5, "background": 1}, upper_bound={"max_error": {"max_samples": 2.5, "background": 1}}
 )
 
 

@@ -14,19 +14,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.catalogue.models import Baseline
 from heatmill_workers.engine.autograd import select
 from heatmill_workers.engine.baselines import DESCRIPTION, answers, background, baseline_checks
 from heatmill_workers.engine.gradient.paths import Path, outputs_on, path_attributions
 from heatmill_workers.engine.gradient.refining import (
     KEPT_BYTES,
-    Gap,
+    Interval,
     PathQuadrature,
+    allocate_points,
     cut,
-    places,
+    freeze_intervals,
     sample,
-    settle,
     trail,
     weighted,
 )
@@ -55,7 +55,7 @@ class Params(BaseModel):
 
 
 # No step is taken twice.
-PASSES = MethodCost(base=1, per={"steps": 2.5}, until={"max_error": {"max_steps": 2.5}})
+PASSES = MethodCost(base=1, per_unit={"steps": 2.5}, upper_bound={"max_error": {"max_steps": 2.5}})
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +138,11 @@ def _begin(
 
 def _double(model: LoadedModel, paths: Paths, trails: dict[int, PathQuadrature], params: Params) -> None:
     """As many steps again for each trail, or as many as may be."""
-    chosen: list[tuple[int, Gap, list[float]]] = []
+    chosen: list[tuple[int, Interval, list[float]]] = []
     for row, each in trails.items():
-        settle(each, len(trails))
+        freeze_intervals(each, len(trails))
         count = min(each.steps, params.max_steps - each.steps)
-        chosen += [(row, gap, positions) for gap, positions in places(each, count)]
+        chosen += [(row, gap, positions) for gap, positions in allocate_points(each, count)]
     wanted = [(row, position) for row, _, positions in chosen for position in positions]
     found = iter(sample(model, (paths.starts, paths.images), paths.targets, wanted))
     for row, gap, positions in chosen:

@@ -28,14 +28,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill.errors import ImageUnsuitable
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import plain, segment_means
+from heatmill_workers.engine.perturbation.hiding import segment_means, solid_colour
 from heatmill_workers.engine.perturbation.ridge import Fit, fit
 from heatmill_workers.engine.perturbation.segments import Segmentation, as_photos, segment_all
-from heatmill_workers.engine.perturbation.sharing import firsts, owners
+from heatmill_workers.engine.perturbation.sharing import group_ids, group_starts
 from heatmill_workers.engine.rounding import Change, matched, of_scores
 from heatmill_workers.methods.contract import MethodOutput, SelfCheck, explains
 
@@ -105,7 +105,7 @@ class Solution:
 
 
 # Quickshift takes 0.3 to 0.8 s of a core at 224 pixels, as long as 20 passes.
-PASSES = MethodCost(base=20, per={"samples": 1}, until={"max_error": {"max_samples": 1}})
+PASSES = MethodCost(base=20, per_unit={"samples": 1}, upper_bound={"max_error": {"max_samples": 1}})
 
 
 @explains(Params, picture="signed", passes=PASSES, explains_scores=True)
@@ -119,8 +119,8 @@ def lime(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) ->
 
 
 def _scenes(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> list[SegmentedImage]:
-    owner = owners(images)
-    distinct = images[firsts(owner)]
+    owner = group_ids(images)
+    distinct = images[group_starts(owner)]
     cuts = segment_all(as_photos(distinct, model.preprocessing), params.segmentation, params.segments, params.seed)
     found = []
     for image, cut, of_image in zip(distinct, cuts, torch.split(targets, owner.bincount().tolist()), strict=True):
@@ -215,7 +215,7 @@ def _scores(model: LoadedModel, scenes: Sequence[SegmentedImage], samples: range
 def _hidden(image: Tensor, segments: NDArray[np.int64], model: LoadedModel, params: Params) -> Tensor:
     if params.hide == "mean":
         return segment_means(image.cpu(), segments)
-    return plain(HIDDEN_LEVEL[params.hide], model.preprocessing)[0].expand(image.shape)
+    return solid_colour(HIDDEN_LEVEL[params.hide], model.preprocessing)[0].expand(image.shape)
 
 
 def _solved(scene: SegmentedImage, outputs: Tensor, params: Params) -> list[Solution]:

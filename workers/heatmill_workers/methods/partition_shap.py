@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.baselines import MEAN, answers, baseline_checks
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.engine.perturbation.hiding import blurred, plain
-from heatmill_workers.engine.perturbation.owen import Box, Node, Shown, masks, owen_values
-from heatmill_workers.engine.perturbation.sharing import firsts, owners
+from heatmill_workers.engine.perturbation.hiding import blurred, solid_colour
+from heatmill_workers.engine.perturbation.owen import Box, BoxNode, Shown, masks, owen_values
+from heatmill_workers.engine.perturbation.sharing import group_ids, group_starts
 from heatmill_workers.engine.rounding import Change, matched, of_outputs
 from heatmill_workers.methods.contract import MethodOutput, explains
 from heatmill_workers.methods.self_check import completeness
@@ -32,7 +32,7 @@ from heatmill_workers.methods.self_check import completeness
 # shap's documentation blurs 224 pixels over 128.
 BLUR = Fraction(4, 7)
 LEVELS = {"black": 0.0, "grey": 0.5, "white": 1.0}
-Game = Generator[list[Shown], Sequence[float], list[Node]]
+Game = Generator[list[Shown], Sequence[float], list[BoxNode]]
 
 
 class Params(BaseModel):
@@ -47,15 +47,15 @@ class Params(BaseModel):
     max_evals: int = Field(500, ge=4, le=20000, description="Images with some regions hidden; each costs a pass.")
 
 
-@explains(Params, picture="signed", passes=MethodCost(base=0, per={"max_evals": 1}))
+@explains(Params, picture="signed", passes=MethodCost(base=0, per_unit={"max_evals": 1}))
 def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each region adds to the class score, fairly shared out over all orders in which regions may appear."""
-    owner = owners(images)
-    distinct = images[firsts(owner)]
+    owner = group_ids(images)
+    distinct = images[group_starts(owner)]
     classes = pad_sequence(list(torch.split(targets, owner.bincount().tolist())), batch_first=True)
     outputs = _Outputs(model, distinct, matched(_hidden(model, distinct, params), distinct), classes)
     whole = (0, images.shape[2], 0, images.shape[3])
-    column = torch.arange(len(owner)) - firsts(owner)[owner]
+    column = torch.arange(len(owner)) - group_starts(owner)[owner]
     players = [(int(image), int(of)) for image, of in zip(owner, column, strict=True)]
     nodes = _play([owen_values(whole, params.max_evals) for _ in players], players, outputs)
     values = torch.stack([_spread(of_row, whole) for of_row in nodes])
@@ -116,7 +116,7 @@ def _hidden(model: LoadedModel, images: Tensor, params: Params) -> Tensor:
         return blurred(images, *(max(1, BLUR.numerator * side // BLUR.denominator) for side in images.shape[2:]))
     if params.masker == "mean":
         return torch.zeros_like(images)
-    return plain(LEVELS[params.masker], model.preprocessing).to(images).expand_as(images)
+    return solid_colour(LEVELS[params.masker], model.preprocessing).to(images).expand_as(images)
 
 
 def _change(outputs: _Outputs, players: Sequence[tuple[int, int]]) -> Change:
@@ -134,7 +134,7 @@ def _change(outputs: _Outputs, players: Sequence[tuple[int, int]]) -> Change:
     return Change(*both)
 
 
-def _play(games: Sequence[Game], players: Sequence[tuple[int, int]], outputs: _Outputs) -> list[list[Node]]:
+def _play(games: Sequence[Game], players: Sequence[tuple[int, int]], outputs: _Outputs) -> list[list[BoxNode]]:
     """All games in step, so that their masks fill batches.
 
     Args:
@@ -143,7 +143,7 @@ def _play(games: Sequence[Game], players: Sequence[tuple[int, int]], outputs: _O
         outputs: Learns what the games ask for.
     """
     asked = {row: next(game) for row, game in enumerate(games)}
-    ended: dict[int, list[Node]] = {}
+    ended: dict[int, list[BoxNode]] = {}
     while asked:
         outputs.learn((players[row][0], shown) for row, wanted in asked.items() for shown in wanted)
         for row, wanted in list(asked.items()):
@@ -156,7 +156,7 @@ def _play(games: Sequence[Game], players: Sequence[tuple[int, int]], outputs: _O
     return [ended[row] for row in range(len(games))]
 
 
-def _spread(nodes: Sequence[Node], whole: Box) -> Tensor:
+def _spread(nodes: Sequence[BoxNode], whole: Box) -> Tensor:
     """Each node's share, evenly over its pixels; (1, H, W)."""
     values = torch.zeros(1, whole[1], whole[3], dtype=torch.float64)
     for node in nodes:

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from heatmill.catalogue.catalogue import MethodCost
+from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.passes import forward_pass
@@ -21,7 +21,13 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="magnitude", passes=MethodCost(base=2.5, per={}), needs=("gradients",), gradient_of="image")
+@explains(
+    Params,
+    picture="magnitude",
+    passes=MethodCost(base=2.5, per_unit={}),
+    needs=("gradients",),
+    gradient_at="image",
+)
 def saliency(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How strongly each pixel would move the class score if it changed a little."""
 

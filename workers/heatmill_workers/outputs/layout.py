@@ -64,7 +64,7 @@ class ShardOutputs:
 
 
 class Layout(Protocol):
-    """How the results of a shard are stored. Safe in threads, but for `placed` and `finish`."""
+    """How the results of a shard are stored. Safe in threads, but for `with_locations` and `finish`."""
 
     @property
     def outputs(self) -> ShardOutputs:
@@ -72,7 +72,7 @@ class Layout(Protocol):
 
     @property
     def previews(self) -> Previews:
-        """What the model saw of the items; `finish` stores them, or `placed`."""
+        """What the model saw of the items; `finish` stores them, or `with_locations`."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -98,7 +98,7 @@ class Layout(Protocol):
             ValueError: The row names none.
         """
 
-    def placed(self, rows: Iterable[Row]) -> list[Row]:
+    def with_locations(self, rows: Iterable[Row]) -> list[Row]:
         """The rows of whole items, in their order, with the places of their files; what else was taken is dropped."""
 
     def finish(self, part: Part, rows: list[Row]) -> list[Row]:
@@ -106,7 +106,7 @@ class Layout(Protocol):
 
         Args:
             part: Nothing more comes of it.
-            rows: All of the part, as `placed` gave them.
+            rows: All of the part, as `with_locations` gave them.
 
         Raises:
             StorageUnavailable: The store does not answer.
@@ -146,7 +146,7 @@ class SingleObjects:
         self._at_once(partial(copy, row.heatmap.key, heatmap), partial(copy, row.attribution.key, attribution))
         return at(row, {"key": heatmap}, {"key": attribution})
 
-    def placed(self, rows: Iterable[Row]) -> list[Row]:
+    def with_locations(self, rows: Iterable[Row]) -> list[Row]:
         """As they are."""
         return list(rows)
 

@@ -73,10 +73,10 @@ class ShardTars:
         """Read them."""
         return self.store(row, read_files(self._storage, row))
 
-    def placed(self, rows: Iterable[Row]) -> list[Row]:
+    def with_locations(self, rows: Iterable[Row]) -> list[Row]:
         """Add the items' members to the tars."""
         items = groupby(rows, lambda row: row.index)
-        return [row for index, item in items for row in self._tar(self.outputs.part(index)).placed(list(item))]
+        return [row for index, item in items for row in self._tar(self.outputs.part(index)).with_locations(list(item))]
 
     def finish(self, part: Part, rows: list[Row]) -> list[Row]:
         """Write the part's tar, once; where there is another, its rows stand."""
@@ -115,14 +115,14 @@ class PartTar:
             self._waiting[row.index][row.method, row.rank] = files
         return row
 
-    def placed(self, rows: list[Row]) -> list[Row]:
+    def with_locations(self, rows: list[Row]) -> list[Row]:
         """Add one item's members."""
         with self._lock:
             files = self._waiting.pop(rows[0].index, {})
-        placed = self._previewed([self._with_members(row, files) for row in rows])
-        sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(placed))
+        with_locations = self._previewed([self._with_members(row, files) for row in rows])
+        sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(with_locations))
         self._add(f"{self._outputs.item(rows[0])}.json", sample.model_dump_json(exclude_defaults=True).encode())
-        return placed
+        return with_locations
 
     def finish(self, rows: list[Row]) -> list[Row]:
         """Write the tar, once; where there is another, its rows stand."""

@@ -58,36 +58,36 @@ class ResultCache:
         self._storage, self._layout, self._fingerprint = storage, layout, fingerprint
         self._plan = plan = fingerprint.plan
         self._job = layout.outputs.job
-        self._takes = plan.cache
+        self._reads_enabled = plan.cache
         # What lies under an s3:// URI may change; an upload is known by its content.
         self._methods = [
             method
             for method in (plan.methods if fingerprint.is_known else ())
             if all(uri.startswith("upload://") for uri in uris_in(method.params).values())
         ]
-        self._missed: dict[tuple[int, str], str] = {}
+        self._pending_keys: dict[tuple[int, str], str] = {}
 
-    def take(self, item: Item, sha256: str) -> dict[str, tuple[Row, ...]]:
+    def lookup(self, item: Item, sha256: str) -> dict[str, tuple[Row, ...]]:
         """What is known of an image, by method: rows of this item, whose objects have been copied into this job."""
         found: dict[str, tuple[Row, ...]] = {}
         for method in self._methods:
             key = keys.cached(self._job.tenant, self._fingerprint.key(item, sha256, method))
-            rows = self._rows(item, method.name, key) if self._takes else None
+            rows = self._rows(item, method.name, key) if self._reads_enabled else None
             if rows is None:
-                self._missed[item.index, method.name] = key
+                self._pending_keys[item.index, method.name] = key
             else:
                 found[method.name] = rows
         return found
 
-    def is_whole(self, found: Mapping[str, object]) -> bool:
+    def covers_all_methods(self, found: Mapping[str, object]) -> bool:
         """Whether nothing remains to be done for an item: what a map is made of is never cached."""
         return self._plan.map is None and len(found) == len(self._plan.methods)
 
-    def keep(self, rows: Iterable[Row]) -> None:
+    def store(self, rows: Iterable[Row]) -> None:
         """Write an entry for each item and method that was made in whole by this shard, whose record is committed."""
         entries = {}
         for (index, method), results in groupby(rows, lambda row: (row.index, row.method)):
-            key, made = self._missed.get((index, method)), tuple(results)
+            key, made = self._pending_keys.get((index, method)), tuple(results)
             if key is not None and all(row.status == "succeeded" for row in made):
                 # What the caller called the image goes when the job is deleted.
                 nameless = tuple(row.model_copy(update={"item": "", "index": 0}) for row in made)
@@ -113,7 +113,7 @@ class ResultCache:
             return None
         except StorageUnavailable as error:
             # Each further try would take as long as this one; whatever else the shard needs will find out.
-            self._takes = False
+            self._reads_enabled = False
             log.warning("cache not asked any more", error=str(error))
             return None
 

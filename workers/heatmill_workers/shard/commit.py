@@ -26,8 +26,8 @@ log = structlog.get_logger()
 class ShardCommits:
     """The commit records of one shard, those of earlier attempts too."""
 
-    def __init__(self, worker: WorkerContext, shard: ClaimedShard, ours: ShardLease) -> None:
-        self._worker, self._shard, self._ours = worker, shard, ours
+    def __init__(self, worker: WorkerContext, shard: ClaimedShard, lease: ShardLease) -> None:
+        self._worker, self._shard, self._lease = worker, shard, lease
         self._since = time.monotonic()
         self._headers: list[CommitHeader] = []
         self._untold: list[CommitHeader] = []
@@ -94,7 +94,7 @@ class ShardCommits:
             log.warning("commit not counted yet", error=str(error))
 
     def _write(self, part: Part | None, rows: list[Row], seconds: float) -> CommitHeader:
-        self._ours.check()
+        self._lease.check()
         storage, job, number = self._worker.storage, self._shard.job, self._shard.number
         header, record = records.commit_record(ShardId(job, number), rows, seconds, self._worker.name, part)
         try:

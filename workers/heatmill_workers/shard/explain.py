@@ -29,7 +29,7 @@ from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.methods.contract import Explanation
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import explainer, register
-from heatmill_workers.shard.feature_vector import Placed, place
+from heatmill_workers.shard.feature_vector import FeatureVector, place
 from heatmill_workers.shard.predict import Prediction, predict, predict_with_features, scores, target
 from heatmill_workers.shard.prefetch import CachedItem, FailedItem, ReadyItem
 
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """One class of one photo that is to be explained."""
 
     photo: ReadyItem
@@ -46,15 +46,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What an explainer said about one class of one photo."""
 
-    asked: Asked
+    asked: Query
     method: MethodRequest
     explained: Explanation
 
 
-Answer = Outcome | Placed | Row
+Answer = Result | FeatureVector | Row
 
 
 def explain_items(
@@ -65,13 +65,13 @@ def explain_items(
         yield from entry.rows if isinstance(entry, CachedItem) else ()
         yield from failed_rows(entry.item, plan, entry.error) if isinstance(entry, FailedItem) else ()
     photos = [entry for entry in group if isinstance(entry, ReadyItem)]
-    served = _served_by_prediction(plan, model)
-    asked: list[Asked] = []
-    for looked in _looked_at(photos, plan, model, served):
+    fused_methods = _served_by_prediction(plan, model)
+    asked: list[Query] = []
+    for looked in _looked_at(photos, plan, model, fused_methods):
         yield from looked.answers
         asked += looked.asked
     for method in plan.methods:
-        if method not in served:
+        if method not in fused_methods:
             yield from _explained(method, _unknown(method, asked), model)
 
 
@@ -81,10 +81,10 @@ def failed_rows(item: Item, plan: Plan, error: HeatmillError) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class _Looked:
+class BatchPrediction:
     """What the model says of some photos: the classes that are to be explained, and what is answered already."""
 
-    asked: list[Asked]
+    asked: list[Query]
     answers: list[Answer]
 
 
@@ -93,22 +93,22 @@ def _served_by_prediction(plan: Plan, model: LoadedModel) -> list[MethodRequest]
     if plan.top_k > 1 or plan.makes_map:
         return []
     known = [(method, register().get(method.name)) for method in plan.methods]
-    return [method for method, its in known if its and its.gradient_of and model.supports >= set(its.needs)]
+    return [method for method, its in known if its and its.gradient_at and model.supports >= set(its.needs)]
 
 
 def _looked_at(
-    photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]
-) -> Iterator[_Looked]:
+    photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, fused_methods: Sequence[MethodRequest]
+) -> Iterator[BatchPrediction]:
     """Predict all photos: at once where nothing is kept of the pass, else as many as may keep theirs."""
 
-    def look(rows: range) -> _Looked:
-        return _look(photos[rows.start : rows.stop], plan, model, served)
+    def look(rows: range) -> BatchPrediction:
+        return _look(photos[rows.start : rows.stop], plan, model, fused_methods)
 
     if not photos:
         return
     try:
-        if served:
-            work = " and ".join(["predict", *(method.name for method in served)])
+        if fused_methods:
+            work = " and ".join(["predict", *(method.name for method in fused_methods)])
             yield from [found for _, found in in_batches(look, len(photos), model.batch_sizes, work)]
         else:
             yield look(range(len(photos)))
@@ -121,7 +121,7 @@ def _looked_at(
 
 def _looked_at_alone(
     photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, error: Exception
-) -> Iterator[_Looked]:
+) -> Iterator[BatchPrediction]:
     """Predict each photo by itself, to find those that the model fails on."""
     if len(photos) > 1:
         for photo in photos:
@@ -132,14 +132,16 @@ def _looked_at_alone(
     yield _nothing_seen(photos, plan, InternalError(reason))
 
 
-def _nothing_seen(photos: Sequence[ReadyItem], plan: Plan, error: ItemError) -> _Looked:
-    return _Looked([], [row for photo in photos for row in failed_rows(photo.item, plan, error)])
+def _nothing_seen(photos: Sequence[ReadyItem], plan: Plan, error: ItemError) -> BatchPrediction:
+    return BatchPrediction([], [row for photo in photos for row in failed_rows(photo.item, plan, error)])
 
 
-def _look(photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, served: Sequence[MethodRequest]) -> _Looked:
+def _look(
+    photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, fused_methods: Sequence[MethodRequest]
+) -> BatchPrediction:
     images = torch.stack([photo.image for photo in photos]).to(model.device, memory_format=torch.channels_last)
-    model = _keeping(model, images, served)
-    looked = _Looked([], [])
+    model = _keeping(model, images, fused_methods)
+    looked = BatchPrediction([], [])
     prediction = _predict(model, images, plan)
     for row, photo in enumerate(photos):
         try:
@@ -150,14 +152,14 @@ def _look(photos: Sequence[ReadyItem], plan: Plan, model: LoadedModel, served: S
             continue
         looked.asked.extend(asked)
         looked.answers.extend(chain.from_iterable(photo.known.values()))
-    for method in served:
+    for method in fused_methods:
         looked.answers.extend(_explained(method, _unknown(method, looked.asked), model, images))
     return looked
 
 
-def _keeping(model: LoadedModel, images: Tensor, served: Sequence[MethodRequest]) -> LoadedModel:
+def _keeping(model: LoadedModel, images: Tensor, fused_methods: Sequence[MethodRequest]) -> LoadedModel:
     """The model with the pass that serves the methods too, where there can be one; these images are then one batch."""
-    origins = {origin for method in served if (origin := explainer(method.name).gradient_of)}
+    origins = {origin for method in fused_methods if (origin := explainer(method.name).gradient_at)}
     if not origins:
         return model
     try:
@@ -174,7 +176,9 @@ def _predict(model: LoadedModel, images: Tensor, plan: Plan) -> Prediction:
     return Prediction(predict(model, images) if model.kept is None else scores(model, model.kept.logits))
 
 
-def _map_part(photo: ReadyItem, prediction: Prediction, plan: Plan, model: LoadedModel) -> Iterator[Placed | Row]:
+def _map_part(
+    photo: ReadyItem, prediction: Prediction, plan: Plan, model: LoadedModel
+) -> Iterator[FeatureVector | Row]:
     """What a photo adds to the job's map, or why nothing."""
     if plan.map is None:
         return
@@ -184,7 +188,7 @@ def _map_part(photo: ReadyItem, prediction: Prediction, plan: Plan, model: Loade
         yield _failed(photo.item, plan.map.method, 0, MapUnavailable(_reason(plan)))
 
 
-def _unknown(method: MethodRequest, asked: Sequence[Asked]) -> list[Asked]:
+def _unknown(method: MethodRequest, asked: Sequence[Query]) -> list[Query]:
     """What the cache did not know."""
     return [each for each in asked if method.name not in each.photo.known]
 
@@ -195,8 +199,8 @@ def _reason(plan: Plan) -> str:
 
 
 def _explained(
-    method: MethodRequest, asked: Sequence[Asked], model: LoadedModel, images: Tensor | None = None
-) -> Iterator[Outcome | Row]:
+    method: MethodRequest, asked: Sequence[Query], model: LoadedModel, images: Tensor | None = None
+) -> Iterator[Result | Row]:
     """One method on every asked class; a method that cannot be right on this model fails them all.
 
     Args:
@@ -209,13 +213,13 @@ def _explained(
         return
     for each, answer in zip(asked, _answers(method, asked, model, images), strict=True):
         if isinstance(answer, Explanation):
-            yield Outcome(each, method, answer)
+            yield Result(each, method, answer)
         else:
             yield _failed(each.photo.item, method.name, each.rank, answer, each.target)
 
 
 def _answers(
-    method: MethodRequest, asked: Sequence[Asked], model: LoadedModel, images: Tensor | None = None
+    method: MethodRequest, asked: Sequence[Query], model: LoadedModel, images: Tensor | None = None
 ) -> Sequence[Explanation | ItemError | RequestError]:
     # Each is asked for once, in order, so that as many are all of them.
     if images is None or len(images) != len(asked):
@@ -235,7 +239,7 @@ def _answers(
         return [InternalError(f"{method.name} failed: {type(error).__name__}; the worker's log has the trace")]
 
 
-def _targets(photo: ReadyItem, scores: Tensor, top_k: int, model: LoadedModel) -> list[Asked]:
+def _targets(photo: ReadyItem, scores: Tensor, top_k: int, model: LoadedModel) -> list[Query]:
     """What is explained of one photo: its own target, the most probable classes, or a regression's first values."""
     wanted = photo.item.target
     if not scores.isfinite().all():
@@ -243,7 +247,7 @@ def _targets(photo: ReadyItem, scores: Tensor, top_k: int, model: LoadedModel) -
     if (top_k if wanted is None else wanted + 1) > len(scores):
         raise TargetUnknown(_how_many(model))
     indices = model.head.ranking(scores)[:top_k] if wanted is None else [wanted]
-    return [Asked(photo, rank, target(model, scores, index)) for rank, index in enumerate(indices)]
+    return [Query(photo, rank, target(model, scores, index)) for rank, index in enumerate(indices)]
 
 
 def _how_many(model: LoadedModel) -> str:

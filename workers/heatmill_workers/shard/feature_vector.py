@@ -13,7 +13,7 @@ from heatmill_workers.shard.prefetch import ReadyItem
 
 
 @dataclass(frozen=True)
-class Placed:
+class FeatureVector:
     """A photo that the job's map will show.
 
     Args:
@@ -30,7 +30,7 @@ class Placed:
     source: str
 
 
-def place(photo: ReadyItem, method: str, prediction: Prediction, model: LoadedModel) -> Placed:
+def place(photo: ReadyItem, method: str, prediction: Prediction, model: LoadedModel) -> FeatureVector:
     """What one photo adds to the map.
 
     Args:
@@ -45,4 +45,4 @@ def place(photo: ReadyItem, method: str, prediction: Prediction, model: LoadedMo
     if prediction.features is None or not prediction.features.isfinite().all():
         raise BadAttribution("the model's features of this image are not finite")
     predicted = target(model, prediction.scores, model.head.ranking(prediction.scores)[0])
-    return Placed(photo, predicted, method, prediction.features.numpy(), prediction.source)
+    return FeatureVector(photo, predicted, method, prediction.features.numpy(), prediction.source)

@@ -63,7 +63,7 @@ class ShardLease:
 
 
 @contextmanager
-def held(state: RedisJobStore, shard: ClaimedShard, seconds: float) -> Iterator[ShardLease]:
+def hold_lease(state: RedisJobStore, shard: ClaimedShard, seconds: float) -> Iterator[ShardLease]:
     """Prolong a claim for as long as the block runs."""
     claim = ShardLease(state, shard, seconds)
     thread = threading.Thread(target=claim.keep, name="heartbeat", daemon=True)

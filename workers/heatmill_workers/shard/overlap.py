@@ -17,7 +17,9 @@ def groups(entries: Iterable[A], size: int) -> Iterator[tuple[A, ...]]:
         yield group
 
 
-def ahead(pool: Executor, prepare: Callable[[A], B], grouped: Iterable[Sequence[A]], depth: int) -> Iterator[list[B]]:
+def prefetch(
+    pool: Executor, prepare: Callable[[A], B], grouped: Iterable[Sequence[A]], depth: int
+) -> Iterator[list[B]]:
     """Each group prepared, while up to `depth` further groups are being prepared.
 
     With depth 0 nothing runs ahead: a group's preparation starts when the one before it has been dealt with.
@@ -34,14 +36,14 @@ def ahead(pool: Executor, prepare: Callable[[A], B], grouped: Iterable[Sequence[
 class BoundedWriter(Generic[A, B]):
     """Groups on their way to storage, at most `depth` of them.
 
-    `send` hands over a group and gives back all groups that have arrived; it waits where too much is on its way.
+    `submit` hands over a group and gives back all groups that have arrived; it waits where too much is on its way.
     """
 
     def __init__(self, pool: Executor, store: Callable[[A], B], depth: int) -> None:
         self._pool, self._store, self._depth = pool, store, depth
         self._waiting: deque[list[Future[B]]] = deque()
 
-    def send(self, group: Iterable[A]) -> list[B]:
+    def submit(self, group: Iterable[A]) -> list[B]:
         """Start storing a group."""
         self._waiting.append([self._pool.submit(self._store, entry) for entry in group])
         return self._arrived(self._depth)

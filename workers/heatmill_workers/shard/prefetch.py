@@ -79,7 +79,7 @@ class Photos:
     limits: ImageLimits
     model: LoadedModel
     watch: CrashGuard
-    turn: Semaphore
+    decode_slots: Semaphore
     cache: ResultCache | None
     previews: Previews | None = None
 
@@ -109,7 +109,7 @@ class Photos:
             TransientError: The store does not answer.
         """
         try:
-            with self.turn:
+            with self.decode_slots:
                 return preprocess_photo(self._photo(self._fetched(uri)), self.model.preprocessing)[0]
         except ItemError as error:
             return error
@@ -121,12 +121,12 @@ class Photos:
         known: Mapping[str, tuple[Row, ...]] = {}
         if self.cache is not None:
             sha256, data = self._named(item.image)
-            known = self.cache.take(item, sha256)
-            if self.cache.is_whole(known):
+            known = self.cache.lookup(item, sha256)
+            if self.cache.covers_all_methods(known):
                 rows = tuple(chain.from_iterable(known.values()))
                 self._recall_preview(item, rows, data)
                 return CachedItem(item, rows)
-        with self.turn:
+        with self.decode_slots:
             data = self._fetched(item.image) if data is None else data
             photo = self._photo(data)
             image, box = preprocess_photo(photo, self.model.preprocessing)
@@ -144,7 +144,7 @@ class Photos:
         if (known := kept_preview(self.storage, rows[0])) is not None:
             self.previews.take(item.index, known)
             return
-        with self.turn, suppress(ItemError):
+        with self.decode_slots, suppress(ItemError):
             photo = self._photo(self._fetched(item.image) if data is None else data)
             self._take_preview(item, photo, rows[0].heatmap.box if rows[0].heatmap else (0, 0, *photo.size))
 
@@ -152,7 +152,7 @@ class Photos:
         """An image's sha256; its bytes too where they had to be read for that, which the name of an upload saves."""
         if upload := UPLOAD.fullmatch(uri):
             return upload[1], None
-        with self.turn:
+        with self.decode_slots:
             data = self._fetched(uri)
         return hashlib.sha256(data).hexdigest(), data
 

@@ -31,7 +31,7 @@ from heatmill.storage.bucket import ObjectMissing
 from heatmill.storage.keys import JobId
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.machine_faults import machine_fault, raise_machine_fault
-from heatmill_workers.job_maps.build import MapJob, give_up, make_map
+from heatmill_workers.job_maps.build import MapJob, make_map, record_failure
 from heatmill_workers.outputs.layout import Layout
 from heatmill_workers.result_cache.cache import ResultCache
 from heatmill_workers.result_cache.key import ResultFingerprint
@@ -50,7 +50,7 @@ from heatmill_workers.shard.giving_back import (
     note_done,
     proved_storage,
 )
-from heatmill_workers.shard.lease import ClaimedShard, ShardLease, held
+from heatmill_workers.shard.lease import ClaimedShard, ShardLease, hold_lease
 from heatmill_workers.shard.model_at_hand import load_model
 from heatmill_workers.shard.prefetch import Photos
 from heatmill_workers.shard.run import explain_parts
@@ -83,14 +83,14 @@ def process_shard(worker: WorkerContext, job: JobId, number: int) -> Ending | No
 
 
 def _process(worker: WorkerContext, shard: ClaimedShard) -> None:
-    with held(worker.state, shard, worker.settings.claim_seconds) as ours:
-        commits = ShardCommits(worker, shard, ours)
+    with hold_lease(worker.state, shard, worker.settings.claim_seconds) as lease:
+        commits = ShardCommits(worker, shard, lease)
         commits.find()
         if not commits.is_whole:
             opinion = opinion_on_shard(worker, shard)
             opinion.leave_it_to_another()
             with proved_storage(worker, shard.job):
-                _explain(worker, shard, ours, commits, opinion)
+                _explain(worker, shard, lease, commits, opinion)
             commits.tell()
             note_done(worker, shard.job, opinion)
 
@@ -125,14 +125,14 @@ def _ring_feed(worker: WorkerContext) -> None:
 
 
 def _explain(
-    worker: WorkerContext, shard: ClaimedShard, ours: ShardLease, commits: ShardCommits, opinion: SecondOpinion
+    worker: WorkerContext, shard: ClaimedShard, lease: ShardLease, commits: ShardCommits, opinion: SecondOpinion
 ) -> None:
     plan = _plan(worker, shard, opinion)
     if plan.makes_map and shard.number == plan.shards:
-        _map(worker, shard, ours, plan, opinion)
+        _map(worker, shard, lease, plan, opinion)
         commits.tell(commits.write([(None, [])]))
         return
-    _rows_or_errors(worker, ShardWork(shard, plan, _items(worker, shard, plan, opinion), ours, commits, opinion))
+    _rows_or_errors(worker, ShardWork(shard, plan, _items(worker, shard, plan, opinion), lease, commits, opinion))
 
 
 def _plan(worker: WorkerContext, shard: ClaimedShard, opinion: SecondOpinion) -> Plan:
@@ -207,21 +207,21 @@ def _fail_what_is_left(worker: WorkerContext, work: ShardWork, reason: ItemError
     with work.open_layout(worker.storage) as layout:
         for part in work.parts_left():
             rows = [row for item in work.items_of(part) for row in failed_rows(item, work.plan, reason)]
-            work.commits.tell(work.commits.write([(part, layout.finish(part, layout.placed(rows)))]))
+            work.commits.tell(work.commits.write([(part, layout.finish(part, layout.with_locations(rows)))]))
 
 
-def _map(worker: WorkerContext, shard: ClaimedShard, ours: ShardLease, plan: Plan, opinion: SecondOpinion) -> None:
+def _map(worker: WorkerContext, shard: ClaimedShard, lease: ShardLease, plan: Plan, opinion: SecondOpinion) -> None:
     """The unit after the last shard: all features become one map. Its commit record has no rows."""
-    work = MapJob(worker.storage, shard.job, plan, ours.check)
+    work = MapJob(worker.storage, shard.job, plan, lease.check)
     if shard.claim.attempt > worker.settings.max_attempts:
-        give_up(work, f"{worker.settings.max_attempts} workers failed while they made it")
+        record_failure(work, f"{worker.settings.max_attempts} workers failed while they made it")
         return
     try:
         make_map(work)
     except (TransientError, MachineError):
         raise
     except Exception as error:  # noqa: BLE001 - raised again unless a second worker agrees
-        give_up(work, confirm_map(opinion, error))
+        record_failure(work, confirm_map(opinion, error))
 
 
 def _photos(worker: WorkerContext, work: ShardWork, layout: Layout) -> Photos:
@@ -237,7 +237,7 @@ def _photos(worker: WorkerContext, work: ShardWork, layout: Layout) -> Photos:
         limits=_limits(settings),
         model=model,
         watch=watch,
-        turn=Semaphore(settings.decode_threads),
+        decode_slots=Semaphore(settings.decode_threads),
         cache=_cache(worker, work, layout, model) if settings.result_cache else None,
         previews=layout.previews if work.plan.previews else None,
     )

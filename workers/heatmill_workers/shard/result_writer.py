@@ -22,8 +22,8 @@ from heatmill_workers.job_maps.features import store_features
 from heatmill_workers.methods.registry import explainer
 from heatmill_workers.outputs.heatmap import encode_array, render
 from heatmill_workers.outputs.layout import KEY_PENDING, Files, Layout
-from heatmill_workers.shard.explain import Answer, Outcome
-from heatmill_workers.shard.feature_vector import Placed
+from heatmill_workers.shard.explain import Answer, Result
+from heatmill_workers.shard.feature_vector import FeatureVector
 
 # What the pixels of a heatmap depend on.
 LIBRARIES = ("heatmill", "torch", "torchvision", "pillow", "numpy", "scikit-image")
@@ -51,9 +51,9 @@ class ResultWriter:
             StorageUnavailable: The store does not answer.
             MachineError: The machine fails.
         """
-        if isinstance(answer, Outcome):
+        if isinstance(answer, Result):
             return self._explained_or_failed(answer)
-        return self._placed(answer) if isinstance(answer, Placed) else answer
+        return self._placed(answer) if isinstance(answer, FeatureVector) else answer
 
     def store_features(self, part: Part) -> None:
         """Write what was kept of a part for the job's map, if anything.
@@ -67,7 +67,7 @@ class ResultWriter:
         if kept:
             store_features(self.storage, outputs.job, outputs.number, part.number, kept)
 
-    def _explained_or_failed(self, outcome: Outcome) -> Row:
+    def _explained_or_failed(self, outcome: Result) -> Row:
         try:
             return self._explained(outcome)
         except ItemError as error:
@@ -80,7 +80,7 @@ class ResultWriter:
                 InternalError(f"the result cannot be stored: {type(error).__name__}; the worker's log has the trace"),
             )
 
-    def _explained(self, outcome: Outcome) -> Row:
+    def _explained(self, outcome: Result) -> Row:
         asked, method, explained = outcome.asked, outcome.method, outcome.explained
         heatmap, attribution, files = self._encoded(outcome)
         row = Row(
@@ -103,7 +103,7 @@ class ResultWriter:
         """What the method's values are shares of."""
         return self.model.head.scores_are if explainer(method).explains_scores else self.model.head.explains
 
-    def _encoded(self, outcome: Outcome) -> tuple[StoredPicture, StoredArray, Files]:
+    def _encoded(self, outcome: Result) -> tuple[StoredPicture, StoredArray, Files]:
         asked, explained = outcome.asked, outcome.explained
         picture = render(explained.attribution, explained.picture, self.model.preprocessing.input_size)
         array = encode_array(explained.attribution)
@@ -119,7 +119,7 @@ class ResultWriter:
         )
         return heatmap, attribution, Files(picture.png, array.npy)
 
-    def _placed(self, placed: Placed) -> Row:
+    def _placed(self, placed: FeatureVector) -> Row:
         item = placed.photo.item
         self.features[item.index] = placed.features
         return Row(
@@ -149,7 +149,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _failed(outcome: Outcome, error: ItemError) -> Row:
+def _failed(outcome: Result, error: ItemError) -> Row:
     asked = outcome.asked
     return Row(
         item=asked.photo.item.id,

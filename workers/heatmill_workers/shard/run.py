@@ -18,8 +18,8 @@ from heatmill_workers.engine.machine_faults import check_device
 from heatmill_workers.outputs.layout import Layout
 from heatmill_workers.shard.arriving import ArrivingRows
 from heatmill_workers.shard.context import WorkerContext
-from heatmill_workers.shard.explain import Answer, Outcome, explain_items
-from heatmill_workers.shard.overlap import BoundedWriter, ahead, groups
+from heatmill_workers.shard.explain import Answer, Result, explain_items
+from heatmill_workers.shard.overlap import BoundedWriter, groups, prefetch
 from heatmill_workers.shard.prefetch import Photos
 from heatmill_workers.shard.result_writer import ResultWriter
 from heatmill_workers.shard.second_opinion import blaming, confirm_rows
@@ -55,7 +55,7 @@ def explain_parts(worker: WorkerContext, work: ShardWork, photos: Photos, layout
         stored: BoundedWriter[Answer, Row] = BoundedWriter(storers, writer.row, GROUPS_BEHIND)
         try:
             for answers in _answers(worker, work, photos, preparers):
-                arriving.add(stored.send(answers))
+                arriving.add(stored.submit(answers))
                 if work.commits.is_due:
                     arriving.commit()
         except ShardUnfinished:
@@ -81,11 +81,11 @@ def _answers(
     first_groups = {part[0] for part in parts}
     model = _with_pictures(work, photos, preparers)
     grouped = list(chain.from_iterable(parts))
-    for items, group in zip(grouped, ahead(preparers, photos.prepare, grouped, depth), strict=True):
+    for items, group in zip(grouped, prefetch(preparers, photos.prepare, grouped, depth), strict=True):
         if (reason := budget.reason_to_pause(begins_part=items in first_groups)) is not None:
             preparers.shutdown(wait=False, cancel_futures=True)
             raise ShardUnfinished(reason, goes_alone=photos.watch.isolates_items and budget.parts_done > 0)
-        work.ours.check()
+        work.lease.check()
         worker.restart_time_limit()
         started = time.monotonic()
         with blaming(work.opinion, items):
@@ -111,7 +111,7 @@ class _Arriving:
 
     def add(self, rows: list[Row]) -> None:
         """Take rows of whole items."""
-        self.rows.add(self.writer.layout.placed(_in_order(rows, self.work.plan)))
+        self.rows.add(self.writer.layout.with_locations(_in_order(rows, self.work.plan)))
 
     def commit(self) -> None:
         """Commit the parts of which all rows have arrived, but for those whose failures nobody has confirmed."""
@@ -135,7 +135,7 @@ class _Arriving:
         if self.photos.cache is None:
             return
         try:
-            self.photos.cache.keep(rows)
+            self.photos.cache.store(rows)
         except Exception:
             # What is committed stands, and the cache may be lost at any moment.
             log.exception("results not kept for later jobs")
@@ -187,10 +187,14 @@ def _note_pace(worker: WorkerContext, model: LoadedModel, answers: list[Answer],
 
 def _passes(worker: WorkerContext, answers: list[Answer]) -> float:
     """What the answers cost, in forward passes; 0 where that is not the same for every image, or not known here."""
-    done = [each.method for each in answers if isinstance(each, Outcome)]
+    done = [each.method for each in answers if isinstance(each, Result)]
     try:
         costs = [(worker.catalogue.method(method.name).passes, method.params) for method in done]
-        return sum(cost.of(params) for cost, params in costs) if all(cost.are_known(of) for cost, of in costs) else 0.0
+        return (
+            sum(cost.estimate(params) for cost, params in costs)
+            if all(cost.is_fixed(of) for cost, of in costs)
+            else 0.0
+        )
     except (UnknownMethod, LookupError, TypeError, ValueError) as error:
         # This worker's catalogue lacks the method, or has another version of it. That says nothing of the results.
         log.warning("pace not known", error=str(error))

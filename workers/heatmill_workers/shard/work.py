@@ -26,7 +26,7 @@ class ShardWork:
     shard: ClaimedShard
     plan: Plan
     items: tuple[Item, ...]
-    ours: ShardLease
+    lease: ShardLease
     commits: ShardCommits
     opinion: SecondOpinion
 

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from heatmill_workers.engine.gradient import refining
-from heatmill_workers.engine.gradient.refining import PathQuadrature, cut, places, sample, settle, trail, weighted
+from heatmill_workers.engine.gradient.refining import (
+    PathQuadrature,
+    allocate_points,
+    cut,
+    freeze_intervals,
+    sample,
+    trail,
+    weighted,
+)
 from heatmill_workers.engine.loaded_model import LoadedModel
 from tests.workers.small import loaded
 
@@ -41,7 +49,7 @@ def begun(model: LoadedModel, positions: Sequence[float]) -> PathQuadrature:
 
 def doubled(model: LoadedModel, of: PathQuadrature) -> list[float]:
     """As many points again; says where."""
-    chosen = places(of, of.steps)
+    chosen = allocate_points(of, of.steps)
     for gap, positions in chosen:
         ends = (torch.zeros_like(IMAGE), IMAGE)
         cut(of, gap, sample(model, ends, TARGET, [(0, each) for each in positions]))
@@ -112,14 +120,14 @@ def test_where_memory_ends_the_gaps_that_matter_least_are_left(
     monkeypatch.setattr(refining, "KEPT_BYTES", 3 * 2 * path.total.nbytes)
     before = path.spread
 
-    settle(path, 1)
+    freeze_intervals(path, 1)
 
     assert len(path.gaps) == 3
     assert path.spread == pytest.approx(before)
     assert any(gap.left.position < 0.1 <= gap.right.position for gap in path.gaps)
     for _ in range(5):
         doubled(model, path)
-        settle(path, 1)
+        freeze_intervals(path, 1)
     assert float(path.total.sum()) == pytest.approx(0.5, rel=0.02)
     assert len(path.gaps) == 3
 
@@ -130,6 +138,6 @@ def test_many_images_share_the_memory_and_each_keeps_something(
     path = begun(model, [0.25, 0.75])
     monkeypatch.setattr(refining, "KEPT_BYTES", path.total.nbytes)
 
-    settle(path, 100)
+    freeze_intervals(path, 100)
 
     assert len(path.gaps) == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from heatmill.catalogue.models import Preprocessing
-from heatmill_workers.engine.perturbation.hiding import blurred, plain, segment_means
+from heatmill_workers.engine.perturbation.hiding import blurred, segment_means, solid_colour
 from tests.workers.small import photos
 
 
@@ -23,7 +23,7 @@ def test_a_level_is_a_pixels_not_the_normalised_images() -> None:
     preprocessing = Preprocessing(resize=8, crop=8)
     mean, std = (torch.tensor(values) for values in (preprocessing.mean, preprocessing.std))
 
-    assert (plain(0.5, preprocessing).flatten() * std + mean).tolist() == pytest.approx([0.5] * 3)
+    assert (solid_colour(0.5, preprocessing).flatten() * std + mean).tolist() == pytest.approx([0.5] * 3)
 
 
 def test_a_segment_is_hidden_by_its_mean_colour() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from heatmill_workers.engine.perturbation.owen import Box, Node, Shown, halves, masks, owen_values
+from heatmill_workers.engine.perturbation.owen import Box, BoxNode, Shown, halves, masks, owen_values
 
 Play = Callable[[NDArray[np.bool_]], float]
 WEIGHTS = np.random.default_rng(0).normal(size=16)
@@ -38,7 +38,7 @@ def played(play: Play, height: int, width: int, evaluations: int = 10_000) -> tu
             return total, asked
 
 
-def spread(nodes: Sequence[Node], total: NDArray[np.float64]) -> None:
+def spread(nodes: Sequence[BoxNode], total: NDArray[np.float64]) -> None:
     for node in nodes:
         top, bottom, left, right = node.box
         total[top:bottom, left:right] += node.share / ((bottom - top) * (right - left))

@@ -47,7 +47,7 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Gap:
+class Interval:
     """Two neighbours."""
 
     left: Point
@@ -88,7 +88,7 @@ class PathQuadrature:
 
     total: Tensor
     steps: int
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[Interval] = field(default_factory=list)
     settled: float = 0.0
 
     @property
@@ -119,9 +119,9 @@ def sample(
         logits, gradients = logits_and_gradients(model.module, start + position[batch] * change, targets[owner[batch]])
         shares = gradients * change
         slopes = shares.sum((1, 2, 3), dtype=torch.float64).tolist()
-        places = [where for _, where in wanted[batch]]
+        allocate_points = [where for _, where in wanted[batch]]
         # Each a tensor of its own, so that one can be let go without the others.
-        return list(map(Point, places, logits.tolist(), (share.clone() for share in shares), slopes))
+        return list(map(Point, allocate_points, logits.tolist(), (share.clone() for share in shares), slopes))
 
     batches = in_batches(points, len(wanted), model.batch_sizes, "path")
     return [point for _, found in batches for point in found]
@@ -140,11 +140,11 @@ def trail(points: Sequence[Point], start: float, end: float) -> PathQuadrature:
     whole = [Point(0.0, start), *points, Point(1.0, end)]
     made = PathQuadrature(torch.zeros_like(_share(points[0])), len(points))
     for left, right in pairwise(whole):
-        _add(made, Gap(left, right))
+        _add(made, Interval(left, right))
     return made
 
 
-def places(of: PathQuadrature, count: int) -> list[tuple[Gap, list[float]]]:
+def allocate_points(of: PathQuadrature, count: int) -> list[tuple[Interval, list[float]]]:
     """Where so many new points go: gaps, and even positions in each.
 
     A gap in n pieces is taken to have an n-th of its error: on networks of straight pieces the gradient jumps.
@@ -161,16 +161,16 @@ def places(of: PathQuadrature, count: int) -> list[tuple[Gap, list[float]]]:
     return [(gap, _between(gap, into)) for gap, into in zip(of.gaps, pieces, strict=True) if into > 1]
 
 
-def cut(of: PathQuadrature, gap: Gap, points: Sequence[Point]) -> None:
+def cut(of: PathQuadrature, gap: Interval, points: Sequence[Point]) -> None:
     """Put new points, in order, into one of the trail's gaps."""
     of.gaps.remove(gap)
     _weigh(of, gap, -1)
     for left, right in pairwise([gap.left, *points, gap.right]):
-        _add(of, Gap(left, right))
+        _add(of, Interval(left, right))
     of.steps += len(points)
 
 
-def settle(of: PathQuadrature, images: int) -> None:
+def freeze_intervals(of: PathQuadrature, images: int) -> None:
     """Let go of gradients beyond an image's part of the memory, when so many images are at hand."""
     # Two of them hold a gap.
     most = max(1, KEPT_BYTES // (2 * images * of.total.nbytes))
@@ -180,7 +180,7 @@ def settle(of: PathQuadrature, images: int) -> None:
         del of.gaps[most:]
 
 
-def _urgency(gaps: Sequence[Gap]) -> list[float]:
+def _urgency(gaps: Sequence[Interval]) -> list[float]:
     """Each gap's part of the errors, and its part of the roughness."""
     errors, roughness = [abs(gap.error) for gap in gaps], [gap.roughness for gap in gaps]
     # Where a sum is 0, so are its parts.
@@ -188,17 +188,17 @@ def _urgency(gaps: Sequence[Gap]) -> list[float]:
     return [error / whole + rough / all_rough for error, rough in zip(errors, roughness, strict=True)]
 
 
-def _between(gap: Gap, pieces: int) -> list[float]:
+def _between(gap: Interval, pieces: int) -> list[float]:
     left, right = gap.left.position, gap.right.position
     return [left + (right - left) * piece / pieces for piece in range(1, pieces)]
 
 
-def _add(of: PathQuadrature, gap: Gap) -> None:
+def _add(of: PathQuadrature, gap: Interval) -> None:
     of.gaps.append(gap)
     _weigh(of, gap, 1)
 
 
-def _weigh(of: PathQuadrature, gap: Gap, sign: int) -> None:
+def _weigh(of: PathQuadrature, gap: Interval, sign: int) -> None:
     for point in gap.known:
         of.total.add_(_share(point), alpha=sign * gap.weight)
 

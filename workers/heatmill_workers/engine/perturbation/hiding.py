@@ -11,7 +11,7 @@ from torch.nn import functional
 from heatmill.catalogue.models import Preprocessing
 
 
-def plain(level: float, preprocessing: Preprocessing) -> Tensor:
+def solid_colour(level: float, preprocessing: Preprocessing) -> Tensor:
     """A grey, (1, 3, 1, 1); 0 is black and 1 is white."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     return (level - mean) / std

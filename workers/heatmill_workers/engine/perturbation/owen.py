@@ -24,7 +24,7 @@ MASKS_A_ROUND = 10
 
 
 @dataclass(frozen=True)
-class Node:
+class BoxNode:
     """A box in a context, and the outputs without and with it."""
 
     context: Shown
@@ -39,7 +39,7 @@ class Node:
         return (self.added - self.without) * self.weight
 
 
-def owen_values(whole: Box, evaluations: int) -> Generator[list[Shown], Sequence[float], list[Node]]:
+def owen_values(whole: Box, evaluations: int) -> Generator[list[Shown], Sequence[float], list[BoxNode]]:
     """Play one game: yields the masks whose outputs it needs next, takes the outputs, returns nodes to share out.
 
     The first masks are those of nothing and of the whole image.
@@ -51,8 +51,8 @@ def owen_values(whole: Box, evaluations: int) -> Generator[list[Shown], Sequence
     without, added = yield [(), (whole,)]
     # Equal shares are taken in the order of their finding.
     order = count()
-    queue = [(0.0, next(order), Node((), whole, without, added, 1.0))]
-    pixels: list[Node] = []
+    queue = [(0.0, next(order), BoxNode((), whole, without, added, 1.0))]
+    pixels: list[BoxNode] = []
     left = evaluations - 2
     while queue and left > 0:
         parents = _take(queue, pixels, min(MASKS_A_ROUND, left))
@@ -79,24 +79,24 @@ def halves(box: Box) -> tuple[Box, ...]:
     return ()
 
 
-def _take(queue: list[tuple[float, int, Node]], pixels: list[Node], masks: int) -> list[Node]:
+def _take(queue: list[tuple[float, int, BoxNode]], pixels: list[BoxNode], masks: int) -> list[BoxNode]:
     """The boxes that are halved next; single pixels on the way are done."""
-    taken: list[Node] = []
+    taken: list[BoxNode] = []
     while queue and 2 * len(taken) < masks:
         _, _, node = heapq.heappop(queue)
         (taken if halves(node.box) else pixels).append(node)
     return taken
 
 
-def _children(node: Node, first: float, second: float) -> tuple[Node, ...]:
+def _children(node: BoxNode, first: float, second: float) -> tuple[BoxNode, ...]:
     """Each half without the other and with it."""
     one, other = halves(node.box)
     weight = node.weight / 2
     return (
-        Node(node.context, one, node.without, first, weight),
-        Node(node.context, other, node.without, second, weight),
-        Node((*node.context, other), one, second, node.added, weight),
-        Node((*node.context, one), other, first, node.added, weight),
+        BoxNode(node.context, one, node.without, first, weight),
+        BoxNode(node.context, other, node.without, second, weight),
+        BoxNode((*node.context, other), one, second, node.added, weight),
+        BoxNode((*node.context, one), other, first, node.added, weight),
     )
 
 

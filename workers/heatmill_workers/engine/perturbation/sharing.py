@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def owners(images: Tensor) -> Tensor:
+def group_ids(images: Tensor) -> Tensor:
     """Which distinct image each row shows, (N,) int64 on the CPU: 0, 0, 0, 1, 1, 2.
 
     The targets of one image stand next to each other, so neighbours are compared and nothing else.
@@ -18,7 +18,7 @@ def owners(images: Tensor) -> Tensor:
     return changes.cumsum(0)
 
 
-def firsts(owner: Tensor) -> Tensor:
+def group_starts(owner: Tensor) -> Tensor:
     """The first row of each distinct image."""
     rows: Tensor = torch.searchsorted(owner, torch.arange(int(owner[-1]) + 1))
     return rows
