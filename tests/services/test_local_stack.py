@@ -208,13 +208,13 @@ def test_a_stack_starts_at_once_where_another_was_killed(folder: Path) -> None:
 def test_a_killed_worker_is_replaced_and_a_killed_parent_leaves_nothing(folder: Path) -> None:
     with started(folder, "services", until="ready") as parent:
         (worker,) = [
-            pid for pid, command in running_in(folder).items() if "app:explain" in command and is_child(pid, parent)
+            pid for pid, command in running_in(folder).items() if "apps:explain" in command and is_child(pid, parent)
         ]
         kill(worker)
         assert parent.stdout is not None
         assert "explain-1 ended (killed by signal 9) and is started again" in parent.stdout.readline()
         assert eventually(
-            lambda: len([1 for pid, command in running_in(folder).items() if "app:explain" in command]) > 0
+            lambda: len([1 for pid, command in running_in(folder).items() if "apps:explain" in command]) > 0
         )
         assert worker not in running_in(folder)
         kill(parent.pid)

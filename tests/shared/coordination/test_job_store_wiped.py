@@ -13,7 +13,7 @@ from heatmill.local.ports import LOOPBACK, free_ports
 from tests.shared.known_jobs import JOB, LONG, counts, known, taken, told
 
 CALLS: dict[str, Callable[[RedisJobStore], object]] = {
-    "take": lambda state: state.take_next_shard(JOB, LONG),
+    "take_next_shard": lambda state: state.take_next_shard(JOB, LONG),
     "claim": lambda state: state.claim(JOB, 0, "a", LONG),
     "heartbeat": lambda state: state.heartbeat(JOB, 0, "a", LONG),
     "release": lambda state: state.release(JOB, 0, "a", 0),
@@ -26,9 +26,9 @@ CALLS: dict[str, Callable[[RedisJobStore], object]] = {
     "fill": lambda state: state.schedule.fill(Window(8, ["explain"]), LONG, 16, 16),
     "mend": lambda state: list(state.schedule.mend([JOB])),
     "note_planning": lambda state: state.schedule.note_planning(JOB),
-    "note_item": lambda state: state.mark_in_progress(JOB, 0, 1),
-    "blame_noted": lambda state: state.suspects(JOB, 0),
-    "clear_note": lambda state: state.clear_mark(JOB, 0),
+    "mark_in_progress": lambda state: state.mark_in_progress(JOB, 0, 1),
+    "suspects": lambda state: state.suspects(JOB, 0),
+    "clear_mark": lambda state: state.clear_mark(JOB, 0),
 }
 
 

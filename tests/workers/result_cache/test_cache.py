@@ -270,7 +270,7 @@ def test_a_worker_that_dies_before_it_keeps_its_results_loses_nothing_else(
 
     first = planned(worker, tenant, IMAGES, methods=METHODS)
     with monkeypatch.context() as patch:
-        patch.setattr(ResultCache, "keep", die)
+        patch.setattr(ResultCache, "store", die)
         with pytest.raises(SystemExit):
             process_shard(worker, first, 0)
     worker.state.client.delete(f"heatmill:{{{first}}}:claims")
