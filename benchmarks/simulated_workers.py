@@ -27,7 +27,7 @@ from heatmill.settings import Settings
 from heatmill.storage import keys
 from heatmill.storage.bucket import S3Storage, WriteConflict, open_storage
 from heatmill.storage.keys import JobId
-from heatmill_workers.shard.lease import ClaimedShard, held
+from heatmill_workers.shard.lease import ClaimedShard, hold_lease
 
 # A row as EfficientNet-Lite0 and saliency give it, but for what differs between items.
 ROW = (
@@ -83,7 +83,7 @@ class SimulatedWorker:
         if not isinstance(claim, Claim):
             return
         self.seen.claims.append((began, f"{job}/{number}"))
-        with held(self.state, ClaimedShard(job, number, claim), 30):
+        with hold_lease(self.state, ClaimedShard(job, number, claim), 30):
             items = records.load_shard(self.storage, job, number)
             time.sleep(self.seconds)
             for part in parts_of(len(items)):
