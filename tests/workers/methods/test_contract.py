@@ -21,7 +21,7 @@ from heatmill.errors import (
 from heatmill.schemas import Verdict
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.methods import registry
-from heatmill_workers.methods.contract import Explanation, MethodOutput, Picture, SelfCheck, explains, flattened
+from heatmill_workers.methods.contract import Explanation, MethodOutput, Picture, SelfCheck, flattened, method
 from heatmill_workers.methods.explain import explain
 from heatmill_workers.methods.registry import explainer
 from tests.workers.small import LABELS, photos, small_resnet
@@ -67,7 +67,7 @@ def returns(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A registered method that returns, or raises, what the test puts under "it"."""
     answer: dict[str, Any] = {}
 
-    @explains(NoParams, picture="signed", passes=MethodCost(base=1, per_unit={}))
+    @method(NoParams, picture="signed", passes=MethodCost(base=1, per_unit={}))
     def made_up(model: LoadedModel, images: Tensor, targets: Tensor, params: NoParams) -> MethodOutput:
         """Returns what it is told to."""
         if isinstance(answer["it"], Exception):

@@ -222,9 +222,9 @@ def test_methods_come_from_other_packages(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "other_method.py").write_text(
         '"""Zeros."""\n'
         "import torch\nfrom pydantic import BaseModel\n\nfrom heatmill.catalogue.methods import MethodCost\n"
-        "from heatmill_workers.methods.contract import MethodOutput, explains\n\n"
+        "from heatmill_workers.methods.contract import MethodOutput, method\n\n"
         "class Params(BaseModel):\n    pass\n\n"
-        '@explains(Params, picture="signed", passes=MethodCost(1, {}))\n'
+        '@method(Params, picture="signed", passes=MethodCost(1, {}))\n'
         'def zeros(model, images, targets, params):\n    """Nothing."""\n'
         "    return MethodOutput(torch.zeros(len(images), 1, 2, 2))\n"
     )

@@ -16,7 +16,7 @@ from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, check_readers, on_the_grid
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import Change, of_outputs
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 
 
 class Params(BaseModel):
@@ -25,7 +25,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=MethodCost(base=2.5, per_unit={}), needs=("gradients", "attention"))
+@method(Params, picture="positive", passes=MethodCost(base=2.5, per_unit={}), needs=("gradients", "attention"))
 def attention_gradient(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's attention takes the evidence for the class from."""
     tokens = model.attention_layout()

@@ -13,7 +13,7 @@ from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.introspection.tokens import attention_maps, on_the_grid
 from heatmill_workers.engine.loaded_model import LoadedModel
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 
 
 class Params(BaseModel):
@@ -22,7 +22,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(Params, picture="positive", passes=MethodCost(base=1, per_unit={}), needs=("attention",))
+@method(Params, picture="positive", passes=MethodCost(base=1, per_unit={}), needs=("attention",))
 def attention_rollout(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """Which patches a transformer's attention leads to through all layers, whatever the class."""
     tokens = model.attention_layout()

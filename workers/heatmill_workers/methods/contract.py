@@ -12,7 +12,7 @@ in its batch. An explainer never changes the model: no hooks, no `.backward()`, 
 several threads may use one model at once.
 
 A method is one file in `methods/`. It holds a frozen pydantic `Params`, whose JSON Schema is the public contract,
-and a function of the file's name under `@explains`. The first line of the file's docstring is the method's title, the
+and a function of the file's name under `@method`. The first line of the file's docstring is the method's title, the
 first line of the function's is its summary. Others' methods come through the entry-point group `heatmill.explainers`.
 """
 
@@ -104,7 +104,7 @@ class Method:
     explains_scores: bool = False
 
 
-def explains(  # noqa: PLR0913 - the declaration of a method, each by name
+def method(  # noqa: PLR0913 - the declaration of a method, each by name
     params: type[P],
     *,
     picture: Picture,

@@ -15,7 +15,7 @@ from heatmill_workers.engine.baselines import DESCRIPTION, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_parts
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 from heatmill_workers.methods.self_check import measure
 
 
@@ -27,7 +27,7 @@ class Params(BaseModel):
     baseline: Baseline = Field("mean", description=f"What the image is compared with: {DESCRIPTION}.")
 
 
-@explains(Params, picture="signed", passes=MethodCost(base=5, per_unit={}), needs=("operations",))
+@method(Params, picture="signed", passes=MethodCost(base=5, per_unit={}), needs=("operations",))
 def deep_lift(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel's difference from a blank image adds to the class score."""
     baselines = background(model, images, [params.baseline])

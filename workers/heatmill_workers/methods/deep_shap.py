@@ -13,7 +13,7 @@ from heatmill_workers.engine.baselines import BACKGROUND, background
 from heatmill_workers.engine.deeplift.attributions import deep_attributions
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_parts
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 from heatmill_workers.methods.self_check import measure
 
 
@@ -27,7 +27,7 @@ class Params(BaseModel):
     )
 
 
-@explains(Params, picture="signed", passes=MethodCost(base=1, per_unit={"background": 5}), needs=("operations",))
+@method(Params, picture="signed", passes=MethodCost(base=1, per_unit={"background": 5}), needs=("operations",))
 def deep_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score compared with a background set, by DeepLIFT's rules."""
     baselines = background(model, images, params.background)

@@ -15,7 +15,7 @@ from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.passes import forward_pass
 from heatmill_workers.engine.rounding import EPSILON, OF_PASS, Change, of_outputs
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 
 # As a share of the mean size of a map's gradient; float32 leaves 1e-7 to 1e-6 of a mean that is zero.
 ROUNDING = 1e-5
@@ -27,7 +27,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(
+@method(
     Params,
     picture="positive",
     passes=MethodCost(base=1, per_unit={}),

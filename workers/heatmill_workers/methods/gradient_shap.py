@@ -34,7 +34,7 @@ from heatmill_workers.engine.baselines import BACKGROUND, answers, background, b
 from heatmill_workers.engine.gradient.paths import Path, outputs_on, path_attributions
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_outputs, of_parts
-from heatmill_workers.methods.contract import MethodOutput, SelfCheck, explains
+from heatmill_workers.methods.contract import MethodOutput, SelfCheck, method
 from heatmill_workers.methods.self_check import measure
 
 
@@ -71,7 +71,7 @@ PASSES = MethodCost(
 )
 
 
-@explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
+@method(Params, picture="signed", passes=PASSES, needs=("gradients",))
 def gradient_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score compared with a background set, by random sampling."""
     baselines = background(model, images, params.background)

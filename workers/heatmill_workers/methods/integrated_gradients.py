@@ -32,7 +32,7 @@ from heatmill_workers.engine.gradient.refining import (
 )
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.rounding import of_outputs, of_parts
-from heatmill_workers.methods.contract import Checks, MethodOutput, SelfCheck, explains
+from heatmill_workers.methods.contract import Checks, MethodOutput, SelfCheck, method
 from heatmill_workers.methods.self_check import SMALLEST_DIFFERENCE, completeness
 
 
@@ -85,7 +85,7 @@ class Paths:
         return completeness(float(values.sum(dtype=torch.float64)), end - start, steps=steps, **self.checks[row])
 
 
-@explains(Params, picture="signed", passes=PASSES, needs=("gradients",))
+@method(Params, picture="signed", passes=PASSES, needs=("gradients",))
 def integrated_gradients(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each pixel adds to the class score on the way from a blank image to this one."""
     (starts,) = background(model, images, [params.baseline])

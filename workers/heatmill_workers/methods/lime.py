@@ -37,7 +37,7 @@ from heatmill_workers.engine.perturbation.ridge import Fit, fit
 from heatmill_workers.engine.perturbation.segments import Segmentation, as_photos, segment_all
 from heatmill_workers.engine.perturbation.sharing import group_ids, group_starts
 from heatmill_workers.engine.rounding import Change, matched, of_scores
-from heatmill_workers.methods.contract import MethodOutput, SelfCheck, explains
+from heatmill_workers.methods.contract import MethodOutput, SelfCheck, method
 
 LEAST_R2 = 0.5
 LARGEST_ERROR = 0.2
@@ -108,7 +108,7 @@ class Solution:
 PASSES = MethodCost(base=20, per_unit={"samples": 1}, upper_bound={"max_error": {"max_samples": 1}})
 
 
-@explains(Params, picture="signed", passes=PASSES, explains_scores=True)
+@method(Params, picture="signed", passes=PASSES, explains_scores=True)
 def lime(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each segment adds to the class's probability when it is shown."""
     scenes = _scenes(model, images, targets, params)

@@ -26,7 +26,7 @@ from heatmill_workers.engine.perturbation.hiding import blurred, solid_colour
 from heatmill_workers.engine.perturbation.owen import Box, BoxNode, Shown, masks, owen_values
 from heatmill_workers.engine.perturbation.sharing import group_ids, group_starts
 from heatmill_workers.engine.rounding import Change, matched, of_outputs
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 from heatmill_workers.methods.self_check import completeness
 
 # shap's documentation blurs 224 pixels over 128.
@@ -47,7 +47,7 @@ class Params(BaseModel):
     max_evals: int = Field(500, ge=4, le=20000, description="Images with some regions hidden; each costs a pass.")
 
 
-@explains(Params, picture="signed", passes=MethodCost(base=0, per_unit={"max_evals": 1}))
+@method(Params, picture="signed", passes=MethodCost(base=0, per_unit={"max_evals": 1}))
 def partition_shap(model: LoadedModel, images: Tensor, targets: Tensor, params: Params) -> MethodOutput:
     """How much each region adds to the class score, fairly shared out over all orders in which regions may appear."""
     owner = group_ids(images)

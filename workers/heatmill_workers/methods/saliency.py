@@ -12,7 +12,7 @@ from heatmill.catalogue.methods import MethodCost
 from heatmill_workers.engine.batching import in_batches
 from heatmill_workers.engine.loaded_model import LoadedModel
 from heatmill_workers.engine.passes import forward_pass
-from heatmill_workers.methods.contract import MethodOutput, explains
+from heatmill_workers.methods.contract import MethodOutput, method
 
 
 class Params(BaseModel):
@@ -21,7 +21,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@explains(
+@method(
     Params,
     picture="magnitude",
     passes=MethodCost(base=2.5, per_unit={}),
