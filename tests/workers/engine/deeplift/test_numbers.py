@@ -141,7 +141,7 @@ def test_a_known_convolution_has_the_multipliers_of_one_that_is_computed(options
         known.begin()
         leaf = batch(0).requires_grad_()
         pair = Pair(leaf.clone(), batch(seed))
-        pair.known = known
+        pair.conv_cache = known
         output: Any = convolve(pair)
 
         (multiplier,) = torch.autograd.grad((output.image * weights).sum(), leaf)

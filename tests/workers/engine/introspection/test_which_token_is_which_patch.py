@@ -176,7 +176,7 @@ def test_attention_that_the_logits_do_not_use_is_left_out() -> None:
 
 
 def test_a_model_without_biases_tells_its_readers() -> None:
-    assert tokens_of(Transformer(PATCHES, bias=False)).tokens.readers == tuple(PATCHES)
+    assert tokens_of(Transformer(PATCHES, bias=False)).tokens.readout_tokens == tuple(PATCHES)
 
 
 class ConvolutionalTrunk(Transformer):

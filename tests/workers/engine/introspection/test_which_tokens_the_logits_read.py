@@ -91,5 +91,5 @@ def test_tokens_that_are_the_same_for_every_image_are_read_wherever_they_stand()
 
     tokens = found(middle).tokens
     assert tokens is not None
-    assert tokens.readers == (7, 8)
+    assert tokens.readout_tokens == (7, 8)
     assert explained("attention", middle).shape == (2, 1, 4, 4)

@@ -41,13 +41,13 @@ def deep_attributions(
 
     def shares(rows: range) -> tuple[Tensor, Tensor, Tensor, list[dict[str, str | float]]]:
         batch = slice(rows.start, rows.stop)
-        known = Convolutions() if len(baselines) > 1 else None
+        conv_cache = Convolutions() if len(baselines) > 1 else None
         total, change = torch.zeros_like(images[batch]), torch.zeros(len(rows), device=images.device)
         rounding = torch.zeros_like(change)
         said: list[Answers] = []
         for each in baselines:
             found, moved, outputs = multipliers_and_outputs(
-                model.module, images[batch], each[batch], targets[batch], known
+                model.module, images[batch], each[batch], targets[batch], conv_cache
             )
             if model.module not in _COMPARED:
                 _compare(model, images[batch], each[batch], targets[batch], moved)

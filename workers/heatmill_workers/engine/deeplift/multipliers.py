@@ -25,7 +25,7 @@ from heatmill_workers.engine.machine_faults import machine_fault
 
 
 def multipliers(
-    module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, known: Convolutions | None = None
+    module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, conv_cache: Convolutions | None = None
 ) -> tuple[Tensor, Tensor]:
     """Multipliers of each image's target logit against its own baseline, (N, 3, H, W), and that logit's change, (N,).
 
@@ -34,18 +34,18 @@ def multipliers(
         images: (N, 3, H, W).
         baselines: (N, 3, H, W); where all are one, expanded over the images, it goes through the model once.
         targets: (N,) int64.
-        known: Of these images, from other baselines.
+        conv_cache: Of these images, from other baselines.
 
     Raises:
         UnsupportedOperation: The model computes something that has no rule; the message names it. Or its logits have
             no gradient.
     """
-    found, change, _ = multipliers_and_outputs(module, images, baselines, targets, known)
+    found, change, _ = multipliers_and_outputs(module, images, baselines, targets, conv_cache)
     return found, change
 
 
 def multipliers_and_outputs(
-    module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, known: Convolutions | None = None
+    module: nn.Module, images: Tensor, baselines: Tensor, targets: Tensor, conv_cache: Convolutions | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`multipliers`, and the logits of the baselines, (N, K).
 
@@ -55,9 +55,9 @@ def multipliers_and_outputs(
     with differentiating():
         leaf = images.detach().requires_grad_()
         pair = Pair(leaf, _own(baselines, images))
-        pair.known = known
-        if known is not None:
-            known.begin()
+        pair.conv_cache = conv_cache
+        if conv_cache is not None:
+            conv_cache.begin()
         with _refusing():
             outputs = module(pair)
         # What does not depend on the image is no pair.

@@ -45,13 +45,13 @@ class Pair(torch.Tensor):
     image: Tensor
     baseline: Tensor
     # What is known of these images from their passes against other baselines.
-    known: Convolutions | None = None
+    conv_cache: Convolutions | None = None
     # Where this is one over something, that: a product with it is a quotient, whose rule is the better one.
     one_over: "Pair | None" = None
     # Of a view, what it looks into.
-    viewed: "Pair | None" = None
+    base: "Pair | None" = None
     # Of what was looked into, its views.
-    views: list["weakref.ref[Pair]"]
+    aliases: list["weakref.ref[Pair]"]
 
     @staticmethod
     def __new__(cls, image: Tensor, baseline: Tensor) -> Self:
@@ -60,7 +60,7 @@ class Pair(torch.Tensor):
         pair: Self = torch.Tensor._make_wrapper_subclass(  # noqa: SLF001 - torch's own way
             cls, image.shape, dtype=dtype, device=image.device, strides=image.stride()
         )
-        pair.image, pair.baseline, pair.views = image, baseline, []
+        pair.image, pair.baseline, pair.aliases = image, baseline, []
         return pair
 
     @classmethod
@@ -250,7 +250,7 @@ def _store(name: str, target: Any, result: Pair) -> Pair:
         raise UnsupportedOperation(
             f"the model computes `{name}` in place on a constant, with what depends on the image"
         )
-    shared = target.image._base is not None or any(view() is not None for view in target.views)  # noqa: SLF001
+    shared = target.image._base is not None or any(view() is not None for view in target.aliases)  # noqa: SLF001
     # A result that looks into the target, as of `unsqueeze_`, changes no value.
     if shared and _base(result.image) is not _base(target.image):
         # What shares the values must change too; autograd follows a copy into a view, and out of what has views.
@@ -269,15 +269,15 @@ def _follow(name: str, result: Any, sources: list[Pair]) -> None:
             raise UnsupportedOperation(f"the model computes `{name}`, which loses how its result depends on the image")
         if any(pair is source for source in sources):
             continue
-        pair.known = next((source.known for source in sources if source.known), None)
+        pair.conv_cache = next((source.conv_cache for source in sources if source.conv_cache), None)
         for source in sources:
             if _base(pair.image) is _base(source.image):
-                pair.viewed = _root(source)
-                pair.viewed.views.append(weakref.ref(pair))
+                pair.base = _root(source)
+                pair.base.aliases.append(weakref.ref(pair))
 
 
 def _root(pair: Pair) -> Pair:
-    return pair if pair.viewed is None else pair.viewed
+    return pair if pair.base is None else pair.base
 
 
 def _base(tensor: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ def conv2d(function: Function, source: Any, weight: Any, bias: Any = None, *args
     """Affine; against further baselines it is known on the image's side."""
     options = dict(zip(CONV2D_OPTIONS, args, strict=False)) | kwargs
     constant = isinstance(source, Pair) and not isinstance(weight, Pair) and not isinstance(bias, Pair)
-    if not constant or source.known is None or source.ndim != 4 or isinstance(options.get("padding"), str):
+    if not constant or source.conv_cache is None or source.ndim != 4 or isinstance(options.get("padding"), str):
         return weighted(function, source, weight, bias, **options)
-    image = source.known.conv2d(source.image, weight, bias, options)
+    image = source.conv_cache.conv2d(source.image, weight, bias, options)
     return Pair(image, on_baseline(function, (source, weight, bias), options, image))
 
 

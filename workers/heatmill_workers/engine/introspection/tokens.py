@@ -47,7 +47,7 @@ class Tokens:
         count: All tokens.
         grid: Patches (down, across).
         patches: The token of each patch, in reading order.
-        readers: Tokens that the logits read, by index.
+        readout_tokens: Tokens that the logits read, by index.
     """
 
     layers: tuple[int, ...]
@@ -55,7 +55,7 @@ class Tokens:
     count: int
     grid: Grid
     patches: tuple[int, ...]
-    readers: tuple[int, ...]
+    readout_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def attention_maps(
 
 def on_the_grid(relevance: Tensor, tokens: Tokens) -> Tensor:
     """The patches' part of what the logits' tokens take in: (N, tokens, tokens) to (N, 1, down, across), float32."""
-    rows = relevance[:, list(tokens.readers)][:, :, list(tokens.patches)].float().mean(1)
+    rows = relevance[:, list(tokens.readout_tokens)][:, :, list(tokens.patches)].float().mean(1)
     return rows.reshape(-1, 1, *tokens.grid)
 
 
@@ -135,7 +135,7 @@ def check_readers(gradients: Tensor, tokens: Tokens) -> None:
     Raises:
         UnsupportedOperation: They do; a target without a gradient reads none.
     """
-    if any(read and read != frozenset(tokens.readers) for read in read_tokens(gradients)):
+    if any(read and read != frozenset(tokens.readout_tokens) for read in read_tokens(gradients)):
         raise UnsupportedOperation("which tokens the model's logits read depends on the image or the class")
 
 
@@ -177,7 +177,7 @@ def _proved(module: nn.Module, image: Tensor, tokens: Tokens) -> TokenSearch:
 def _with_readers(tokens: Tokens, read: tuple[int, ...]) -> Tokens:
     """Where nothing is read, as by a head of zeros, the class token stands for it, or else every patch."""
     others = [token for token in range(tokens.count) if token not in tokens.patches]
-    return replace(tokens, readers=read or tuple(others[:1]) or tuple(range(tokens.count)))
+    return replace(tokens, readout_tokens=read or tuple(others[:1]) or tuple(range(tokens.count)))
 
 
 def _used(seen: Capture, logits: Tensor) -> list[int]:
