@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from heatmill.errors import StorageFull, StorageUnavailable
 
-# Answers of 4xx that may be another the next time; every other one stays.
+# 4xx codes that are worth retrying; all others are permanent.
 PASSING = frozenset(
     {"408", "429", "RequestTimeout", "RequestTimeTooSkewed", "ExpiredToken", "IncompleteBody", "SlowDown"}
 )

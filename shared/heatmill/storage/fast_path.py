@@ -113,7 +113,7 @@ class FastObjects:
             return False
 
     def _tried(self, key: str, call: Callable[[S3Store], T]) -> T | None:
-        """What a call came to, where that says all; None elsewhere."""
+        """The call's result, or None if boto3 must be asked instead."""
         if not KEY.fullmatch(key) or time.monotonic() < self._disabled_until or os.getpid() != _user():
             return None
         try:

@@ -207,7 +207,7 @@ def final(job: JobId) -> str:
 
 
 def cached(tenant: str, digest: str) -> str:
-    """What is known of a result by what it was made of, whose sha256 this is."""
+    """Cache entry; `digest` is the SHA-256 of everything that the result depends on."""
     return f"{tenant}/cache/{digest}"
 
 

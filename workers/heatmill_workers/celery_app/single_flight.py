@@ -1,4 +1,4 @@
-"""Asked for many times, done once or twice: what begins after the last call has seen all that it would have."""
+"""Single flight with one pending run: calls during a run share the next run."""
 
 from collections.abc import Callable
 from threading import Lock

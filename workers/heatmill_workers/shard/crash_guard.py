@@ -41,7 +41,8 @@ class CrashGuard:
     Args:
         state: Where the notes are.
         shard: Its attempt says whether a worker has died over this shard before.
-        max_attempts: How many attempts may die. Each item that was found out allows for one more, up to as many again.
+        max_attempts: Maximum number of attempts that may crash. Each item identified as the cause adds one, at most
+            doubling the limit.
         opinion: On the shard; what ends a worker on purpose is told there.
 
     Raises:

@@ -93,7 +93,7 @@ class PathQuadrature:
 
     @property
     def spread(self) -> float:
-        """The error to expect if those of the gaps did not cancel but by chance."""
+        """Expected error if the interval errors were independent (root of the sum of squares)."""
         return math.sqrt(self.settled + sum(gap.error**2 for gap in self.gaps))
 
 
