@@ -22,6 +22,7 @@ FAULTS: dict[str, Behaviour] = {
 }
 
 
+@pytest.mark.verify
 def test_s3_is_down_for_a_minute(service: Service) -> None:
     job = service.submit(batch())
     service.wait_for_commits(job)
