@@ -65,8 +65,9 @@ def test_the_logits_stay_what_they_are(family: str, differentiable: bool) -> Non
         {"scale": 0.3},
         {"attn_mask": torch.ones(5, 5, dtype=torch.bool).tril()},
         {"attn_mask": torch.linspace(-2, 2, 25).view(5, 5)},
+        {"is_causal": True},
     ],
-    ids=["plain", "scale", "mask", "bias"],
+    ids=["plain", "scale", "mask", "bias", "causal"],
 )
 def test_fused_attention_is_computed_as_torch_does(options: dict[str, Any]) -> None:
     out, seen = capture(Fused(**options), TOKENS)
@@ -78,10 +79,24 @@ def test_fused_attention_is_computed_as_torch_does(options: dict[str, Any]) -> N
 
 
 def test_what_is_not_computed_here_is_left_to_torch_and_counts_as_unseen() -> None:
-    out, seen = capture(Fused(is_causal=True), TOKENS)
+    out, seen = capture(Fused(dropout_p=1e-9), TOKENS)
 
-    torch.testing.assert_close(out, Fused(is_causal=True)(TOKENS))
+    torch.testing.assert_close(out, Fused(dropout_p=1e-9)(TOKENS))
     assert seen.maps == [None]
+
+
+def test_heads_of_queries_that_share_keys_and_values_are_computed_as_torch_does() -> None:
+    class Shared(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            query, key = (tokens[..., :width].reshape(2, 5, -1, 2).transpose(1, 2) for width in (8, 4))
+            return functional.scaled_dot_product_attention(query, key, key, enable_gqa=True)
+
+    out, seen = capture(Shared(), TOKENS)
+
+    torch.testing.assert_close(out, Shared()(TOKENS))
+    (attention,) = seen.maps
+    assert attention is not None
+    assert attention.shape == (2, 4, 5, 5)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -116,9 +116,14 @@ class Capture(TorchFunctionMode):
     ) -> Tensor:
         names = ("dropout_p", "is_causal", "scale", "enable_gqa")
         kwargs |= dict(zip(names, args, strict=False))
-        if query.ndim != 4 or any(kwargs.get(name) for name in ("dropout_p", "is_causal", "enable_gqa")):
+        if query.ndim != 4 or kwargs.get("dropout_p"):
             out = functional.scaled_dot_product_attention(query, key, value, attn_mask, **kwargs)
             return self._keep(None, out)
+        if kwargs.get("enable_gqa"):
+            # Several heads of queries share one of keys and values.
+            key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+        if kwargs.get("is_causal"):
+            attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
         return self._weighted(_attention(query, key, attn_mask, kwargs.get("scale")), value)
 
     def _weighted(self, attention: Tensor, value: Tensor) -> Tensor:
