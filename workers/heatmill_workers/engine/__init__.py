@@ -1,1 +1,1 @@
-"""Tools that the explainers share. None of them leaves anything on a model or flips a switch of the process."""
+"""Tools that the methods share. None of them leaves anything on a model or flips a switch of the process."""

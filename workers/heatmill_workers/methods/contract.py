@@ -1,6 +1,6 @@
-"""What a method is, and the one way to call it.
+"""What a method is.
 
-Shapes and types, the same for every explainer:
+Shapes and types, the same for every method:
 
     images        (N, 3, H, W)  float32, normalised for the model, its order of colours, on its device, channels_last
     targets       (N,)          int64, the class to explain of each image, on the same device
@@ -8,7 +8,7 @@ Shapes and types, the same for every explainer:
 
 A positive value says that the pixel speaks for the target's logit (or for what else the model puts out by its `head`),
 a negative one that it speaks against it, as far as the method can tell. An image's result does not depend on the others
-in its batch. An explainer never changes the model: no hooks, no `.backward()`, no attributes, no switch of the process;
+in its batch. A method never changes the model: no hooks, no `.backward()`, no attributes, no switch of the process;
 several threads may use one model at once.
 
 A method is one file in `methods/`. It holds a frozen pydantic `Params`, whose JSON Schema is the public contract,
@@ -54,7 +54,7 @@ class SelfCheck:
 
 @dataclass(frozen=True)
 class MethodOutput:
-    """What an explainer's function returns for a batch.
+    """What the function of a method returns for a batch.
 
     Args:
         values: One map per image, also where there is no answer.
@@ -87,7 +87,7 @@ class Method:
             "positive": the sum over channels, clipped at 0.
         needs: What the model must have.
         passes: Cost per image and target, in forward passes.
-        gradient_of: Where it takes the one gradient that it needs, by `engine.passes.forward_pass`: the pass that
+        gradient_at: Where it takes the one gradient that it needs, by `engine.passes.forward_pass`: the pass that
             predicts then serves it too.
         explains_scores: What it explains are probabilities, or a regression's values; else what the module puts out.
     """

@@ -28,7 +28,7 @@ def register() -> Mapping[str, Method]:
     by_name = {method.name: method for method in found}
     if len(by_name) < len(found):
         names = [method.name for method in found]
-        raise ValueError(f"two explainers are called {next(name for name in names if names.count(name) > 1)!r}")
+        raise ValueError(f"two methods are called {next(name for name in names if names.count(name) > 1)!r}")
     return by_name
 
 

@@ -99,7 +99,7 @@ class Adapted(nn.Module):
 
 
 def adapt(module: nn.Module, read: Callable[[object, int], Tensor] | None, needs: Needs) -> nn.Module:
-    """The module as explainers call it: itself, where it needs nothing."""
+    """The module as methods call it: itself, where it needs nothing."""
     return module if needs == Needs() else Adapted(module, read, needs)
 
 

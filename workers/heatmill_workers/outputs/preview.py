@@ -80,14 +80,14 @@ def store_previews(storage: S3Storage, shard: ShardId, part: Part, rows: Sequenc
     shown = {row.index for row in rows if row.heatmap is not None}
     found = {index: one for index in sorted({row.index for row in rows}) if (one := made.pop(index)) and index in shown}
     body = b"".join(one.jpeg for one in found.values())
-    with_locations, start = {}, 0
+    stored_at, start = {}, 0
     if body:
         key = keys.previews(shard.job, shard.number, part.number, hashlib.sha256(body).hexdigest())
         storage.put(key, body)
         for index, one in found.items():
-            with_locations[index] = one.at(key, byte_range(start, len(one.jpeg)))
+            stored_at[index] = one.at(key, byte_range(start, len(one.jpeg)))
             start += len(one.jpeg)
-    return [with_preview(row, with_locations.get(row.index)) for row in rows]
+    return [with_preview(row, stored_at.get(row.index)) for row in rows]
 
 
 def with_preview(row: Row, stored: StoredPreview | None) -> Row:

@@ -119,10 +119,10 @@ class PartTar:
         """Add one item's members."""
         with self._lock:
             files = self._waiting.pop(rows[0].index, {})
-        with_locations = self._previewed([self._with_members(row, files) for row in rows])
-        sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(with_locations))
+        located = self._previewed([self._with_members(row, files) for row in rows])
+        sample = Sample(item=rows[0].item, index=rows[0].index, results=tuple(located))
         self._add(f"{self._outputs.item(rows[0])}.json", sample.model_dump_json(exclude_defaults=True).encode())
-        return with_locations
+        return located
 
     def finish(self, rows: list[Row]) -> list[Row]:
         """Write the tar, once; where there is another, its rows stand."""

@@ -26,7 +26,7 @@ from heatmill_workers.shard.second_opinion import blaming, confirm_rows
 from heatmill_workers.shard.time_budget import TimeBudget
 from heatmill_workers.shard.work import ShardWork
 
-# Images of one part that go to the explainers together; they cut them into batches that fit the device.
+# Images of one part that go to the methods together; they cut them into batches that fit the device.
 GROUP_ITEMS = 16
 # Groups that are decoded while the device works on another, and that are stored behind it.
 GROUPS_AHEAD = 2

@@ -1,4 +1,4 @@
-"""Multipliers of a model's logits: what the explainers of the DeepLIFT family call."""
+"""Multipliers of a model's logits: what the methods of the DeepLIFT family call."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

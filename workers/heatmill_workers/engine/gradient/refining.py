@@ -119,9 +119,9 @@ def sample(
         logits, gradients = logits_and_gradients(model.module, start + position[batch] * change, targets[owner[batch]])
         shares = gradients * change
         slopes = shares.sum((1, 2, 3), dtype=torch.float64).tolist()
-        allocate_points = [where for _, where in wanted[batch]]
+        positions = [where for _, where in wanted[batch]]
         # Each a tensor of its own, so that one can be let go without the others.
-        return list(map(Point, allocate_points, logits.tolist(), (share.clone() for share in shares), slopes))
+        return list(map(Point, positions, logits.tolist(), (share.clone() for share in shares), slopes))
 
     batches = in_batches(points, len(wanted), model.batch_sizes, "path")
     return [point for _, found in batches for point in found]

@@ -35,7 +35,7 @@ def check_gradients(name: str, module: nn.Module, images: Tensor, allowed: Toler
 
     Args:
         name: Of the model, for messages.
-        module: As explainers will call it.
+        module: As methods will call it.
         images: (5, C, H, W), as `proof_images` makes them.
         allowed: By the model's precision.
 

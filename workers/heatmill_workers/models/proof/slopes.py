@@ -47,7 +47,7 @@ def slope_fault(module: nn.Module, images: Tensor, *, is_precise: bool) -> str:
     differ. A model that does not compute in float64 is looked at in float32, where only a gross difference is told.
 
     Args:
-        module: As explainers will call it; no other thread uses it.
+        module: As methods will call it; no other thread uses it.
         images: (5, C, H, W), as `proof_images` makes them.
         is_precise: It computes in float32.
     """
