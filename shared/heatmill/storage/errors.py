@@ -49,21 +49,20 @@ class EmptyRange(ObjectMissing):
     """Bytes were asked for that an object does not have: the first ones of an empty one, say."""
 
 
-# The numbers are what botocore makes of an answer to HEAD, which has no body.
-MEANINGS: tuple[tuple[frozenset[str], type[Exception]], ...] = (
-    (frozenset({"404", "NoSuchKey", "NotFound"}), ObjectMissing),
-    (frozenset({"NoSuchBucket"}), BucketMissing),
-    (frozenset({"412", "PreconditionFailed"}), ConditionFailed),
-    (frozenset({"409", "ConditionalRequestConflict", "OperationAborted"}), ConditionFailed),
-    (frozenset({"501", "NotImplemented", "405", "MethodNotAllowed"}), NotSupported),
-    (frozenset({"416", "InvalidRange"}), EmptyRange),
+# Codes, what they mean, and what is said. The numbers are what botocore makes of an answer to HEAD, which has no body.
+# Of most the key alone is said: whoever catches them knows what it is for.
+MEANINGS: tuple[tuple[frozenset[str], type[Exception], str], ...] = (
+    (frozenset({"404", "NoSuchKey", "NotFound"}), ObjectMissing, "{key}"),
+    (frozenset({"NoSuchBucket"}), BucketMissing, "the object store has no bucket for {key}"),
+    (frozenset({"412", "PreconditionFailed"}), ConditionFailed, "{key}"),
+    (frozenset({"409", "ConditionalRequestConflict", "OperationAborted"}), ConditionFailed, "{key}"),
+    (
+        frozenset({"501", "NotImplemented", "405", "MethodNotAllowed"}),
+        NotSupported,
+        "the object store does not know what was asked of it for {key}: {code}",
+    ),
+    (frozenset({"416", "InvalidRange"}), EmptyRange, "{key}"),
 )
-
-# The others are caught by who knows what the key is for.
-TEXTS: dict[type[Exception], str] = {
-    BucketMissing: "the object store has no bucket for {key}",
-    NotSupported: "the object store does not know what was asked of it for {key}: {code}",
-}
 
 
 @contextmanager
@@ -80,9 +79,9 @@ def translated(key: str) -> Iterator[None]:
 def _meaning(error: ClientError, key: str) -> Exception:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    for codes, kind in MEANINGS:
+    for codes, kind, text in MEANINGS:
         if code in codes:
-            return kind(TEXTS[kind].format(key=key, code=code) if kind in TEXTS else key)
+            return kind(text.format(key=key, code=code))
     if code in FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
         return StorageFull(f"the object store has no room for {key}: {code}")
     if 400 <= (status or 500) < 500 and code not in PASSING:

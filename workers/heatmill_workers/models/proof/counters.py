@@ -55,6 +55,12 @@ def numbers(module: nn.Module) -> Numbers:
     return {name: _read(place.value) for name, place in _places(module)}
 
 
+def own_kinds(module: nn.Module) -> set[type]:
+    """The classes of a module and of its parts, torch's own left out."""
+    kinds = {kind for part in module.modules() for kind in type(part).__mro__}
+    return {kind for kind in kinds if kind is not object and kind.__module__.partition(".")[0] != "torch"}
+
+
 def check_counters(runs: Runs, module: nn.Module, images: Tensor, wanted: Reference, before: Numbers) -> None:
     """Refuse a model that counts its runs, and whose outputs depend on that.
 
@@ -106,16 +112,12 @@ def _places(module: nn.Module) -> Iterator[tuple[str, Place]]:
     yield from ((name, Place(buffer, None)) for name, buffer in module.named_buffers() if _is_number(buffer))
     for name, part in module.named_modules():
         yield from _within(vars(part), f"{name}." if name else "")
-    kinds = {kind for part in module.modules() for kind in type(part).__mro__ if _is_their_own(kind)}
+    kinds = own_kinds(module)
     for kind in kinds:
         keys = [key for key, value in vars(kind).items() if _is_number(value)]
         yield from ((f"{kind.__qualname__}.{key}", Place(kind, key)) for key in keys)
     for name in {kind.__module__ for kind in kinds} & set(sys.modules):
         yield from _within(vars(sys.modules[name]), f"{name}.", depth=0)
-
-
-def _is_their_own(kind: type) -> bool:
-    return kind is not object and kind.__module__.partition(".")[0] != "torch"
 
 
 def _within(holder: Any, prefix: str, depth: int = 2) -> Iterator[tuple[str, Place]]:

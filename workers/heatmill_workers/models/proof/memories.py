@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from heatmill.errors import ModelRefused
 from heatmill_workers.models.proof.comparison import Reference
+from heatmill_workers.models.proof.counters import own_kinds
 from heatmill_workers.models.proof.inputs import NOISE, SECOND_PHOTO
 from heatmill_workers.models.proof.runs import FAILED, Runs
 
 # A container, and what it held.
 Held = list[tuple[Any, Any]]
-# What their files hold is not one model's.
-LIBRARIES = frozenset({"builtins", "torch", "torchvision", "timm", "transformers", "heatmill_workers"})
+# What their classes and files hold is not one model's.
+LIBRARIES = frozenset({"torchvision", "timm", "transformers", "heatmill_workers"})
 # Of containers in containers.
 DEPTH = 2
 
@@ -71,8 +72,7 @@ def _containers(module: nn.Module) -> Iterator[Any]:
     for part in module.modules():
         if not isinstance(part, torch.jit.ScriptModule):
             yield from _within(vars(part))
-    kinds = {kind for part in module.modules() for kind in type(part).__mro__}
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in LIBRARIES]
+    own = [kind for kind in own_kinds(module) if kind.__module__.partition(".")[0] not in LIBRARIES]
     for kind in own:
         for value in list(vars(kind).values()):
             yield from _within(value, DEPTH - 1)
