@@ -22,13 +22,13 @@ FORM_PARTS = 1000
 FORM_FIELDS = 16
 
 
-def create_app(services: ApiContext) -> Flask:
+def create_app(context: ApiContext) -> Flask:
     """The API over these collaborators.
 
     Raises:
         ValueError: The file of API keys is wrong.
     """
-    settings = services.settings
+    settings = context.settings
     app = new_app()
     app.request_class = FormRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
@@ -38,7 +38,7 @@ def create_app(services: ApiContext) -> Flask:
     app.config["MAX_HELD_BYTES"] = settings.max_held_bytes
     app.config["MAX_CONNECTIONS"] = settings.max_connections
     app.config["MAX_CONNECTIONS_OF_ADDRESS"] = settings.max_connections_of_address
-    app.extensions[EXTENSION] = services
+    app.extensions[EXTENSION] = context
     access_log.install(app, writes_log=settings.access_log)
     install_keys(app, KeysFile(settings.api_keys_file))
     register_problems(app)

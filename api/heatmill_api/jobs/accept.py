@@ -83,11 +83,11 @@ def store_files(storage: S3Storage, tenant: str, files: Mapping[str, FileStorage
         list(pool.map(store, files))
 
 
-def accept(services: ApiContext, job: JobId, request: JobRequest, asked: str, request_id: str = "") -> Acceptance:
+def accept(context: ApiContext, job: JobId, request: JobRequest, asked: str, request_id: str = "") -> Acceptance:
     """Make a job durable.
 
     Args:
-        services: The collaborators.
+        context: The collaborators.
         job: Its id.
         request: Resolved.
         asked: The fingerprint of the caller's own request.
@@ -103,11 +103,11 @@ def accept(services: ApiContext, job: JobId, request: JobRequest, asked: str, re
         created_at=datetime.now(UTC),
         request=request,
         fingerprint=asked,
-        shard_items=_shard_items(services, request),
+        shard_items=_shard_items(context, request),
         priority=request.priority or ("interactive" if is_small(request) else "normal"),
         request_id=request_id,
     )
-    storage = services.storage
+    storage = context.storage
     storage.put(keys.open_marker(job), b"")
     try:
         storage.write_once(keys.request(job), encode(accepted))
@@ -120,16 +120,16 @@ def accept(services: ApiContext, job: JobId, request: JobRequest, asked: str, re
     return Acceptance(accepted)
 
 
-def start(services: ApiContext, accepted: AcceptedJob) -> None:
+def start(context: ApiContext, accepted: AcceptedJob) -> None:
     """Plan and send a job of one shard, or ask the control worker to. Whatever fails here, its timer repairs."""
     job = JobId(accepted.tenant, accepted.id)
     try:
-        plan = _plan(services.storage, job, accepted)
-        register_new(services.state, accepted, plan)
+        plan = _plan(context.storage, job, accepted)
+        register_new(context.state, accepted, plan)
         if plan is None:
-            services.dispatcher.plan(job)
+            context.dispatcher.plan(job)
         else:
-            _send(services, job, accepted)
+            _send(context, job, accepted)
     except (QueueUnavailable, StorageUnavailable, ObjectMissing) as error:
         log.warning("start left to repair", job=str(job), error=str(error))
 
@@ -142,30 +142,30 @@ def _plan(storage: S3Storage, job: JobId, accepted: AcceptedJob) -> Plan | None:
     return write_plan(storage, job, accepted, inline_items(items))
 
 
-def _send(services: ApiContext, job: JobId, accepted: AcceptedJob) -> None:
-    state, priority = services.state, accepted.priority
-    window = Window(services.settings.window_shards, lists(EXPLAIN_QUEUE, priority))
+def _send(context: ApiContext, job: JobId, accepted: AcceptedJob) -> None:
+    state, priority = context.state, accepted.priority
+    window = Window(context.settings.window_shards, lists(EXPLAIN_QUEUE, priority))
     if not state.schedule.may_go_first(job, window):
         # It takes its turn: else a tenant's thousand small jobs would all lie before everybody else's.
-        services.dispatcher.feed()
+        context.dispatcher.feed()
         return
-    shard = services.state.take_next_shard(job, services.settings.queue_patience_seconds)
+    shard = context.state.take_next_shard(job, context.settings.queue_patience_seconds)
     if shard is not None:
-        services.dispatcher.explain(job, shard, accepted.priority)
+        context.dispatcher.explain(job, shard, accepted.priority)
 
 
-def _shard_items(services: ApiContext, request: JobRequest) -> int:
+def _shard_items(context: ApiContext, request: JobRequest) -> int:
     """As many items as make a shard of the wanted time, on the slowest type of device that workers have measured.
 
     Nobody knows which worker will take a shard. One that is too short costs a few round trips; one that is too long
     keeps a slow machine from whatever is urgent, and is given back.
     """
-    settings = services.settings
+    settings = context.settings
     try:
-        pace = slowest_seconds_per_pass(services.state, request.model)
+        pace = slowest_seconds_per_pass(context.state, request.model)
     except QueueUnavailable:
         pace = None
-    passes = sum(services.catalogue.passes(method.name, method.params) for method in request.methods)
+    passes = sum(context.catalogue.passes(method.name, method.params) for method in request.methods)
     # Without methods, for its map alone, an item still takes the pass that predicts.
     passes = passes or 1.0
     items = shard_items(passes * request.top_k * (pace or settings.seconds_per_pass), settings.shard_seconds)

@@ -258,6 +258,8 @@ def test_a_model_with_five_dimensional_weights_is_loaded_too() -> None:
         ("torch.use_deterministic_algorithms(True)", torch.are_deterministic_algorithms_enabled),
         ("torch.set_float32_matmul_precision('medium')", torch.get_float32_matmul_precision),
         ("torch.autograd.set_detect_anomaly(True)", torch.is_anomaly_enabled),
+        ("torch.set_num_threads(torch.get_num_threads() + 1)", torch.get_num_threads),
+        ("torch.backends.cudnn.benchmark = True", lambda: torch.backends.cudnn.benchmark),
     ],
 )
 def test_what_an_operators_module_sets_for_the_process_ends_with_its_loading(
@@ -288,7 +290,13 @@ class Compiled(nn.Module):
         return self.trunk(images)
 
 
-@pytest.mark.parametrize("make", [lambda: torch.compile(architecture("resnet18")), Compiled])
+def compiled_in_place() -> nn.Module:
+    module = architecture("resnet18")
+    module.compile()
+    return module
+
+
+@pytest.mark.parametrize("make", [lambda: torch.compile(architecture("resnet18")), Compiled, compiled_in_place])
 def test_what_torch_compile_made_is_explained_as_it_is_written(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], nn.Module]
 ) -> None:
@@ -297,4 +305,5 @@ def test_what_torch_compile_made_is_explained_as_it_is_written(
     model = load(spec(loader="python", preprocessing=Preprocessing(resize=SIDE, crop=SIDE), **own), CPU)
 
     assert model.supports >= {"gradients", "spatial layer", "operations"}
+    assert not any(part._compiled_call_impl for part in model.module.modules())
     assert not any("_orig_mod" in name for name, _ in model.module.named_modules())

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 
 from heatmill.catalogue.models import ModelSpec, spec_labels
 from heatmill.errors import ModelRefused, ModelUnavailable
@@ -30,6 +31,8 @@ from heatmill_workers.models.proof.inputs import NOISE, proof_images
 from heatmill_workers.models.proof.own_weights import check_values
 from heatmill_workers.models.proof.prove import Subject, laid_out, lay_out, prove, prove_gradients, reading, running
 from heatmill_workers.models.proof.runs import reader
+
+CUDNN_SWITCHES = ("enabled", "benchmark", "deterministic", "allow_tf32")
 
 
 def pick_device() -> torch.device:
@@ -80,6 +83,8 @@ def _keeping_switches() -> Iterator[None]:
         (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+        (torch.get_num_threads, torch.set_num_threads),
+        *((partial(getattr, cudnn, name), partial(setattr, cudnn, name)) for name in CUDNN_SWITCHES),
     ]
     before = [read() for read, _ in switches]
     try:

@@ -85,8 +85,8 @@ class Counted(TorchFunctionMode):
     def _revealed(self, value: Any) -> Any:
         """An argument; in place of what a hidden function put out, what the model is to go on with."""
         if isinstance(value, (list, tuple)) and any(isinstance(each, Tensor) for each in value):
-            revealed = map(self._revealed, value)
-            return list(revealed) if isinstance(value, list) else tuple(revealed)
+            parts = [self._revealed(each) for each in value]
+            return parts if isinstance(value, list) else tuple(parts)
         if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or not _is_countable(value):
             return value
         if not self._known:

@@ -31,6 +31,8 @@ def build(spec: ModelSpec) -> Built:
 def _as_written(module: nn.Module) -> nn.Module:
     """The module and its parts without what `torch.compile` puts around them, inside of which nothing can be seen."""
     for parent in list(module.modules()):
+        if parent._compiled_call_impl is not None:  # noqa: SLF001 - what `module.compile()` sets
+            parent._compiled_call_impl = None  # noqa: SLF001
         for name, part in list(parent.named_children()):
             if isinstance(part, OptimizedModule):
                 setattr(parent, name, part._orig_mod)  # noqa: SLF001 - torch's name of it in state dicts, too
