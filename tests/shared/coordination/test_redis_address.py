@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,7 +13,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from heatmill.coordination.job_store import open_state
-from heatmill.coordination.redis_address import CHECK_SECONDS, check_server, read_address
+from heatmill.coordination.redis_address import CHECK_SECONDS, check_server, open_client, read_address
 from heatmill.coordination.task_queue import Dispatcher, celery_app
 from heatmill.errors import QueueUnavailable, RedisUnsuitable
 from heatmill.local.environment import inherited
@@ -188,3 +189,13 @@ def test_a_server_that_hangs_keeps_a_process_from_starting_for_seconds_only(monk
         started = time.monotonic()
         check_server(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         assert time.monotonic() - started < 2
+
+
+def test_a_thread_waits_for_a_connection_where_all_are_taken(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heatmill.coordination.redis_address.MAX_CONNECTIONS", 1)
+    with closing(open_client(redis_url)) as client:
+        taken = client.connection_pool.get_connection()
+        back = Timer(0.2, client.connection_pool.release, [taken])
+        back.start()
+        assert client.ping()
+        back.join()
