@@ -64,7 +64,7 @@ def list_jobs(query: ListQuery) -> Response:
     found: list[Job] = []
     unreadable: dict[str, str] = {}
     looked, weight = 0, 0
-    for entry, job in _scanned(context, entries, size, unreadable):
+    for entry, job in _scanned(context, entries, unreadable):
         if job is not None and query.fits(job):
             weight += len(job.model_dump_json())
             if found and weight > MAX_PAGE_BYTES:
@@ -80,10 +80,10 @@ def list_jobs(query: ListQuery) -> Response:
 
 
 def _scanned(
-    context: ApiContext, entries: Iterator[str], size: int, unreadable: dict[str, str]
+    context: ApiContext, entries: Iterator[str], unreadable: dict[str, str]
 ) -> Iterator[tuple[str, Job | None]]:
-    """Each entry with its job, several read at a time; None where it is gone or cannot be read."""
-    while batch := list(islice(entries, size)):
+    """Each entry with its job, a few read at a time; None where it is gone or cannot be read."""
+    while batch := list(islice(entries, READERS)):
         yield from zip(batch, _read(context, batch, unreadable), strict=True)
 
 
